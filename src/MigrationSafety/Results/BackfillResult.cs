@@ -1,0 +1,57 @@
+namespace MigrationSafety;
+
+/// <summary>What became of a backfill.</summary>
+public enum BackfillOutcome
+{
+    /// <summary>Every row that existed when it began is done.</summary>
+    Completed,
+
+    /// <summary>An earlier run had finished it and no row matches; nothing was done.</summary>
+    AlreadyCompleted,
+}
+
+/// <summary>The outcome of <c>Start-Backfill</c>, from the checkpoints that the server committed.</summary>
+public sealed record BackfillResult
+{
+    /// <summary>Server.</summary>
+    public required string Server { get; init; }
+
+    /// <summary>Database.</summary>
+    public required string Database { get; init; }
+
+    /// <summary>Name of the backfill in <c>migration_safety.backfill</c>.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>Schema of the table.</summary>
+    public required string Schema { get; init; }
+
+    /// <summary>Table.</summary>
+    public required string Table { get; init; }
+
+    /// <summary>What was done.</summary>
+    public BackfillOutcome Outcome { get; init; }
+
+    /// <summary>Whether an interrupted run was resumed.</summary>
+    public bool Resumed { get; init; }
+
+    /// <summary>Rows updated by this run.</summary>
+    public long Rows { get; init; }
+
+    /// <summary>Rows updated by all runs of this backfill.</summary>
+    public long TotalRows { get; init; }
+
+    /// <summary>Batches committed by this run.</summary>
+    public long Batches { get; init; }
+
+    /// <summary>Rows that match the predicate at the end: inserted or changed by the application since the backfill passed them.</summary>
+    public long Remaining { get; init; }
+
+    /// <summary>Duration of this run.</summary>
+    public TimeSpan Duration { get; init; }
+
+    /// <summary>Rows per second of this run.</summary>
+    public double RowsPerSecond { get; init; }
+
+    /// <summary>The steps that ran, with their reversals; pipe the result to <c>New-RollbackScript</c>.</summary>
+    public MigrationStep[] Steps { get; init; } = [];
+}

@@ -1,0 +1,51 @@
+namespace MigrationSafety;
+
+/// <summary>A statement of a migration and what takes it back.</summary>
+public sealed record RollbackStatement
+{
+    /// <summary>The forward statement.</summary>
+    public required string Statement { get; init; }
+
+    /// <summary>What takes it back; null where there is none.</summary>
+    public string? Reversal { get; init; }
+
+    /// <summary>Whether it can be taken back.</summary>
+    public Reversibility Reversibility { get; init; }
+
+    /// <summary>The strongest table lock that the reversal takes.</summary>
+    public TableLockMode LockMode { get; init; }
+
+    /// <summary>The relations that the reversal locks, as quoted <c>schema.name</c>.</summary>
+    public string[] Objects { get; init; } = [];
+
+    /// <summary>Whether the reversal may run inside a transaction block.</summary>
+    public bool Transactional { get; init; } = true;
+
+    /// <summary>Data loss, limits, reasons.</summary>
+    public string? Note { get; init; }
+
+    /// <summary>Line of the forward statement in its file, from 1; null where it comes from a result.</summary>
+    public int? Line { get; init; }
+}
+
+/// <summary>A rollback script: its text and, statement by statement in the order of the rollback, what it is made of.</summary>
+public sealed record RollbackScript
+{
+    /// <summary>File or result that it takes back.</summary>
+    public required string Source { get; init; }
+
+    /// <summary>The script, ready to run with psql.</summary>
+    public required string Text { get; init; }
+
+    /// <summary>The worst of its statements.</summary>
+    public Reversibility Reversibility { get; init; }
+
+    /// <summary>Statements, last forward statement first.</summary>
+    public RollbackStatement[] Statements { get; init; } = [];
+
+    /// <summary>File that it was written to; null where none was asked for.</summary>
+    public string? Path { get; init; }
+
+    /// <inheritdoc />
+    public override string ToString() => Text;
+}
