@@ -16,6 +16,17 @@ public static class SqlName
             : "\"" + identifier.Replace("\"", "\"\"", StringComparison.Ordinal) + "\"";
     }
 
+    /// <summary>Quotes an identifier only where SQL needs it: for texts that people read.</summary>
+    /// <param name="identifier">Name as it stands in the catalog.</param>
+    /// <returns>The name, quoted where it has to be.</returns>
+    public static string QuoteIfNeeded(string identifier)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(identifier);
+        bool plain = identifier[0] is '_' or (>= 'a' and <= 'z')
+            && identifier.All(c => c is '_' or '$' or (>= 'a' and <= 'z') or (>= '0' and <= '9'));
+        return plain ? identifier : Quote(identifier);
+    }
+
     /// <summary>Quotes schema and name, and joins them with a dot.</summary>
     /// <param name="schema">Schema.</param>
     /// <param name="name">Name.</param>

@@ -1,0 +1,192 @@
+using MigrationSafety.Engine.Sessions;
+using Npgsql;
+
+namespace MigrationSafety.Engine.Execution;
+
+/// <summary>What a backend of ours is doing about its locks, in one snapshot.</summary>
+/// <param name="Waiting">It queues for a lock right now.</param>
+/// <param name="HoldsTraffic">It holds a lock on an object of its step that stops reads or writes.</param>
+/// <param name="Blockers">Who is in its way.</param>
+internal sealed record LockSnapshot(bool Waiting, bool HoldsTraffic, IReadOnlyList<LockBlocker> Blockers);
+
+/// <summary>A second connection that watches a first: who is in its way before it queues, and while it does.</summary>
+internal sealed class LockObserver : IAsyncDisposable
+{
+    // Prepared transactions have no backend: pg_locks shows them without pid, under the virtual transaction -1/xid.
+    private const string BlockerColumns = """
+        l.pid, coalesce(a.usename, p.owner)::text, a.application_name, pg_catalog.host(a.client_addr),
+        case when p.gid is not null then 'prepared' else a.state end,
+        pg_catalog.clock_timestamp() - coalesce(p.prepared, a.xact_start), pg_catalog.left(coalesce(p.gid, a.query), 1000), a.backend_type, a.backend_start,
+        l.mode, l.granted, case when l.locktype = 'relation' and l.database = d.oid then l.relation::pg_catalog.regclass::text end
+        """;
+
+    private const string BlockerJoins = """
+        left join pg_catalog.pg_stat_activity a on a.pid = l.pid
+        left join pg_catalog.pg_prepared_xacts p on l.pid is null and l.virtualtransaction = '-1/' || p.transaction::text
+        """;
+
+    private readonly NpgsqlConnection _connection;
+
+    private LockObserver(NpgsqlConnection connection) => _connection = connection;
+
+    internal static async Task<LockObserver> OpenAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken) =>
+        new(await session.OpenAsync("observer", sink, cancellationToken).ConfigureAwait(false));
+
+    /// <summary>The step's objects with what a lock on them reaches: partitions and children, toast, and for drops the parents of foreign keys.</summary>
+    internal async Task<uint[]> ScopeAsync(MigrationStep step, bool withForeignKeyParents, CancellationToken cancellationToken)
+    {
+        const string Query = """
+            with recursive named as (
+                select pg_catalog.to_regclass(o)::oid as oid from pg_catalog.unnest($1::text[]) as o
+            ), tree as (
+                select oid from named where oid is not null
+                union
+                select i.inhrelid from tree join pg_catalog.pg_inherits i on i.inhparent = tree.oid
+            )
+            select oid from tree
+            union
+            select c.reltoastrelid from tree join pg_catalog.pg_class c on c.oid = tree.oid where c.reltoastrelid <> 0
+            union
+            select k.confrelid from tree join pg_catalog.pg_constraint k on k.conrelid = tree.oid where $2 and k.contype = 'f'
+            union
+            select x.indrelid from tree join pg_catalog.pg_index x on x.indexrelid = tree.oid
+            """;
+        await using NpgsqlCommand command = new(Query, _connection) { Parameters = { new() { Value = step.Objects }, new() { Value = withForeignKeyParents } } };
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        List<uint> oids = [];
+        while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+        {
+            oids.Add(reader.GetFieldValue<uint>(0));
+        }
+
+        return [.. oids];
+    }
+
+    /// <summary>Who holds or awaits a lock that conflicts with the mode on one of the relations; own backend excepted.</summary>
+    internal async Task<IReadOnlyList<LockBlocker>> InTheWayAsync(uint[] relations, TableLockMode mode, int ownPid, CancellationToken cancellationToken)
+    {
+        const string Query = $"""
+            select {BlockerColumns}
+            from pg_catalog.pg_locks l
+            join pg_catalog.pg_database d on d.datname = pg_catalog.current_database() and l.database = d.oid
+            {BlockerJoins}
+            where l.locktype = 'relation' and l.relation = any ($1) and l.mode = any ($2) and l.pid is distinct from $3
+            order by a.xact_start nulls first, l.pid
+            """;
+        await using NpgsqlCommand command = new(Query, _connection)
+        {
+            Parameters =
+            {
+                new() { Value = relations, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Array | NpgsqlTypes.NpgsqlDbType.Oid },
+                new() { Value = mode.ConflictNames() },
+                new() { Value = ownPid },
+            },
+        };
+        return await ReadBlockersAsync(command, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>What the backend is doing about its locks: waiting for whom, holding what.</summary>
+    internal async Task<LockSnapshot> WatchAsync(int pid, uint[] relations, CancellationToken cancellationToken)
+    {
+        const string OwnQuery = """
+            select coalesce(pg_catalog.bool_or(not l.granted), false),
+                   coalesce(pg_catalog.bool_or(l.granted and l.locktype = 'relation' and l.relation = any ($2)
+                       and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')), false)
+            from pg_catalog.pg_locks l
+            where l.pid = $1
+            """;
+        bool waiting;
+        bool holds;
+        await using (NpgsqlCommand own = new(OwnQuery, _connection)
+        {
+            Parameters = { new() { Value = pid }, new() { Value = relations, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Array | NpgsqlTypes.NpgsqlDbType.Oid } },
+        })
+        await using (NpgsqlDataReader reader = await own.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false))
+        {
+            await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
+            (waiting, holds) = (reader.GetBoolean(0), reader.GetBoolean(1));
+        }
+
+        return new LockSnapshot(waiting, holds, waiting ? await BlockersOfAsync(pid, cancellationToken).ConfigureAwait(false) : []);
+    }
+
+    /// <summary>Who the server says is blocking the backend (<c>pg_blocking_pids</c>), those before it in the queue included.</summary>
+    internal async Task<IReadOnlyList<LockBlocker>> BlockersOfAsync(int pid, CancellationToken cancellationToken)
+    {
+        // The lock of the blocker on what we wait for; where that is no lock of its own (a queue inside a partitioned lock), the session alone.
+        const string Query = $"""
+            with blocking as materialized (
+                select distinct b as pid from pg_catalog.unnest(pg_catalog.pg_blocking_pids($1)) as b
+            ), locks as materialized (
+                select * from pg_catalog.pg_locks
+            ), awaited as (
+                select * from locks where pid = $1 and not granted
+            ), theirs as (
+                select distinct on (b.pid, l.virtualtransaction) b.pid as blocker, l.*
+                from blocking b
+                left join (locks l join awaited w
+                    on (l.locktype, l.database, l.relation, l.page, l.tuple, l.virtualxid, l.transactionid, l.classid, l.objid, l.objsubid)
+                       is not distinct from (w.locktype, w.database, w.relation, w.page, w.tuple, w.virtualxid, w.transactionid, w.classid, w.objid, w.objsubid)
+                       and l.pid is distinct from w.pid)
+                    on coalesce(l.pid, 0) = b.pid
+                order by b.pid, l.virtualtransaction, l.granted desc, l.mode
+            )
+            select {BlockerColumns}
+            from (select nullif(blocker, 0) as pid, mode, coalesce(granted, true) as granted, locktype, database, relation, virtualtransaction from theirs) l
+            join pg_catalog.pg_database d on d.datname = pg_catalog.current_database()
+            {BlockerJoins}
+            """;
+        await using NpgsqlCommand command = new(Query, _connection) { Parameters = { new() { Value = pid } } };
+        return await ReadBlockersAsync(command, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Cancels what a backend is doing.</summary>
+    /// <returns>False where this role may not.</returns>
+    internal async Task<bool> CancelAsync(int pid, CancellationToken cancellationToken)
+    {
+        try
+        {
+            await using NpgsqlCommand command = new("select pg_catalog.pg_cancel_backend($1)", _connection) { Parameters = { new() { Value = pid } } };
+            return (bool)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
+        }
+        catch (PostgresException e) when (e.SqlState == SqlStates.InsufficientPrivilege)
+        {
+            return false;
+        }
+    }
+
+    /// <summary>The server's deadlock_timeout: autovacuum steps aside only after it.</summary>
+    internal async Task<TimeSpan> DeadlockTimeoutAsync(CancellationToken cancellationToken)
+    {
+        await using NpgsqlCommand command = new("select setting::int4 from pg_catalog.pg_settings where name = 'deadlock_timeout'", _connection);
+        return TimeSpan.FromMilliseconds((int)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!);
+    }
+
+    public ValueTask DisposeAsync() => _connection.DisposeAsync();
+
+    private static async Task<IReadOnlyList<LockBlocker>> ReadBlockersAsync(NpgsqlCommand command, CancellationToken cancellationToken)
+    {
+        List<LockBlocker> blockers = [];
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+        {
+            blockers.Add(new LockBlocker
+            {
+                Pid = reader.Int(0) ?? 0,
+                User = reader.Text(1),
+                Application = reader.Text(2),
+                ClientAddress = reader.Text(3),
+                State = reader.Text(4),
+                TransactionAge = reader.Duration(5),
+                Query = reader.Text(6),
+                BackendType = reader.Text(7),
+                BackendStart = reader.Time(8),
+                Mode = reader.Text(9),
+                Granted = reader.GetBoolean(10),
+                Relation = reader.Text(11),
+            });
+        }
+
+        return blockers;
+    }
+}

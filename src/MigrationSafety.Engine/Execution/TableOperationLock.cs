@@ -1,0 +1,108 @@
+using System.Diagnostics;
+using Npgsql;
+
+namespace MigrationSafety.Engine.Execution;
+
+/// <summary>
+/// One operation per table at a time: an advisory lock of the session on the table's oid. It lives on the connection that does the work, so that
+/// it ends with the work whatever happens to the client.
+/// </summary>
+internal static class TableOperationLock
+{
+    /// <summary>First key of the advisory locks of this module: "MiSa" in ASCII.</summary>
+    internal const int ClassId = 0x4D695361;
+
+    /// <summary>Takes the lock; waits for another operation, saying whose, until <paramref name="waitFor"/> is over.</summary>
+    /// <param name="connection">The connection that does the work.</param>
+    /// <param name="table">Table.</param>
+    /// <param name="waitFor">Bound on the wait.</param>
+    /// <param name="sink">Where the holder is named.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <exception cref="MigrationException"><c>TableBusy</c>, with the holder.</exception>
+    internal static async Task TakeAsync(NpgsqlConnection connection, TableReference table, TimeSpan waitFor, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        long start = Stopwatch.GetTimestamp();
+        bool told = false;
+        while (true)
+        {
+            await using (NpgsqlCommand command = new("select pg_catalog.pg_try_advisory_lock($1, $2)", connection)
+            {
+                Parameters = { new() { Value = ClassId }, new() { Value = unchecked((int)table.Oid) } },
+            })
+            {
+                if ((bool)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!)
+                {
+                    return;
+                }
+            }
+
+            LockBlocker? holder = await HolderAsync(connection, table, cancellationToken).ConfigureAwait(false);
+            if (holder is not null && Stopwatch.GetElapsedTime(start) > waitFor)
+            {
+                throw new MigrationException(
+                    "TableBusy",
+                    MigrationErrorKind.Busy,
+                    $"Another operation works on {table.Display}: {holder}.",
+                    "Wait for it or stop it, then run the command again.")
+                {
+                    Target = table.Display,
+                    Blockers = [holder],
+                };
+            }
+
+            if (holder is not null && !told)
+            {
+                sink.Warning($"Another operation works on {table.Display}; waiting for {holder}.");
+                told = true;
+            }
+
+            await Task.Delay(TimeSpan.FromMilliseconds(200), cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Gives the lock back.</summary>
+    /// <param name="connection">The connection that took it.</param>
+    /// <param name="table">Table.</param>
+    internal static async Task ReleaseAsync(NpgsqlConnection connection, TableReference table)
+    {
+        await using NpgsqlCommand command = new("select pg_catalog.pg_advisory_unlock($1, $2)", connection)
+        {
+            Parameters = { new() { Value = ClassId }, new() { Value = unchecked((int)table.Oid) } },
+        };
+        await command.ExecuteNonQueryAsync(CancellationToken.None).ConfigureAwait(false);
+    }
+
+    private static async Task<LockBlocker?> HolderAsync(NpgsqlConnection connection, TableReference table, CancellationToken cancellationToken)
+    {
+        const string Query = """
+            select a.pid, a.usename::text, a.application_name, pg_catalog.host(a.client_addr), a.state,
+                   pg_catalog.clock_timestamp() - a.xact_start, pg_catalog.left(a.query, 1000), a.backend_type, a.backend_start
+            from pg_catalog.pg_locks l
+            join pg_catalog.pg_stat_activity a on a.pid = l.pid
+            where l.locktype = 'advisory' and l.granted and l.objsubid = 2
+              and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+              and l.classid = $1 and l.objid = $2
+            """;
+        await using NpgsqlCommand command = new(Query, connection)
+        {
+            Parameters = { new() { Value = (uint)ClassId, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Oid }, new() { Value = table.Oid, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Oid } },
+        };
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        return await reader.ReadAsync(cancellationToken).ConfigureAwait(false)
+            ? new LockBlocker
+            {
+                Pid = reader.GetInt32(0),
+                User = reader.Text(1),
+                Application = reader.Text(2),
+                ClientAddress = reader.Text(3),
+                State = reader.Text(4),
+                TransactionAge = reader.Duration(5),
+                Query = reader.Text(6),
+                BackendType = reader.Text(7),
+                BackendStart = reader.Time(8),
+                Granted = true,
+                Relation = table.Display,
+            }
+            : null;
+    }
+}
