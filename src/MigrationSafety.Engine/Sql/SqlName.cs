@@ -16,22 +16,23 @@ public static class SqlName
             : "\"" + identifier.Replace("\"", "\"\"", StringComparison.Ordinal) + "\"";
     }
 
-    /// <summary>Quotes an identifier only where SQL needs it: for texts that people read.</summary>
-    /// <param name="identifier">Name as it stands in the catalog.</param>
-    /// <returns>The name, quoted where it has to be.</returns>
-    public static string QuoteIfNeeded(string identifier)
-    {
-        ArgumentException.ThrowIfNullOrEmpty(identifier);
-        bool plain = identifier[0] is '_' or (>= 'a' and <= 'z')
-            && identifier.All(c => c is '_' or '$' or (>= 'a' and <= 'z') or (>= '0' and <= '9'));
-        return plain ? identifier : Quote(identifier);
-    }
-
     /// <summary>Quotes schema and name, and joins them with a dot.</summary>
     /// <param name="schema">Schema.</param>
     /// <param name="name">Name.</param>
     /// <returns><c>"schema"."name"</c>.</returns>
     public static string Quote(string schema, string name) => Quote(schema) + "." + Quote(name);
+
+    /// <summary>Quotes an identifier only where it needs it, as <c>quote_ident()</c> does: for SQL that people read.</summary>
+    /// <param name="identifier">Name as it stands in the catalog.</param>
+    /// <returns><c>orders</c>, <c>"order"</c>, <c>"Order"</c>.</returns>
+    public static string QuoteIfNeeded(string identifier)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(identifier);
+        bool plain = (char.IsAsciiLetterLower(identifier[0]) || identifier[0] == '_')
+            && identifier.All(c => char.IsAsciiLetterLower(c) || char.IsAsciiDigit(c) || c == '_')
+            && !SqlKeywords.NeedsQuotes(identifier);
+        return plain ? identifier : Quote(identifier);
+    }
 
     /// <summary>Quotes a text literal so that it is right whatever standard_conforming_strings says.</summary>
     /// <param name="value">Text.</param>
