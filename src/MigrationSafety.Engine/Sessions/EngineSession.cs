@@ -7,8 +7,17 @@ namespace MigrationSafety.Engine.Sessions;
 public sealed class EngineSession : IAsyncDisposable
 {
     private readonly NpgsqlDataSource _dataSource;
+    private readonly ConnectionHost _host;
+    private readonly TimeSpan? _connectTimeout;
+    private readonly string _clientCheckInterval;
 
-    internal EngineSession(NpgsqlDataSource dataSource) => _dataSource = dataSource;
+    internal EngineSession(NpgsqlDataSource dataSource, ConnectionHost host, TimeSpan? connectTimeout, bool noticesLostClient)
+    {
+        _dataSource = dataSource;
+        _host = host;
+        _connectTimeout = connectTimeout;
+        _clientCheckInterval = noticesLostClient ? "1s" : "0";
+    }
 
     /// <summary>What users see of it.</summary>
     public MigrationSession Info { get; internal set; } = null!;
@@ -32,34 +41,97 @@ public sealed class EngineSession : IAsyncDisposable
             };
     }
 
+    /// <summary>Refuses a standby, for what writes. One that was a standby when the session was opened is asked again: it may have been promoted since.</summary>
+    /// <param name="sink">Where notices go.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <exception cref="MigrationException"><c>PrimaryRequired</c>.</exception>
+    public async Task EnsurePrimaryAsync(IOperationSink sink, CancellationToken cancellationToken)
+    {
+        if (!Info.IsStandby)
+        {
+            return;
+        }
+
+        await using NpgsqlConnection connection = await OpenAsync("Check", sink, cancellationToken).ConfigureAwait(false);
+        ServerFacts facts = await ServerFacts.ReadAsync(connection, cancellationToken).ConfigureAwait(false);
+        if (facts.IsStandby)
+        {
+            throw new MigrationException(
+                "PrimaryRequired",
+                MigrationErrorKind.InvalidState,
+                $"{Info} is a standby: nothing can be changed there.",
+                "Connect to the primary: name it, or list all hosts with target_session_attrs=primary.")
+            {
+                Target = Info.ToString(),
+            };
+        }
+    }
+
     /// <summary>
     /// Opens a connection for an operation. Time-outs that the role or the database set are lifted for it, the server is asked to notice a client
     /// that is gone, and notices go to the sink.
     /// </summary>
+    /// <remarks>
+    /// When it is disposed of, the connection goes back to the pool, and the server hears of the reset only when it is used again: release advisory locks yourself.
+    /// </remarks>
     /// <param name="operation">Short name, seen as application_name <c>MigrationSafety/operation</c>.</param>
     /// <param name="sink">Where notices go.</param>
     /// <param name="cancellationToken">Cancels.</param>
     /// <returns>An open connection; the caller disposes of it.</returns>
+    /// <exception cref="MigrationException">As <see cref="SessionFactory.ConnectAsync(ConnectRequest, IOperationSink, CancellationToken)"/>.</exception>
     internal async Task<NpgsqlConnection> OpenAsync(string operation, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        try
+        {
+            if (await TryOpenAsync(operation, sink, cancellationToken).ConfigureAwait(false) is { } connection)
+            {
+                return connection;
+            }
+
+            // It came from the pool, and its server was restarted or its line cut while it lay idle: the others will not be better, a new one may be.
+            _dataSource.Clear();
+            return await TryOpenAsync(operation, sink, cancellationToken).ConfigureAwait(false)
+                ?? throw new NpgsqlException("The server ends each connection as soon as it is open", new IOException("closed by the server"));
+        }
+        catch (Exception e) when (e is not OperationCanceledException)
+        {
+            throw await ConnectErrors.TranslateAsync(e, _host, _connectTimeout, timedOut: false, cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>An open connection that is set up; null where it opened but turned out to be dead.</summary>
+    private async Task<NpgsqlConnection?> TryOpenAsync(string operation, IOperationSink sink, CancellationToken cancellationToken)
     {
         NpgsqlConnection connection = await _dataSource.OpenConnectionAsync(cancellationToken).ConfigureAwait(false);
         try
         {
             connection.Notice += (_, e) => sink.Verbose($"{e.Notice.Severity}: {e.Notice.MessageText}");
-            // set_config over pg_settings: a parameter that this server lacks (transaction_timeout before 17) is passed over.
+            // set_config over pg_settings: a parameter that this server lacks (transaction_timeout before 17) is passed over. The keepalives end the
+            // backend of a client whose network is gone after 10 + 3 * 5 s; on a socket, and where the system has none, they are ignored.
             const string Sql = """
-                select set_config(s.name, w.value, false)
+                select pg_catalog.set_config(s.name, w.value, false)
                 from (values ('application_name', $1), ('statement_timeout', '0'), ('lock_timeout', '0'), ('idle_in_transaction_session_timeout', '0'),
-                             ('idle_session_timeout', '0'), ('transaction_timeout', '0'), ('client_min_messages', 'notice')) as w (name, value)
+                             ('idle_session_timeout', '0'), ('transaction_timeout', '0'), ('client_min_messages', 'notice'),
+                             ('client_connection_check_interval', $2), ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'),
+                             ('tcp_keepalives_count', '3'), ('tcp_user_timeout', '30s')) as w (name, value)
                 join pg_catalog.pg_settings s on s.name = w.name
                 """;
-            await using NpgsqlCommand command = new(Sql, connection) { Parameters = { new() { Value = "MigrationSafety/" + operation } } };
+            await using NpgsqlCommand command = new(Sql, connection)
+            {
+                Parameters = { new() { Value = "MigrationSafety/" + operation }, new() { Value = _clientCheckInterval } },
+            };
             await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
             return connection;
         }
-        catch
+        catch (Exception e)
         {
             await connection.DisposeAsync().ConfigureAwait(false);
+            if (ServerErrors.IsConnectionLost(e))
+            {
+                sink.Verbose($"Connecting to {_host} again: {e.Message}");
+                return null;
+            }
+
             throw;
         }
     }
