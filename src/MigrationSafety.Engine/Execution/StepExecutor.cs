@@ -236,6 +236,11 @@ internal sealed class StepExecutor : IAsyncDisposable
         {
             verdict = await WatchAsync(work, connection.ProcessID, step, scope, lockTimeout, recorder, cancellationToken).ConfigureAwait(false);
         }
+        catch (NpgsqlException e) when (!cancellationToken.IsCancellationRequested)
+        {
+            // The statement goes on under the server's own bounds; what it came to is read from it, not from the watch.
+            _sink.Verbose($"{step.Purpose}: who is in the way cannot be watched any more: {e.Message}");
+        }
         finally
         {
             // Whatever the watch met, the statement is ours to the end.
