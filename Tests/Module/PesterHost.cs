@@ -1,0 +1,93 @@
+using System.Collections.Concurrent;
+using System.Diagnostics;
+using System.Text.Json;
+using MigrationSafety.Tests.Postgres;
+
+namespace MigrationSafety.Tests.Module;
+
+/// <summary>A test case as Pester reports it.</summary>
+public sealed record PesterResult(int Line, string Name, string Result, string? Error);
+
+/// <summary>What became of a file.</summary>
+public sealed record PesterFileRun(PesterResult[] Tests, string[] FailedBlocks)
+{
+    /// <summary>What pwsh wrote.</summary>
+    public string Output { get; init; } = "";
+}
+
+/// <summary>Runs each Pester file once, in a pwsh of its own, against one server; the results are read by test.</summary>
+public sealed class PesterHost : IAsyncDisposable
+{
+    private readonly PostgresClusters _clusters = new();
+    private readonly ConcurrentDictionary<string, Lazy<Task<PesterFileRun>>> _runs = new();
+    private readonly SemaphoreSlim _one = new(1);
+    private SqlBridge? _bridge;
+
+    internal Task<PesterFileRun> RunAsync(string file) =>
+        _runs.GetOrAdd(file, name => new Lazy<Task<PesterFileRun>>(() => RunOnceAsync(name))).Value;
+
+    public async ValueTask DisposeAsync()
+    {
+        if (_bridge is not null)
+        {
+            await _bridge.DisposeAsync();
+        }
+
+        await _clusters.DisposeAsync();
+        _one.Dispose();
+    }
+
+    private async Task<PesterFileRun> RunOnceAsync(string file)
+    {
+        await _one.WaitAsync();
+        try
+        {
+            PostgresServer server = await _clusters.GetAsync(PostgresClusters.RequestedMajors[^1]);
+            _bridge ??= SqlBridge.Start(server);
+            string results = Path.GetTempFileName();
+            try
+            {
+                ProcessStartInfo start = new("pwsh")
+                {
+                    ArgumentList =
+                    {
+                        "-NoProfile", "-NonInteractive", "-File", Path.Combine(PesterCatalog.Directory, "Invoke-Tests.ps1"),
+                        "-Path", Path.Combine(PesterCatalog.Directory, file), "-ResultPath", results,
+                    },
+                    RedirectStandardOutput = true,
+                    RedirectStandardError = true,
+                    WorkingDirectory = PesterCatalog.RepositoryRoot,
+                    Environment =
+                    {
+                        ["MIGRATIONSAFETY_TEST_SQL"] = _bridge.Address,
+                        ["MIGRATIONSAFETY_TEST_URI"] = server.Uri("{0}"),
+                        ["NO_COLOR"] = "1",
+                    },
+                };
+                // A developer's own libpq settings are not part of a test.
+                foreach (string name in start.Environment.Keys.Where(name => name.StartsWith("PG", StringComparison.Ordinal)).ToArray())
+                {
+                    start.Environment.Remove(name);
+                }
+
+                using Process process = Process.Start(start)!;
+                Task<string> output = process.StandardOutput.ReadToEndAsync();
+                Task<string> error = process.StandardError.ReadToEndAsync();
+                await process.WaitForExitAsync();
+                string said = await output + await error;
+                string json = await File.ReadAllTextAsync(results);
+                return json.Length == 0
+                    ? throw new InvalidOperationException($"{file} did not run:{Environment.NewLine}{said}")
+                    : JsonSerializer.Deserialize<PesterFileRun>(json)! with { Output = said };
+            }
+            finally
+            {
+                File.Delete(results);
+            }
+        }
+        finally
+        {
+            _one.Release();
+        }
+    }
+}

@@ -1,0 +1,149 @@
+using System.Collections.Concurrent;
+using System.Management.Automation;
+using System.Text;
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Module.Pipeline;
+
+namespace MigrationSafety.Module.Commands;
+
+/// <summary>
+/// Base of the cmdlets that change a database: plan first, ask (<c>-WhatIf</c> and <c>-Confirm</c> show the plan), then run it in the foreground or as a job.
+/// </summary>
+/// <typeparam name="TPlan">Plan.</typeparam>
+/// <typeparam name="TResult">Output type.</typeparam>
+public abstract class ChangeCmdlet<TPlan, TResult> : SessionCmdlet
+    where TPlan : OperationPlan
+    where TResult : class
+{
+    private readonly List<Func<IRecordSink, CancellationToken, Task>> _work = [];
+    private readonly List<string> _locations = [];
+
+    // Sessions run side by side; what is asked of one session runs in the order in which it was asked.
+    private readonly ConcurrentDictionary<MigrationSession, SemaphoreSlim> _turns = new();
+
+    /// <summary>How long a step may queue for its lock, and so the longest that an application statement waits behind it.</summary>
+    [Parameter]
+    [ValidateNotNull]
+    public Duration LockTimeout { get; set; } = new(TimeSpan.FromMilliseconds(500));
+
+    /// <summary>How long a step is tried again before it is given up.</summary>
+    [Parameter]
+    [ValidateNotNull]
+    public Duration RetryFor { get; set; } = new(TimeSpan.FromMinutes(10));
+
+    /// <summary>Runs in the background and returns a job.</summary>
+    [Parameter]
+    public SwitchParameter AsJob { get; set; }
+
+    /// <summary>The bounds that were asked for.</summary>
+    private protected virtual ExecutionOptions Options => new() { LockTimeout = LockTimeout.Value, RetryFor = RetryFor.Value };
+
+    /// <inheritdoc />
+    protected override void BeginProcessing()
+    {
+        if (LockTimeout.Value < TimeSpan.FromMilliseconds(1))
+        {
+            // 0 would mean "for ever" to the server.
+            ThrowTerminatingError(ErrorRecords.Of(new MigrationException(
+                "InvalidLockTimeout",
+                MigrationErrorKind.InvalidInput,
+                "-LockTimeout must be at least 1ms.",
+                "Applications wait as long as the lock timeout; 500ms is the default.")));
+        }
+    }
+
+    /// <inheritdoc />
+    protected override void ProcessRecord()
+    {
+        foreach (EngineSession session in Sessions())
+        {
+            TPlan plan;
+            try
+            {
+                plan = Runner.Wait((sink, token) => PlanAsync(session, sink, token));
+            }
+            catch (MigrationException e)
+            {
+                WriteError(ErrorRecords.Of(e));
+                continue;
+            }
+
+            if (!ShouldProcess(Describe(plan), $"{plan.Action} on {plan.Target} ({session.Info})?{Environment.NewLine}{Describe(plan)}", plan.Action))
+            {
+                continue;
+            }
+
+            SemaphoreSlim turn = _turns.GetOrAdd(session.Info, _ => new SemaphoreSlim(1));
+            async Task RunAsync(IRecordSink sink, CancellationToken token)
+            {
+                await turn.WaitAsync(token).ConfigureAwait(false);
+                try
+                {
+                    sink.Output(await RunPlanAsync(plan, sink, token).ConfigureAwait(false));
+                }
+                finally
+                {
+                    turn.Release();
+                }
+            }
+
+            if (AsJob)
+            {
+                _work.Add(RunAsync);
+                _locations.Add(session.Info.ToString());
+            }
+            else
+            {
+                Runner.Start(RunAsync, ThrottleLimit);
+            }
+        }
+    }
+
+    /// <inheritdoc />
+    protected override void EndProcessing()
+    {
+        base.EndProcessing();
+        if (_work.Count == 0)
+        {
+            return;
+        }
+
+        // The command's name alone: what was typed may hold a password.
+        MigrationJob job = new(MyInvocation.MyCommand.Name, string.Join(", ", _locations.Distinct()));
+        JobRepository.Add(job);
+        job.Start(_work, ThrottleLimit, HandOver());
+        WriteObject(job);
+    }
+
+    private protected abstract Task<TPlan> PlanAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken);
+
+    private protected abstract Task<TResult> RunPlanAsync(TPlan plan, IOperationSink sink, CancellationToken cancellationToken);
+
+    private static string Describe(TPlan plan)
+    {
+        StringBuilder text = new();
+        text.Append(plan.Action).Append(" on ").Append(plan.Target).Append(" (").Append(plan.Session.Info).Append(')');
+        int number = 0;
+        foreach (MigrationStep step in plan.Steps)
+        {
+            text.AppendLine().Append("  ").Append(++number).Append(". ").Append(step.Purpose).Append(": ").Append(StepTexts.Lock(step));
+            foreach (string line in step.Sql.Split('\n'))
+            {
+                text.AppendLine().Append("     ").Append(line.TrimEnd('\r'));
+            }
+
+            if (step.Reversal is not null)
+            {
+                text.AppendLine().Append("     taken back by: ").Append(step.Reversal);
+            }
+
+            if (step.ReversalNote is not null)
+            {
+                text.AppendLine().Append("     note: ").Append(step.ReversalNote);
+            }
+        }
+
+        return number == 0 ? text.Append(": nothing to do").ToString() : text.ToString();
+    }
+}

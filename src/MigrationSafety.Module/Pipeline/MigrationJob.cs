@@ -1,0 +1,123 @@
+using System.Management.Automation;
+using MigrationSafety.Engine.Execution;
+
+namespace MigrationSafety.Module.Pipeline;
+
+/// <summary>
+/// A job for <c>-AsJob</c>: the work of a cmdlet in the background, written to the job's streams. Get-Job, Wait-Job, Receive-Job, Stop-Job and Remove-Job serve it.
+/// </summary>
+public sealed class MigrationJob : Job, IRecordSink
+{
+    private readonly CancellationTokenSource _stop = new();
+    private Task _work = Task.CompletedTask;
+    private string _status = "";
+
+    internal MigrationJob(string command, string location)
+        : base(command)
+    {
+        PSJobTypeName = "MigrationSafety";
+        Location = location;
+    }
+
+    /// <inheritdoc />
+    public override string Location { get; }
+
+    /// <inheritdoc />
+    public override string StatusMessage => _status;
+
+    /// <inheritdoc />
+    public override bool HasMoreData =>
+        Output.Count > 0 || Error.Count > 0 || Warning.Count > 0 || Verbose.Count > 0 || Debug.Count > 0 || Progress.Count > 0 || Information.Count > 0;
+
+    /// <inheritdoc />
+    public override void StopJob()
+    {
+        _stop.Cancel();
+        _work.GetAwaiter().GetResult();
+    }
+
+    void IRecordSink.Output(object value) => Output.Add(PSObject.AsPSObject(value));
+
+    void IRecordSink.Error(ErrorRecord record) => Error.Add(record);
+
+    void IOperationSink.Warning(string message) => Warning.Add(new WarningRecord(message));
+
+    void IOperationSink.Verbose(string message) => Verbose.Add(new VerboseRecord(message));
+
+    void IOperationSink.Debug(string message) => Debug.Add(new DebugRecord(message));
+
+    void IOperationSink.Progress(OperationProgress progress)
+    {
+        _status = progress.CurrentOperation is null ? progress.Status : $"{progress.Status}; {progress.CurrentOperation}";
+        Progress.Add(ProgressRecords.Of(InstanceId.GetHashCode() & int.MaxValue, progress));
+    }
+
+    /// <summary>Starts the work: at most <paramref name="limit"/> pieces at once.</summary>
+    /// <param name="work">Pieces of work.</param>
+    /// <param name="limit">Throttle limit.</param>
+    /// <param name="atEnd">What is to be closed when all has ended.</param>
+    internal void Start(IReadOnlyList<Func<IRecordSink, CancellationToken, Task>> work, int limit, Func<Task> atEnd)
+    {
+        SetJobState(JobState.Running);
+        _work = RunAsync(work, limit, atEnd);
+    }
+
+    /// <inheritdoc />
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing)
+        {
+            if (!_work.IsCompleted)
+            {
+                StopJob();
+            }
+
+            _stop.Dispose();
+        }
+
+        base.Dispose(disposing);
+    }
+
+    private async Task RunAsync(IReadOnlyList<Func<IRecordSink, CancellationToken, Task>> work, int limit, Func<Task> atEnd)
+    {
+        bool failed = false;
+        using SemaphoreSlim places = new(limit);
+        async Task OneAsync(Func<IRecordSink, CancellationToken, Task> piece)
+        {
+            try
+            {
+                await places.WaitAsync(_stop.Token).ConfigureAwait(false);
+                try
+                {
+                    await piece(this, _stop.Token).ConfigureAwait(false);
+                }
+                finally
+                {
+                    places.Release();
+                }
+            }
+            catch (OperationCanceledException) when (_stop.IsCancellationRequested)
+            {
+                // Stop-Job; the state says so.
+            }
+            catch (Exception e)
+            {
+                failed = true;
+                Error.Add(ErrorRecords.Of(e));
+            }
+        }
+
+        try
+        {
+            await Task.WhenAll(work.Select(OneAsync)).ConfigureAwait(false);
+            await atEnd().ConfigureAwait(false);
+        }
+        catch (Exception e)
+        {
+            failed = true;
+            Error.Add(ErrorRecords.Of(e));
+        }
+
+        SetJobState(_stop.IsCancellationRequested ? JobState.Stopped : failed ? JobState.Failed : JobState.Completed);
+    }
+}
