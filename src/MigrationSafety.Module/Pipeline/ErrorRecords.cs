@@ -8,8 +8,7 @@ internal static class ErrorRecords
     internal static ErrorRecord Of(Exception exception) => exception is MigrationException e
         ? new ErrorRecord(e, e.ErrorId, Category(e.Kind), e.Target)
         {
-            // The advice is part of what is shown: who reads it at night sees the message alone.
-            ErrorDetails = new ErrorDetails($"{e.Message} {e.RecommendedAction}") { RecommendedAction = e.RecommendedAction },
+            ErrorDetails = new ErrorDetails(e.Message) { RecommendedAction = e.RecommendedAction },
         }
         : new ErrorRecord(exception, "UnexpectedError", ErrorCategory.NotSpecified, null);
 
