@@ -111,7 +111,10 @@ internal sealed class LockObserver : IAsyncDisposable
     }
 
     /// <summary>Who the server says is blocking the backend (<c>pg_blocking_pids</c>), those before it in the queue included.</summary>
-    internal async Task<IReadOnlyList<LockBlocker>> BlockersOfAsync(int pid, CancellationToken cancellationToken)
+    internal Task<IReadOnlyList<LockBlocker>> BlockersOfAsync(int pid, CancellationToken cancellationToken) => BlockersOfAsync(_connection, pid, cancellationToken);
+
+    /// <summary>The same, asked on a connection of the caller.</summary>
+    internal static async Task<IReadOnlyList<LockBlocker>> BlockersOfAsync(NpgsqlConnection connection, int pid, CancellationToken cancellationToken)
     {
         // The lock of the blocker on what we wait for; where that is no lock of its own (a queue inside a partitioned lock), the session alone.
         const string Query = $"""
@@ -136,7 +139,7 @@ internal sealed class LockObserver : IAsyncDisposable
             join pg_catalog.pg_database d on d.datname = pg_catalog.current_database()
             {BlockerJoins}
             """;
-        await using NpgsqlCommand command = new(Query, _connection) { Parameters = { new() { Value = pid } } };
+        await using NpgsqlCommand command = new(Query, connection) { Parameters = { new() { Value = pid } } };
         return await ReadBlockersAsync(command, cancellationToken).ConfigureAwait(false);
     }
 
