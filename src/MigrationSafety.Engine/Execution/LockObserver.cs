@@ -12,17 +12,20 @@ internal sealed record LockSnapshot(bool Waiting, bool HoldsTraffic, IReadOnlyLi
 /// <summary>A second connection that watches a first: who is in its way before it queues, and while it does.</summary>
 internal sealed class LockObserver : IAsyncDisposable
 {
-    // Prepared transactions have no backend: pg_locks shows them without pid, under the virtual transaction -1/xid.
+    // Prepared transactions have no backend: pg_locks shows them without pid, and under a virtual transaction that also locks their transaction id.
+    // backend_type is hidden from roles without pg_read_all_stats; a backend with a database and no user is an autovacuum worker.
     private const string BlockerColumns = """
         l.pid, coalesce(a.usename, p.owner)::text, a.application_name, pg_catalog.host(a.client_addr),
         case when p.gid is not null then 'prepared' else a.state end,
-        pg_catalog.clock_timestamp() - coalesce(p.prepared, a.xact_start), pg_catalog.left(coalesce(p.gid, a.query), 1000), a.backend_type, a.backend_start,
+        pg_catalog.clock_timestamp() - coalesce(p.prepared, a.xact_start), pg_catalog.left(coalesce(p.gid, a.query), 1000),
+        coalesce(a.backend_type, case when a.datid is not null and a.usesysid is null then 'autovacuum worker' end), a.backend_start,
         l.mode, l.granted, case when l.locktype = 'relation' and l.database = d.oid then l.relation::pg_catalog.regclass::text end
         """;
 
     private const string BlockerJoins = """
         left join pg_catalog.pg_stat_activity a on a.pid = l.pid
-        left join pg_catalog.pg_prepared_xacts p on l.pid is null and l.virtualtransaction = '-1/' || p.transaction::text
+        left join (pg_catalog.pg_locks x join pg_catalog.pg_prepared_xacts p on x.locktype = 'transactionid' and x.transactionid = p.transaction)
+            on l.pid is null and x.pid is null and x.virtualtransaction = l.virtualtransaction
         """;
 
     private readonly NpgsqlConnection _connection;
@@ -132,6 +135,8 @@ internal sealed class LockObserver : IAsyncDisposable
                        is not distinct from (w.locktype, w.database, w.relation, w.page, w.tuple, w.virtualxid, w.transactionid, w.classid, w.objid, w.objsubid)
                        and l.pid is distinct from w.pid)
                     on coalesce(l.pid, 0) = b.pid
+                -- a prepared transaction is known by its lock alone: gone between two looks, it is nobody
+                where b.pid <> 0 or l.virtualtransaction is not null
                 order by b.pid, l.virtualtransaction, l.granted desc, l.mode
             )
             select {BlockerColumns}

@@ -43,6 +43,10 @@ public static class BlockingLockReader
             with locks as materialized (
                 select locktype, database, relation, page, tuple, virtualxid, transactionid, classid, objid, objsubid, virtualtransaction, pid, mode, granted, waitstart
                 from pg_catalog.pg_locks
+            ), prepared as materialized (
+                select p.gid, p.prepared, p.owner, p.database, l.virtualtransaction
+                from pg_catalog.pg_prepared_xacts p
+                join locks l on l.pid is null and l.locktype = 'transactionid' and l.transactionid = p.transaction
             ), waiter as materialized (
                 select distinct on (pid) *, pg_catalog.pg_blocking_pids(pid) as blockers
                 from locks
@@ -58,7 +62,7 @@ public static class BlockingLockReader
                 join locks l on l.pid is null and l.granted
                     and (l.locktype, l.database, l.relation, l.page, l.tuple, l.virtualxid, l.transactionid, l.classid, l.objid, l.objsubid)
                         is not distinct from (w.locktype, w.database, w.relation, w.page, w.tuple, w.virtualxid, w.transactionid, w.classid, w.objid, w.objsubid)
-                join pg_catalog.pg_prepared_xacts p on l.virtualtransaction = '-1/' || p.transaction::text
+                join prepared p on p.virtualtransaction = l.virtualtransaction
                 where 0 = any (w.blockers)
             ), node as (
                 select waiter as pid, null::text as gid from edge
@@ -84,7 +88,7 @@ public static class BlockingLockReader
                    end,
                    (select l.mode from locks l join wanted on (wanted.database, wanted.relation) = (l.database, l.relation)
                     where l.granted and l.locktype = 'relation'
-                      and (l.pid = n.pid or (n.gid is not null and l.pid is null and l.virtualtransaction = '-1/' || p.transaction::text))
+                      and (l.pid = n.pid or (l.pid is null and l.virtualtransaction = p.virtualtransaction))
                     order by pg_catalog.array_position(array['AccessExclusiveLock', 'ExclusiveLock', 'ShareRowExclusiveLock', 'ShareLock', 'ShareUpdateExclusiveLock',
                                                              'RowExclusiveLock', 'RowShareLock', 'AccessShareLock'], l.mode)
                     limit 1),
@@ -97,7 +101,7 @@ public static class BlockingLockReader
             from node n
             left join waiter w on w.pid = n.pid and n.gid is null
             left join pg_catalog.pg_stat_activity a on a.pid = n.pid
-            left join pg_catalog.pg_prepared_xacts p on p.gid = n.gid
+            left join prepared p on p.gid = n.gid
             left join lateral (
                 select w.database, w.relation where w.relation is not null
                 union all
