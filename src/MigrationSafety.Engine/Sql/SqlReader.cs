@@ -106,6 +106,38 @@ internal sealed class SqlReader
         return null;
     }
 
+    /// <summary>Takes a table as DDL names it: <c>t</c>, <c>t *</c>, <c>ONLY t</c>, <c>ONLY (t)</c>; null where none is next.</summary>
+    internal (QualifiedName Name, bool Only)? TakeRelation()
+    {
+        bool only = Take("only");
+        SqlReader inner = only && SeesMark("(") ? TakeParentheses() ?? this : this;
+        QualifiedName? name = inner.TakeQualifiedName();
+        TakeMark("*");
+        return name is null ? null : (name, only);
+    }
+
+    /// <summary>Takes <c>table.column</c> or <c>schema.table.column</c> and gives the table; null where none is next.</summary>
+    internal QualifiedName? TakeColumnsTable()
+    {
+        List<string> parts = [];
+        do
+        {
+            if (TakeName() is not { } part)
+            {
+                return null;
+            }
+
+            parts.Add(part);
+        }
+        while (TakeMark("."));
+        return parts.Count switch
+        {
+            2 => new QualifiedName(null, parts[0]),
+            3 => new QualifiedName(parts[0], parts[1]),
+            _ => null,
+        };
+    }
+
     /// <summary>A reader of what stands inside the parentheses that are next, which are passed over; null where none are or none closes them.</summary>
     internal SqlReader? TakeParentheses()
     {

@@ -80,6 +80,26 @@ internal sealed class SqlStatement
     /// <summary>Whether the script itself takes it back with a ROLLBACK.</summary>
     internal bool RolledBack { get; set; }
 
+    /// <summary>Whether it is no SQL: a string or parentheses that nothing closes, a character that SQL does not know.</summary>
+    internal bool IsBroken
+    {
+        get
+        {
+            int depth = 0;
+            for (int i = 0; i < Tokens.Length && depth >= 0; i++)
+            {
+                if (Tokens[i].Kind is SqlTokenKind.Unclosed or SqlTokenKind.Unknown)
+                {
+                    return true;
+                }
+
+                depth += IsMark(i, "(") ? 1 : IsMark(i, ")") ? -1 : 0;
+            }
+
+            return depth != 0;
+        }
+    }
+
     /// <summary>Whether a token is this keyword; the word is given in lower case.</summary>
     internal bool Is(int index, string word) => index < Tokens.Length && Tokens[index].Kind == SqlTokenKind.Word && Ascii.EqualsIgnoreCase(Tokens[index].Span(Script), word);
 

@@ -1,0 +1,136 @@
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Engine.Sql;
+
+namespace MigrationSafety.Engine.Rollback;
+
+/// <summary>Makes rollback scripts: from the text of a migration, with or without the catalog, and from steps that ran.</summary>
+public static class RollbackGenerator
+{
+    /// <summary>
+    /// Makes the rollback of a migration from its text alone. What depends on the state of the database (IF NOT EXISTS, names that PostgreSQL
+    /// chooses, schemas that search_path finds) is marked.
+    /// </summary>
+    /// <param name="source">Where the text is from, such as a file's name.</param>
+    /// <param name="sql">The migration, as psql would read it.</param>
+    /// <returns>The rollback.</returns>
+    public static RollbackScript FromScript(string source, string sql)
+    {
+        ArgumentNullException.ThrowIfNull(source);
+        ArgumentNullException.ThrowIfNull(sql);
+        return RollbackText.Compose(source, RollbackPlanner.Plan(SqlScript.Parse(sql), null), null);
+    }
+
+    /// <summary>Makes the rollback of a migration from its text and the catalog as it is before the migration runs. Reads only.</summary>
+    /// <param name="session">Session in which the migration is going to run.</param>
+    /// <param name="source">Where the text is from, such as a file's name.</param>
+    /// <param name="sql">The migration, as psql would read it.</param>
+    /// <param name="sink">Where notices go.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <returns>The rollback.</returns>
+    /// <exception cref="MigrationException">The catalog cannot be read.</exception>
+    public static async Task<RollbackScript> FromScriptAsync(
+        EngineSession session,
+        string source,
+        string sql,
+        IOperationSink sink,
+        CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(session);
+        ArgumentNullException.ThrowIfNull(source);
+        ArgumentNullException.ThrowIfNull(sql);
+        ArgumentNullException.ThrowIfNull(sink);
+        SqlScript script = SqlScript.Parse(sql);
+        (IReadOnlyCollection<QualifiedName> names, IReadOnlyCollection<string> schemas) = RollbackPlanner.Mentions(script);
+        CatalogFacts catalog;
+        try
+        {
+            catalog = await CatalogFacts.LoadAsync(session, names, schemas, sink, cancellationToken).ConfigureAwait(false);
+        }
+        catch (Npgsql.NpgsqlException e)
+        {
+            throw ServerErrors.Translate(e, $"Reading the catalog for the rollback of {source}");
+        }
+
+        return RollbackText.Compose(source, RollbackPlanner.Plan(script, catalog), catalog.Database);
+    }
+
+    /// <summary>Makes the rollback of steps that ran, from the reversals that they carry.</summary>
+    /// <param name="source">What they come from, such as the operation's name.</param>
+    /// <param name="steps">Steps with their outcome. Of those that failed, the ones are taken back that may leave something behind.</param>
+    /// <returns>The rollback.</returns>
+    public static RollbackScript FromSteps(string source, IReadOnlyList<MigrationStep> steps)
+    {
+        ArgumentNullException.ThrowIfNull(source);
+        ArgumentNullException.ThrowIfNull(steps);
+        return RollbackText.Compose(source, [.. steps.Reverse().SelectMany(Reverse)], null);
+    }
+
+    /// <summary>The steps that apply a rollback. What is not reversed has no step.</summary>
+    /// <param name="script">Rollback.</param>
+    /// <returns>Steps in the order in which they are to run.</returns>
+    public static IReadOnlyList<MigrationStep> ToSteps(RollbackScript script)
+    {
+        ArgumentNullException.ThrowIfNull(script);
+        return
+        [
+            .. script.Statements.Where(RollbackText.Runs).Select(s => new MigrationStep
+            {
+                Sql = s.Reversal!,
+                Purpose = "Take back: " + RollbackText.OneLine(s.Statement, 100),
+                LockMode = s.LockMode,
+                Objects = s.Objects,
+                Transactional = s.Transactional,
+                Cost = SqlFacts.Of(s.Reversal!).BuildsIndex ? StepCost.BuildsIndex : StepCost.Instant,
+                Reversal = s.Statement,
+                Reversibility = s.Reversibility,
+                ReversalNote = s.Reversibility == Reversibility.ReversibleWithDataLoss ? "The migration can run again; the data that the rollback removed does not come back. " + s.Note : s.Note,
+            }),
+        ];
+    }
+
+    private static IEnumerable<RollbackStatement> Reverse(MigrationStep step)
+    {
+        RollbackStatement Outcome(Reversibility reversibility, string? note) => new()
+        {
+            Statement = step.Sql,
+            Reversibility = reversibility,
+            Note = note,
+        };
+
+        // A statement outside transactions that failed can leave remains, such as an invalid index.
+        bool remains = step.State == StepState.Failed && !step.Transactional;
+        if (step.State == StepState.Skipped)
+        {
+            return [Outcome(Reversibility.NotNeeded, "The step was skipped: what it leads to was there before.")];
+        }
+
+        if (step.State != StepState.Done && !remains)
+        {
+            return [Outcome(Reversibility.NotNeeded, step.State == StepState.Failed ? "The step failed, and the server undid it." : "The step did not run.")];
+        }
+
+        if (step.Reversibility is not (Reversibility.Reversible or Reversibility.ReversibleWithDataLoss))
+        {
+            return [Outcome(step.Reversibility, step.ReversalNote) with { Reversal = step.Reversal }];
+        }
+
+        if (string.IsNullOrWhiteSpace(step.Reversal))
+        {
+            return [Outcome(Reversibility.Unknown, step.ReversalNote ?? "The step carries no reversal.")];
+        }
+
+        string? note = remains ? $"The step failed and may have left remains. {step.ReversalNote}".TrimEnd() : step.ReversalNote;
+        return SqlScript.Parse(step.Reversal, psql: false).Statements.Select(reversal =>
+        {
+            SqlFacts facts = SqlFacts.Of(reversal.Text);
+            return Outcome(step.Reversibility, note) with
+            {
+                Reversal = reversal.Text,
+                LockMode = facts.LockMode,
+                Objects = step.Objects,
+                Transactional = facts.Transactional,
+            };
+        });
+    }
+}
