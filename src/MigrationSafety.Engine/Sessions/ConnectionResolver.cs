@@ -96,12 +96,12 @@ internal sealed class ConnectionResolver
     /// <summary>Request over text over service over environment.</summary>
     private void Gather(ConnectRequest request, ConnectionText? text)
     {
-        Take("host", request.Host);
+        Take("host", Given(request.Host));
         Take("port", request.Port?.ToString(CultureInfo.InvariantCulture));
-        Take("dbname", request.Database);
-        Take("user", request.User);
-        Take("password", request.Password);
-        Take("sslmode", request.SslMode);
+        Take("dbname", Given(request.Database));
+        Take("user", Given(request.User));
+        Take("password", Given(request.Password));
+        Take("sslmode", Given(request.SslMode));
         foreach ((string key, string value) in text?.Values ?? new Dictionary<string, string>())
         {
             // A host of its own makes the text's address, and its list of ports, another server's.
@@ -137,7 +137,7 @@ internal sealed class ConnectionResolver
             }
         }
 
-        foreach (string key in _values.Keys)
+        foreach (string key in _values.Keys.Where(k => Get(k) is not null))
         {
             if (ConnectionKeywords.Refused.ContainsKey(key))
             {
@@ -157,10 +157,12 @@ internal sealed class ConnectionResolver
             }
         }
 
+        static string? Given(string? member) => string.IsNullOrEmpty(member) ? null : member;
+
         void Take(string key, string? value)
         {
-            // As in libpq, an empty value is none.
-            if (!string.IsNullOrEmpty(value))
+            // As in libpq, an empty value is none, but hides what comes after.
+            if (value is not null)
             {
                 _values.TryAdd(key, value);
             }
@@ -196,7 +198,7 @@ internal sealed class ConnectionResolver
         settings.KerberosServiceName = Get("krbsrvname") ?? settings.KerberosServiceName;
         try
         {
-            settings.RequireAuth = Get("require_auth");
+            settings.RequireAuth = AuthenticationMethods(Get("require_auth"));
         }
         catch (ArgumentException e)
         {
@@ -210,7 +212,8 @@ internal sealed class ConnectionResolver
         settings.Enlist = false;
         settings.Multiplexing = false;
         settings.MaxAutoPrepare = 0;
-        settings.NoResetOnClose = false;
+        // EngineSession resets a connection when it takes it from the pool: Npgsql would do so too, but in a way that cannot be cancelled.
+        settings.NoResetOnClose = true;
         settings.IncludeErrorDetail = true;
         settings.PersistSecurityInfo = false;
         settings.Pooling = true;
@@ -256,7 +259,7 @@ internal sealed class ConnectionResolver
             mode = SslMode.VerifyCA;
         }
 
-        if (root is not null && mode is SslMode.VerifyCA or SslMode.VerifyFull && root is not null && !File.Exists(root))
+        if (mode is SslMode.VerifyCA or SslMode.VerifyFull && root is not null && !File.Exists(root))
         {
             throw Wrong("sslrootcert", $"the file '{root}' does not exist", "Name the certificate of the authority that signed the server's, or use sslrootcert=system.");
         }
@@ -333,13 +336,31 @@ internal sealed class ConnectionResolver
         text.Length == 0 ? DefaultPort
         : int.TryParse(text, NumberStyles.AllowLeadingWhite | NumberStyles.AllowTrailingWhite, CultureInfo.InvariantCulture, out int port) && port is > 0 and < 65536
             ? port
-            : throw Wrong("port", $"'{text}' is not a port", "Give a number from 1 to 65535; in a URI, a '/', '@' or ':' inside user or password must be percent-encoded.");
+            // The value is not shown: in a URI whose password has a bare '/' it is the beginning of the password.
+            : throw Wrong("port", "it is not a number from 1 to 65535", "Give the port's number; in a URI, a '/', '@', ':' or '?' inside user or password must be percent-encoded.");
+
+    /// <summary>Npgsql has the same methods under other names, and is strict about capitals.</summary>
+    private static string? AuthenticationMethods(string? list) => list is null ? null : string.Join(',', list.Split(',', StringSplitOptions.TrimEntries).Select(entry =>
+    {
+        string sign = entry.StartsWith('!') ? "!" : string.Empty;
+        string method = entry[sign.Length..];
+        return sign + (method.ToLowerInvariant() switch
+        {
+            "password" => "Password",
+            "md5" => "MD5",
+            "gss" => "GSS",
+            "sspi" => "SSPI",
+            "scram-sha-256" => "ScramSHA256",
+            "none" => "None",
+            _ => method,
+        });
+    }));
 
     private static bool IsSocket(string host) => host[0] == '@' || Path.IsPathRooted(host);
 
     private string[]? List(string key) => Get(key)?.Split(',', StringSplitOptions.TrimEntries);
 
-    private string? Get(string key) => _values.GetValueOrDefault(key);
+    private string? Get(string key) => _values.TryGetValue(key, out string? value) && value.Length > 0 ? value : null;
 
     private string? Variable(string name) => _environment.Variable(name) is { Length: > 0 } value ? value : null;
 

@@ -118,15 +118,8 @@ internal sealed class ConnectionText
                     throw afterSecret
                         ? Invalid("what follows the password is no keyword; a value with a semicolon needs quotation marks")
                         : UnknownKey(key, "the connection text");
-                case "host":
-                    SplitPorts(value, values);
-                    break;
                 case { } word when ConnectionKeywords.IsLibpq(word):
-                    if (word != "port" || !values.ContainsKey("port"))
-                    {
-                        values[word] = value;
-                    }
-
+                    values[word] = value;
                     afterSecret = IsSecret(word);
                     continue;
                 default:
@@ -137,12 +130,18 @@ internal sealed class ConnectionText
             afterSecret = false;
         }
 
+        SplitPorts(values);
         return new(values, npgsqlOnly);
     }
 
     /// <summary>Npgsql takes <c>Host=db1:5433,db2</c> and <c>[::1]:5432</c>; libpq has the ports in a list of their own.</summary>
-    private static void SplitPorts(string hosts, Dictionary<string, string> values)
+    private static void SplitPorts(Dictionary<string, string> values)
     {
+        if (!values.TryGetValue("host", out string? hosts))
+        {
+            return;
+        }
+
         List<string> names = [];
         List<string> ports = [];
         foreach (string entry in hosts.Split(',', StringSplitOptions.TrimEntries))

@@ -82,6 +82,12 @@ internal static class ConnectionUri
                     throw ConnectionText.Invalid("the URI has something other than a port after an IPv6 address");
                 }
 
+                if (name.IndexOf('@', StringComparison.Ordinal) > 0)
+                {
+                    // libpq would look for such a host, and show the rest of the password as its name.
+                    throw ConnectionText.Invalid("the URI has a second '@'; one inside user or password is written %40");
+                }
+
                 hosts.Add(name);
                 ports.Add(after.Length > 0 ? after[1..] : string.Empty);
             }
@@ -100,7 +106,8 @@ internal static class ConnectionUri
 
         void ParseQuery(string parameters)
         {
-            foreach (string parameter in parameters.Split('&'))
+            // libpq lets an '&' end the query.
+            foreach (string parameter in (parameters.EndsWith('&') ? parameters[..^1] : parameters).Split('&'))
             {
                 string[] sides = parameter.Split('=');
                 string key = Decode(sides[0], "a query parameter");

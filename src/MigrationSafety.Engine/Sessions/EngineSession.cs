@@ -72,7 +72,8 @@ public sealed class EngineSession : IAsyncDisposable
     /// that is gone, and notices go to the sink.
     /// </summary>
     /// <remarks>
-    /// When it is disposed of, the connection goes back to the pool, and the server hears of the reset only when it is used again: release advisory locks yourself.
+    /// When it is disposed of, an open transaction is rolled back at once, but the rest of its state (advisory locks, prepared statements, settings) stays until it
+    /// is taken from the pool again: release advisory locks yourself.
     /// </remarks>
     /// <param name="operation">Short name, seen as application_name <c>MigrationSafety/operation</c>.</param>
     /// <param name="sink">Where notices go.</param>
@@ -93,8 +94,9 @@ public sealed class EngineSession : IAsyncDisposable
             return await TryOpenAsync(operation, sink, cancellationToken).ConfigureAwait(false)
                 ?? throw new NpgsqlException("The server ends each connection as soon as it is open", new IOException("closed by the server"));
         }
-        catch (Exception e) when (e is not OperationCanceledException)
+        catch (Exception e)
         {
+            cancellationToken.ThrowIfCancellationRequested();
             throw await ConnectErrors.TranslateAsync(e, _host, _connectTimeout, timedOut: false, cancellationToken).ConfigureAwait(false);
         }
     }
@@ -102,7 +104,7 @@ public sealed class EngineSession : IAsyncDisposable
     /// <summary>An open connection that is set up; null where it opened but turned out to be dead.</summary>
     private async Task<NpgsqlConnection?> TryOpenAsync(string operation, IOperationSink sink, CancellationToken cancellationToken)
     {
-        NpgsqlConnection connection = await _dataSource.OpenConnectionAsync(cancellationToken).ConfigureAwait(false);
+        NpgsqlConnection connection = await _dataSource.OpenPromptlyAsync(cancellationToken).ConfigureAwait(false);
         try
         {
             connection.Notice += (_, e) => sink.Verbose($"{e.Notice.Severity}: {e.Notice.MessageText}");
@@ -116,11 +118,17 @@ public sealed class EngineSession : IAsyncDisposable
                              ('tcp_keepalives_count', '3'), ('tcp_user_timeout', '30s')) as w (name, value)
                 join pg_catalog.pg_settings s on s.name = w.name
                 """;
-            await using NpgsqlCommand command = new(Sql, connection)
+            await using NpgsqlBatch batch = new(connection)
             {
-                Parameters = { new() { Value = "MigrationSafety/" + operation }, new() { Value = _clientCheckInterval } },
+                // One round trip, and yet each a transaction of its own, which DISCARD insists on.
+                EnableErrorBarriers = true,
+                BatchCommands =
+                {
+                    new("discard all"),
+                    new(Sql) { Parameters = { new() { Value = "MigrationSafety/" + operation }, new() { Value = _clientCheckInterval } } },
+                },
             };
-            await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+            await batch.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
             return connection;
         }
         catch (Exception e)

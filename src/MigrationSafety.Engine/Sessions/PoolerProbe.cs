@@ -19,18 +19,19 @@ internal static class PoolerProbe
         try
         {
             int mine = await PidAsync(first, cancellationToken).ConfigureAwait(false);
-            await using NpgsqlConnection second = await dataSource.OpenConnectionAsync(cancellationToken).ConfigureAwait(false);
+            await using NpgsqlConnection second = await dataSource.OpenPromptlyAsync(cancellationToken).ConfigureAwait(false);
             // A pool that nobody else uses gives itself away in the first round; the others are for a busy one, which deals in another order.
             for (int round = 0; round < Rounds; round++)
             {
-                await using NpgsqlTransaction transaction = await second.BeginTransactionAsync(cancellationToken).ConfigureAwait(false);
+                // As plain SQL: Npgsql's own BEGIN is only sent with the next command, and its answer cannot be given up waiting for.
+                await RunAsync(second, "begin", cancellationToken).ConfigureAwait(false);
                 int theirs = await PidAsync(second, cancellationToken).ConfigureAwait(false);
                 if (theirs == mine || await PidAsync(first, cancellationToken).ConfigureAwait(false) != mine)
                 {
                     throw Refusal(host);
                 }
 
-                await transaction.RollbackAsync(cancellationToken).ConfigureAwait(false);
+                await RunAsync(second, "rollback", cancellationToken).ConfigureAwait(false);
             }
         }
         catch (PostgresException e) when (e.SqlState == ProtocolViolation)
@@ -61,6 +62,12 @@ internal static class PoolerProbe
     {
         Target = host.ToString(),
     };
+
+    private static async Task RunAsync(NpgsqlConnection connection, string sql, CancellationToken cancellationToken)
+    {
+        await using NpgsqlCommand command = new(sql, connection);
+        await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+    }
 
     private static async Task<int> PidAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {

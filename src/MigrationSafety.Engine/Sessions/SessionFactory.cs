@@ -100,7 +100,7 @@ public static class SessionFactory
         bool keep = false;
         try
         {
-            await using NpgsqlConnection connection = await dataSource.OpenConnectionAsync(limit.Token).ConfigureAwait(false);
+            await using NpgsqlConnection connection = await dataSource.OpenPromptlyAsync(limit.Token).ConfigureAwait(false);
             ServerFacts facts = await ServerFacts.ReadAsync(connection, limit.Token).ConfigureAwait(false);
             RequireVersion(facts.Version, host);
             if (Misfit(facts, wanted) is { } misfit)
@@ -121,8 +121,9 @@ public static class SessionFactory
             keep = true;
             return (session, null);
         }
-        catch (Exception e) when (!cancellationToken.IsCancellationRequested)
+        catch (Exception e)
         {
+            cancellationToken.ThrowIfCancellationRequested();
             throw await ConnectErrors.TranslateAsync(e, host, timeout, limit.IsCancellationRequested, cancellationToken).ConfigureAwait(false);
         }
         finally
