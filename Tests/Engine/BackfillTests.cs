@@ -1,0 +1,436 @@
+using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Tests.Engine.Support;
+using MigrationSafety.Tests.Postgres;
+using Xunit;
+
+namespace MigrationSafety.Tests.Engine;
+
+public sealed class BackfillTests(Servers servers)
+{
+    private const string Orders = """
+        create table orders (id bigint generated always as identity primary key, note text, tier text);
+        insert into orders (note) select 'n' || i from generate_series(1, 5000) i;
+        """;
+
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    [Theory, EachMajor]
+    public async Task Every_row_is_set_once(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders + "update orders set tier = 'gold' where id % 10 = 0;");
+
+        BackfillResult result = await bench.RunAsync(BackfillBench.Request("orders", "tier", "'standard'", batchSize: 700));
+
+        Assert.Equal(BackfillOutcome.Completed, result.Outcome);
+        Assert.Equal("public.orders.tier", result.Name);
+        Assert.Equal(4500, result.Rows);
+        Assert.Equal(4500, result.TotalRows);
+        Assert.Equal(0, result.Remaining);
+        Assert.False(result.Resumed);
+        Assert.InRange(result.Batches, 8, 20);
+        Assert.True(result.RowsPerSecond > 0);
+        Assert.Equal(500, await bench.ScalarAsync<long>("select count(*) from orders where tier = 'gold'"));
+        Assert.Equal(4500, await bench.ScalarAsync<long>("select count(*) from orders where tier = 'standard'"));
+        Assert.Equal("completed", await bench.ScalarAsync<string>("select state from migration_safety.backfill"));
+        MigrationStep step = result.Steps[^1];
+        Assert.Equal(StepState.Done, step.State);
+        Assert.Equal(Reversibility.ReversibleWithDataLoss, step.Reversibility);
+        Assert.Equal(["Create the schema for checkpoints", "Create the table of checkpoints"], result.Steps[..^1].Select(s => s.Purpose));
+        await bench.UntilNothingHeldAsync();
+
+        // The reversals as they stand, last step first.
+        foreach (MigrationStep done in result.Steps.Reverse())
+        {
+            await bench.Database.ExecuteAsync(done.Reversal!, Token);
+        }
+
+        Assert.Equal(5000, await bench.ScalarAsync<long>("select count(*) from orders where tier is null"));
+        Assert.False(await bench.ScalarAsync<bool>("select exists (select from pg_namespace where nspname = 'migration_safety')"));
+    }
+
+    [Theory, EachMajor]
+    public async Task Keys_of_any_type_are_walked(int major)
+    {
+        const string Tables = """"
+            create type mood as enum ('sad', 'ok', 'happy');
+            create domain code as varchar(12);
+            create table k_text (k text primary key, v int);
+            insert into k_text select chr(33 + i % 90) || E'\\''\n"{,}' || i from generate_series(1, 900) i union all select '';
+            create table k_collate (k text collate "C" primary key, v int);
+            insert into k_collate select md5(i::text) from generate_series(1, 500) i;
+            create table k_uuid (k uuid primary key, v int);
+            insert into k_uuid select gen_random_uuid() from generate_series(1, 900);
+            create table k_char (k character(8) primary key, v int);
+            insert into k_char select i::text from generate_series(1, 500) i;
+            create table k_numeric (k numeric(20, 6) primary key, v int);
+            insert into k_numeric select (i - 300) / 7.0 from generate_series(1, 600) i;
+            create table k_float (k double precision primary key, v int);
+            insert into k_float select (i - 300) / 7.0::float8 from generate_series(1, 600) i union all values ('NaN'::float8), ('Infinity'), ('-Infinity');
+            create table k_time (k timestamptz primary key, v int);
+            insert into k_time select now() + i * interval '1.000001 s' from generate_series(-300, 300) i union all values ('infinity'::timestamptz), ('-infinity');
+            create table k_bytea (k bytea primary key, v int);
+            insert into k_bytea select decode(md5(i::text), 'hex') from generate_series(1, 500) i;
+            create table k_domain (k code primary key, v int);
+            insert into k_domain select 'c' || i from generate_series(1, 500) i;
+            create table k_pair (b mood, a bigint, "C" text, v int, primary key (a, b, "C"));
+            insert into k_pair select (enum_range(null::mood))[1 + i % 3], i / 50, i::text from generate_series(1, 900) i;
+            create table k_quoted ("My ""Id""" int primary key, v int);
+            insert into k_quoted select i * i from generate_series(-1, 300) i where i <> 1;
+            create table k_include (k int, extra int, v int, primary key (k) include (extra));
+            insert into k_include select i, 5 from generate_series(1, 300) i;
+            create table k_interval (k interval primary key, v int);
+            insert into k_interval select i * interval '1 mon 3.5 s' from generate_series(-200, 200) i;
+            """";
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Tables);
+        // What a role may have set must not spoil the checkpoints.
+        await bench.Database.ExecuteAsync($"alter database {bench.Database.Name} set extra_float_digits = 0", Token);
+        await bench.Database.ExecuteAsync($"alter database {bench.Database.Name} set intervalstyle = 'sql_standard'", Token);
+        await bench.Database.ExecuteAsync($"alter database {bench.Database.Name} set default_transaction_isolation = 'serializable'", Token);
+        EngineSession session = await bench.SessionAsync(db => db.ConnectionString + ";Application Name=fresh");
+
+        foreach (string table in (string[])["k_text", "k_collate", "k_uuid", "k_char", "k_numeric", "k_float", "k_time", "k_bytea", "k_domain", "k_pair", "k_quoted", "k_include", "k_interval"])
+        {
+            await bench.Database.ExecuteAsync($"alter table {table} add column n int not null default 0", Token);
+            await bench.Database.ExecuteAsync($"update {table} set v = null", Token);
+            long rows = await bench.ScalarAsync<long>($"select count(*) from {table}");
+            BackfillRequest request = BackfillBench.Request(table, "v", "7", batchSize: 37) with { Set = [new("v", "7"), new("n", "n + 1")], Where = "v is null" };
+
+            BackfillResult result = await bench.RunAsync(request, session: session);
+
+            Assert.True(result.Rows == rows, $"{table}: {result.Rows} of {rows}");
+            Assert.True(result.Batches >= rows / 37, $"{table}: {result.Batches} batches");
+            Assert.Equal(rows, await bench.ScalarAsync<long>($"select count(*) from {table} where v = 7 and n = 1"));
+        }
+    }
+
+    [Theory, EachMajor]
+    public async Task Quoted_names_and_comments_in_expressions(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(
+            servers, major, """create schema "My Schema"; create table "My Schema"."Order" ("Id" int primary key, "Tier Name" text, "select" int); insert into "My Schema"."Order" select i from generate_series(1, 100) i;""");
+
+        BackfillResult result = await bench.RunAsync(new BackfillRequest
+        {
+            Table = "\"Order\"",
+            Schema = "\"My Schema\"",
+            Set = [new("\"Tier Name\"", "'it''s' -- a comment"), new("select", "\"Order\".\"Id\" /* of this row */")],
+            Where = "\"Tier Name\" is null -- to be set",
+        });
+
+        Assert.Equal("\"My Schema\".\"Order\".\"Tier Name\",\"select\"", result.Name);
+        Assert.Equal(100, await bench.ScalarAsync<long>("""select count(*) from "My Schema"."Order" where "Tier Name" = 'it''s' and "select" = "Id" """));
+    }
+
+    [Theory, EachMajor]
+    public async Task Gaps_and_skew_do_not_matter(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table t (id bigint primary key, v int);
+            insert into t select i from generate_series(1, 1000) i;
+            insert into t select 1000000000000 + i from generate_series(1, 3000) i;
+            insert into t values (-9223372036854775808), (9223372036854775807);
+            """);
+
+        BackfillResult result = await bench.RunAsync(BackfillBench.Request("t", "v", "1", batchSize: 500));
+
+        Assert.Equal(4002, result.Rows);
+        Assert.InRange(result.Batches, 9, 12);
+    }
+
+    [Theory, EachMajor]
+    public async Task The_order_is_that_of_the_primary_key_whatever_indexes_there_are(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(
+            servers, major, "create table t (id int primary key, v int); insert into t select i from generate_series(1, 60000) i; create index on t (v); create index on t (id) where v is null;");
+
+        await bench.RunAsync(BackfillBench.Request("t", "v", "id", batchSize: 2000));
+
+        Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) from t where v is null"));
+        await Wait.UntilAsync(
+            async () => await bench.ScalarAsync<long>("select sum(idx_scan)::int8 from pg_stat_user_indexes where relname = 't' and indexrelname = 't_pkey'") >= 30,
+            "the primary key's statistics",
+            cancellationToken: Token);
+        // The planner itself looks up the ends of an index.
+        Assert.InRange(await bench.ScalarAsync<long>("select sum(idx_tup_read)::int8 from pg_stat_user_indexes where relname = 't' and indexrelname <> 't_pkey'"), 0, 100);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_plan_writes_nothing_and_says_what_will_be_done(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders + "analyze orders;");
+        const string State = "select md5(string_agg(c.xmin::text || c.relname || c.relfilenode, ',' order by c.oid)) || (select md5(string_agg(xmin::text || xmax::text || ctid::text, ',' order by id)) from orders) from pg_class c where relname not like 'pg\\_%'";
+        string? before = await bench.ScalarAsync<string>(State);
+
+        BackfillPlan plan = await bench.PlanAsync(BackfillBench.Request("orders", "tier", "upper(note)"));
+
+        Assert.Equal(before, await bench.ScalarAsync<string>(State));
+        Assert.Equal(5000, plan.EstimatedRows);
+        Assert.Equal("public.orders", plan.Target);
+        Assert.Equal("public.orders.tier", plan.Name);
+        Assert.False(plan.Resumes);
+        Assert.Equal(3, plan.Steps.Count);
+        MigrationStep batch = plan.Steps[^1];
+        Assert.Equal(TableLockMode.RowExclusive, batch.LockMode);
+        Assert.Equal(StepCost.UpdatesRows, batch.Cost);
+        Assert.Contains("upper(note)", batch.Sql, StringComparison.Ordinal);
+        Assert.All(plan.Steps, step => Assert.NotNull(step.ReversalNote));
+    }
+
+    [Theory, EachMajor]
+    public async Task The_estimate_of_a_large_table_is_near(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(
+            servers, major, "create table t (id int primary key, pad text, v int); insert into t select i, repeat('x', 200), case when i % 4 = 0 then 1 end from generate_series(1, 100000) i; alter table t add column w int");
+
+        Assert.InRange((await bench.PlanAsync(BackfillBench.Request("t", "v", "1"))).EstimatedRows, 67_500, 82_500);
+        Assert.InRange((await bench.PlanAsync(BackfillBench.Request("t", "w", "1"))).EstimatedRows, 90_000, 110_000);
+    }
+
+    [Theory, EachMajor]
+    public async Task Run_again_it_says_completed_or_takes_what_came_since(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders);
+        BackfillRequest request = BackfillBench.Request("orders", "tier", "'standard'");
+        await bench.RunAsync(request);
+
+        BackfillResult again = await bench.RunAsync(request);
+        Assert.Equal(BackfillOutcome.AlreadyCompleted, again.Outcome);
+        Assert.Equal(0, again.Rows);
+        Assert.Equal(5000, again.TotalRows);
+        Assert.Equal(StepState.Skipped, Assert.Single(again.Steps).State);
+
+        await bench.Database.ExecuteAsync("insert into orders (note) values ('late'), ('later')", Token);
+        BackfillResult more = await bench.RunAsync(request);
+        Assert.Equal(BackfillOutcome.Completed, more.Outcome);
+        Assert.Equal(2, more.Rows);
+        Assert.Equal(5002, more.TotalRows);
+        Assert.False(more.Resumed);
+
+        await bench.Database.ExecuteAsync("drop table orders;" + Orders, Token);
+        Assert.Equal(5000, (await bench.RunAsync(request)).Rows);
+    }
+
+    [Theory, EachMajor]
+    public async Task Another_definition_under_the_same_name_is_refused(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders);
+        await bench.RunAsync(BackfillBench.Request("orders", "tier", "'standard'"));
+
+        MigrationException e = await bench.FailsAsync(BackfillBench.Request("orders", "tier", "'basic'", "tier = 'standard'"));
+
+        Assert.Equal("DefinitionDiffers", e.ErrorId);
+        Assert.Contains("'standard'", e.Message, StringComparison.Ordinal);
+        Assert.Contains("'basic'", e.Message, StringComparison.Ordinal);
+        BackfillResult named = await bench.RunAsync(BackfillBench.Request("orders", "tier", "'basic'", "tier = 'standard'") with { Name = "to basic" });
+        Assert.Equal(5000, named.Rows);
+        Assert.Equal(Reversibility.Irreversible, named.Steps[^1].Reversibility);
+        Assert.Null(named.Steps[^1].Reversal);
+    }
+
+    [Theory, EachMajor]
+    public async Task Several_columns_and_none_where_any_is_null(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(
+            servers, major, "create table t (id int primary key, a int, b int); insert into t select i, nullif(i % 2, 0), nullif(i % 3, 0) from generate_series(1, 600) i; create table empty (id int primary key, v int)");
+
+        BackfillResult result = await bench.RunAsync(new BackfillRequest { Table = "t", Set = [new("a", "1"), new("b", "2")] });
+        Assert.Equal(400, result.Rows);
+        Assert.Equal(0, result.Remaining);
+
+        BackfillResult empty = await bench.RunAsync(BackfillBench.Request("empty", "v", "1"));
+        Assert.Equal(BackfillOutcome.Completed, empty.Outcome);
+        Assert.Equal(0, empty.Rows);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_predicate_that_stays_true_is_refused_before_anything_changes(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders);
+
+        foreach (BackfillRequest request in (BackfillRequest[])
+        [
+            BackfillBench.Request("orders", "tier", "'standard'", "id > 0"),
+            BackfillBench.Request("orders", "tier", "nullif(note, note)"),
+            BackfillBench.Request("orders", "tier", "case when id % 2 = 0 then 'even' end"),
+        ])
+        {
+            MigrationException e = await bench.FailsAsync(request);
+            Assert.Equal("PredicateStaysTrue", e.ErrorId);
+            Assert.Equal(MigrationErrorKind.InvalidInput, e.Kind);
+        }
+
+        Assert.Equal(5000, await bench.ScalarAsync<long>("select count(*) from orders where tier is null"));
+        Assert.False(await bench.StateExistsAsync());
+        await bench.UntilNothingHeldAsync();
+    }
+
+    [Theory, EachMajor]
+    public async Task What_is_wrong_is_said_before_anything_changes(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders + """
+            create table no_key (a int, b int); insert into no_key values (1);
+            create table made (id int primary key, a int, twice int generated always as (a * 2) stored, ident int generated always as identity);
+            insert into made values (1, 1);
+            create table strict (id int primary key, v int check (v < 100), w int not null default 0, u int unique); insert into strict (id) values (1), (2);
+            create table tree (id int primary key, v int); create table leaf (primary key (id)) inherits (tree);
+            """);
+
+        async Task Expect(string id, BackfillRequest request, string? part = null)
+        {
+            MigrationException e = await bench.FailsAsync(request);
+            Assert.True(e.ErrorId == id, $"{e.ErrorId}: {e.Message}");
+            Assert.NotEmpty(e.RecommendedAction);
+            if (part is not null)
+            {
+                Assert.Contains(part, e.Message + e.RecommendedAction, StringComparison.Ordinal);
+            }
+        }
+
+        await Expect("TableNotFound", BackfillBench.Request("nothing", "tier", "1"));
+        await Expect("ColumnNotFound", BackfillBench.Request("orders", "tear", "1"), "tier");
+        await Expect("ColumnNotFound", BackfillBench.Request("orders", "\"Tier\"", "1"), "Did you mean tier");
+        await Expect("ColumnNotFound", BackfillBench.Request("orders", "tier", "nothing_like_it"), "nothing_like_it");
+        await Expect("FunctionNotFound", BackfillBench.Request("orders", "tier", "no_function(note)"));
+        await Expect("TypeMismatch", BackfillBench.Request("strict", "v", "'{}'::jsonb"));
+        await Expect("SyntaxError", BackfillBench.Request("orders", "tier", "1 +"));
+        await Expect("SyntaxError", BackfillBench.Request("orders", "tier", "'x'), note = ('y'"));
+        await Expect("SyntaxError", BackfillBench.Request("orders", "tier", "coalesce(note, 'y'"));
+        await Expect("SyntaxError", BackfillBench.Request("orders", "tier", "$1"), "parameter");
+        await Expect("SyntaxError", BackfillBench.Request("orders", "tier", "'x' /*"), "not closed");
+        await Expect("SyntaxError", BackfillBench.Request("orders", "tier", "'x'); drop table orders; --"));
+        await Expect("SyntaxError", BackfillBench.Request("orders", "tier", "'x'", "tier is null) is true); delete from orders; --"));
+        await Expect("ExpressionEmpty", BackfillBench.Request("orders", "tier", " "));
+        await Expect("WhereEmpty", BackfillBench.Request("orders", "tier", "'x'", " "));
+        await Expect("WhereMissing", BackfillBench.Request("strict", "w", "1"));
+        await Expect("SetMissing", new BackfillRequest { Table = "orders", Set = [] });
+        await Expect("ColumnTwice", new BackfillRequest { Table = "orders", Set = [new("tier", "'a'"), new("TIER", "'b'")] });
+        await Expect("BatchInvalid", BackfillBench.Request("orders", "tier", "'x'", batchSize: 0));
+        await Expect("PrimaryKeyMissing", BackfillBench.Request("no_key", "b", "1"), "Invoke-SafeIndexBuild");
+        await Expect("KeyColumnSet", BackfillBench.Request("made", "id", "id + 1", "id < 0"));
+        await Expect("ColumnGenerated", BackfillBench.Request("made", "twice", "1", "a = 1"));
+        await Expect("ColumnGenerated", BackfillBench.Request("made", "ident", "1", "a = 1"));
+        await Expect("TableKindNotSupported", BackfillBench.Request("tree", "v", "1"));
+        await Expect("CheckViolated", BackfillBench.Request("strict", "v", "1000"));
+        await Expect("DuplicateKey", BackfillBench.Request("strict", "u", "1"));
+        await Expect("InvalidData", BackfillBench.Request("strict", "v", "1 / (id - 1)"));
+        Assert.False(await bench.StateExistsAsync());
+        Assert.Equal(5000, await bench.ScalarAsync<long>("select count(*) from orders where tier is null"));
+    }
+
+    [Theory, EachMajor]
+    public async Task What_the_role_may_not_is_said_with_the_grant(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders);
+        await using TestRole role = await TestRole.CreateAsync(bench.Database);
+        EngineSession session = await bench.SessionAsync(db => db.Server.ConnectionString(db.Name, role.Name));
+        BackfillRequest request = BackfillBench.Request("orders", "tier", "'x'");
+
+        Assert.Equal("InsufficientPrivilege", (await bench.FailsAsync(request, session)).ErrorId);
+
+        await bench.Database.ExecuteAsync($"grant select, update on orders to {role.Name}", Token);
+        MigrationException missing = await bench.FailsAsync(request, session);
+        Assert.Equal("StateSchemaMissing", missing.ErrorId);
+        Assert.Contains($"GRANT CREATE ON DATABASE {bench.Database.Name} TO {role.Name}", missing.RecommendedAction, StringComparison.Ordinal);
+
+        // Made by somebody else: what is missing now is another grant, and the one that the advice names is enough.
+        await bench.RunAsync(BackfillBench.Request("orders", "note", "'x'", "id < 0"));
+        MigrationException denied = await bench.FailsAsync(request, session);
+        Assert.Equal("StateSchemaDenied", denied.ErrorId);
+        await bench.Database.ExecuteAsync(denied.RecommendedAction[denied.RecommendedAction.IndexOf("GRANT", StringComparison.Ordinal)..], Token);
+        Assert.Equal(5000, (await bench.RunAsync(request, session: session)).Rows);
+
+        await bench.Database.ExecuteAsync($"update orders set tier = null; alter table orders enable row level security; create policy even on orders to {role.Name} using (id % 2 = 0)", Token);
+        Assert.Equal("InsufficientPrivilege", (await bench.FailsAsync(request, session)).ErrorId);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_standby_is_refused(int major)
+    {
+        await using PostgresServer primary = await PostgresServer.StartAsync(major, cancellationToken: Token);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(primary, Orders);
+        await using PostgresServer standby = await primary.StartStandbyAsync(cancellationToken: Token);
+        EngineSession session = await bench.SessionAsync(db => standby.ConnectionString(db.Name));
+
+        Assert.Equal("PrimaryRequired", (await bench.FailsAsync(BackfillBench.Request("orders", "tier", "'x'"), session)).ErrorId);
+
+        EngineSession readOnly = await bench.SessionAsync(db => db.ConnectionString + ";Options=-c default_transaction_read_only=on");
+        Assert.Equal("ReadOnly", (await bench.FailsAsync(BackfillBench.Request("orders", "tier", "'x'"), readOnly)).ErrorId);
+    }
+
+    [Theory, EachMajor]
+    public async Task Two_clients_at_once_share_nothing_and_double_nothing(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(
+            servers, major, "create table t (id int primary key, v int, n int not null default 0); insert into t select i from generate_series(1, 20000) i");
+        BackfillRequest request = BackfillBench.Request("t", "v", "1", batchSize: 500) with { Set = [new("v", "1"), new("n", "n + 1")], Where = "v is null" };
+
+        BackfillPlan[] plans = [await bench.PlanAsync(request), await bench.PlanAsync(request), await bench.PlanAsync(request)];
+        BackfillResult[] results = await Task.WhenAll(plans.Select(plan => Backfill.RunAsync(plan, bench.Sink, Token)));
+
+        Assert.Equal(20000, results.Sum(r => r.Rows));
+        Assert.Equal(2, results.Count(r => r.Outcome == BackfillOutcome.AlreadyCompleted));
+        Assert.Equal(20000, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
+        Assert.Contains(bench.Sink.Warnings, w => w.Contains("waiting for pid", StringComparison.Ordinal) && w.Contains("MigrationSafety/backfill", StringComparison.Ordinal));
+    }
+
+    [Theory, EachMajor]
+    public async Task Two_clients_may_create_the_state_at_once(int major)
+    {
+        string tables = string.Concat(Enumerable.Range(0, 6).Select(i => $"create table t{i} (id int primary key, v int); insert into t{i} select generate_series(1, 10);"));
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, tables);
+        BackfillPlan[] plans = await Task.WhenAll(Enumerable.Range(0, 6).Select(i => bench.PlanAsync(BackfillBench.Request($"t{i}", "v", "1"))));
+
+        BackfillResult[] results = await Task.WhenAll(plans.Select(plan => Backfill.RunAsync(plan, bench.Sink, Token)));
+
+        Assert.All(results, r => Assert.Equal(10, r.Rows));
+        Assert.Equal(6, await bench.ScalarAsync<long>("select count(*) from migration_safety.backfill where state = 'completed'"));
+    }
+
+    [Theory, EachMajor]
+    public async Task It_ends_while_the_application_inserts_and_counts_what_came(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(
+            servers, major, "create table t (id uuid primary key default gen_random_uuid(), v int); insert into t (v) select null from generate_series(1, 20000)");
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        Task<long> application = Task.Run(
+            async () =>
+            {
+                long inserted = 0;
+                while (!stop.IsCancellationRequested)
+                {
+                    inserted += await bench.Database.ExecuteAsync("insert into t (v) select null from generate_series(1, 20)", Token);
+                }
+
+                return inserted;
+            },
+            Token);
+
+        BackfillResult result = await bench.RunAsync(BackfillBench.Request("t", "v", "1", batchSize: 400));
+        await stop.CancelAsync();
+        long inserted = await application;
+
+        Assert.Equal(BackfillOutcome.Completed, result.Outcome);
+        Assert.InRange(result.Rows, 20000, 20000 + inserted);
+        Assert.InRange(result.Remaining, 1, inserted);
+        Assert.Contains(bench.Sink.Warnings, w => w.Contains("rows match", StringComparison.Ordinal));
+        Assert.True((await bench.RunAsync(BackfillBench.Request("t", "v", "1", batchSize: 400))).Remaining == 0);
+    }
+
+    [Theory, EachMajor]
+    public async Task It_reports_its_progress(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders + "analyze orders");
+
+        await bench.RunAsync(BackfillBench.Request("orders", "tier", "'x'", batchSize: 1000));
+
+        OperationProgress[] seen = [.. bench.Sink.ProgressRecords];
+        Assert.True(seen.Length >= 4);
+        Assert.True(seen[^1].Completed);
+        double[] percents = [.. seen.Where(p => p.Percent is not null).Select(p => p.Percent!.Value)];
+        Assert.Equal(percents.Order(), percents);
+        Assert.InRange(percents[^1], 90, 100);
+        Assert.Contains(bench.Sink.DebugMessages, sql => sql.Contains("for update", StringComparison.Ordinal));
+    }
+}

@@ -1,0 +1,93 @@
+using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Tests.Postgres;
+using Xunit;
+
+namespace MigrationSafety.Tests.Engine.Support;
+
+/// <summary>A database with a table, a session in it, and what a test asks about a backfill of it.</summary>
+internal sealed class BackfillBench : IAsyncDisposable
+{
+    private readonly List<MigrationSession> _sessions = [];
+
+    private BackfillBench(TestDatabase database) => Database = database;
+
+    internal TestDatabase Database { get; }
+
+    internal EngineSession Session { get; private set; } = null!;
+
+    internal RecordingSink Sink { get; } = new();
+
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    internal static async Task<BackfillBench> CreateAsync(Servers servers, int major, string sql) =>
+        await CreateAsync(await servers.Clusters.GetAsync(major), sql);
+
+    internal static async Task<BackfillBench> CreateAsync(PostgresServer server, string sql, Func<TestDatabase, string>? connection = null)
+    {
+        BackfillBench bench = new(await TestDatabase.CreateAsync(server, cancellationToken: Token));
+        try
+        {
+            await bench.Database.ExecuteAsync(sql, Token);
+            bench.Session = await bench.SessionAsync(connection ?? (db => db.ConnectionString));
+            return bench;
+        }
+        catch
+        {
+            await bench.DisposeAsync();
+            throw;
+        }
+    }
+
+    /// <summary>Another session, closed with the bench.</summary>
+    internal async Task<EngineSession> SessionAsync(Func<TestDatabase, string> connection)
+    {
+        MigrationSession session = await SessionFactory.ConnectAsync(new() { Text = connection(Database) }, Sink, Token);
+        _sessions.Add(session);
+        return EngineSession.Of(session);
+    }
+
+    internal static BackfillRequest Request(string table, string column, string expression, string? where = null, int? batchSize = null, TimeSpan? retryFor = null) => new()
+    {
+        Table = table,
+        Set = [new(column, expression)],
+        Where = where,
+        BatchSize = batchSize,
+        Options = new ExecutionOptions { RetryFor = retryFor ?? TimeSpan.FromSeconds(60) },
+    };
+
+    internal Task<BackfillPlan> PlanAsync(BackfillRequest request, EngineSession? session = null) => Backfill.PlanAsync(session ?? Session, request, Sink, Token);
+
+    internal async Task<BackfillResult> RunAsync(BackfillRequest request, CancellationToken? cancellationToken = null, EngineSession? session = null, IOperationSink? sink = null) =>
+        await Backfill.RunAsync(await PlanAsync(request, session), sink ?? Sink, cancellationToken ?? Token);
+
+    internal async Task<MigrationException> FailsAsync(BackfillRequest request, EngineSession? session = null) =>
+        await Assert.ThrowsAsync<MigrationException>(() => RunAsync(request, session: session));
+
+    internal Task<T?> ScalarAsync<T>(string sql) => Database.ScalarAsync<T>(sql, Token);
+
+    /// <summary>Waits until a backfill has committed so many batches.</summary>
+    internal Task UntilBatchesAsync(long batches, Task run) => Wait.UntilAsync(
+        async () => run.IsCompleted || (await StateExistsAsync() && await ScalarAsync<long>("select coalesce(max(batches), 0) from migration_safety.backfill") >= batches),
+        $"{batches} batches",
+        cancellationToken: Token);
+
+    internal async Task<bool> StateExistsAsync() => await ScalarAsync<bool>("select to_regclass('migration_safety.backfill') is not null");
+
+    /// <summary>No session holds an advisory lock: what this module locks it gives back.</summary>
+    internal Task UntilNothingHeldAsync() => Wait.UntilAsync(
+        async () => await ScalarAsync<long>("select count(*) from pg_locks l join pg_database d on d.oid = l.database where d.datname = current_database() and l.locktype = 'advisory'") == 0,
+        "the table's lock to be given back",
+        cancellationToken: Token);
+
+    public async ValueTask DisposeAsync()
+    {
+        foreach (MigrationSession session in _sessions)
+        {
+            await SessionFactory.DisconnectAsync(session);
+        }
+
+        await Database.DisposeAsync();
+    }
+}

@@ -1,0 +1,31 @@
+using MigrationSafety.Engine.Execution;
+
+namespace MigrationSafety.Engine.Backfills;
+
+/// <summary>What a backfill is asked to do.</summary>
+public sealed record BackfillRequest
+{
+    /// <summary>Table as in SQL, with or without schema.</summary>
+    public required string Table { get; init; }
+
+    /// <summary>Schema as in SQL; null for the one in <see cref="Table"/> or the search_path.</summary>
+    public string? Schema { get; init; }
+
+    /// <summary>Columns as in SQL, and the SQL expression that each is set to, in order.</summary>
+    public required IReadOnlyList<KeyValuePair<string, string>> Set { get; init; }
+
+    /// <summary>Which rows: an SQL condition that the update makes untrue. Null: those where a column of <see cref="Set"/> is NULL.</summary>
+    public string? Where { get; init; }
+
+    /// <summary>Name under which it is recorded and resumed; null for one made of table and columns, such as <c>public.orders.tier</c>.</summary>
+    public string? Name { get; init; }
+
+    /// <summary>The most rows that a batch may look at; null where <see cref="TargetBatchTime"/> alone decides.</summary>
+    public int? BatchSize { get; init; }
+
+    /// <summary>How long a batch should take, and so for how long it holds its rows. 250 ms.</summary>
+    public TimeSpan TargetBatchTime { get; init; } = TimeSpan.FromMilliseconds(250);
+
+    /// <summary>The bounds under which it runs.</summary>
+    public ExecutionOptions Options { get; init; } = new();
+}

@@ -1,0 +1,51 @@
+using MigrationSafety.Engine.Execution;
+
+namespace MigrationSafety.Engine.Backfills;
+
+/// <summary>How many rows a batch looks at: few at first, then as many as fit into the wanted time.</summary>
+internal sealed class BatchSize
+{
+    private const int First = 500;
+    private const int Greatest = 100_000;
+
+    private readonly int _most;
+    private readonly TimeSpan _target;
+    private readonly IOperationSink _sink;
+    private int _said;
+
+    internal BatchSize(int? most, TimeSpan target, IOperationSink sink)
+    {
+        _most = Math.Min(most ?? Greatest, Greatest);
+        _target = target;
+        _sink = sink;
+        Rows = _said = Math.Min(First, _most);
+    }
+
+    internal int Rows { get; private set; }
+
+    internal bool IsSmallest => Rows == 1;
+
+    /// <summary>A batch of this size took so long.</summary>
+    internal void Took(TimeSpan time)
+    {
+        double factor = Math.Clamp(_target / (time + TimeSpan.FromMicroseconds(1)), 0.5, 2);
+        // Within a tenth it is right: timings scatter.
+        if (factor is < 0.9 or > 1.1)
+        {
+            Change(Rows * factor);
+        }
+    }
+
+    /// <summary>A batch of this size was taken back.</summary>
+    internal void Divide(int by) => Change((double)Rows / by);
+
+    private void Change(double rows)
+    {
+        Rows = (int)Math.Clamp(rows, 1, _most);
+        if (Rows >= 2L * _said || 2L * Rows <= _said)
+        {
+            _sink.Verbose($"A batch looks at {Rows:N0} rows now.");
+            _said = Rows;
+        }
+    }
+}
