@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Security.Cryptography;
 using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Engine.Sql;
 using Npgsql;
 
 namespace MigrationSafety.Engine.Execution;
@@ -94,8 +95,8 @@ internal sealed class StepExecutor : IAsyncDisposable
         try
         {
             bool stopsTraffic = step.LockMode.StopsTraffic();
-            // Dropping a foreign key, its column or its table locks the parent too. A word "drop" elsewhere in the text only widens the look.
-            bool withParents = stopsTraffic && step.Sql.Contains("drop", StringComparison.OrdinalIgnoreCase);
+            // Dropping a foreign key, its column or its table locks the parent too.
+            bool withParents = stopsTraffic && SqlFacts.Of(step.Sql).LocksForeignKeyParents;
             uint[] scope = await _observer.ScopeAsync(step, withParents, cancellationToken).ConfigureAwait(false);
             bool announcedAttemptMade = false;
             while (true)

@@ -12,7 +12,7 @@ namespace MigrationSafety.Module.Commands;
 /// </summary>
 /// <typeparam name="TPlan">Plan.</typeparam>
 /// <typeparam name="TResult">Output type.</typeparam>
-public abstract class ChangeCmdlet<TPlan, TResult> : SessionCmdlet
+public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
     where TPlan : OperationPlan
     where TResult : class
 {

@@ -5,7 +5,7 @@ namespace MigrationSafety.Module.Commands;
 
 /// <summary>Base of the cmdlets that only look: each row of each session goes to the pipeline.</summary>
 /// <typeparam name="T">Output type.</typeparam>
-public abstract class ReadCmdlet<T> : SessionCmdlet
+public abstract class ReadCmdlet<T> : FleetCmdlet
     where T : class
 {
     /// <inheritdoc />

@@ -4,7 +4,7 @@ using MigrationSafety.Module.Pipeline;
 
 namespace MigrationSafety.Module.Commands;
 
-/// <summary>Base of the cmdlets that work on a database: resolves <c>-Session</c>, runs one piece of work a session, several at once.</summary>
+/// <summary>Base of the cmdlets that work on a database: resolves <c>-Session</c>.</summary>
 public abstract class SessionCmdlet : MigrationCmdlet
 {
     // Several sessions for the same text are one: connected once, whatever the number of pipeline records.
@@ -15,7 +15,7 @@ public abstract class SessionCmdlet : MigrationCmdlet
     /// Sessions, or connection texts: key=value strings, <c>postgresql://</c> URIs, <c>service=NAME</c>. Without it the runspace's current session;
     /// without that the standard libpq environment.
     /// </summary>
-    [Parameter(ValueFromPipeline = true)]
+    [Parameter]
     [ValidateNotNullOrEmpty]
     public virtual SessionArgument[]? Session { get; set; }
 
@@ -24,11 +24,6 @@ public abstract class SessionCmdlet : MigrationCmdlet
     [ValidateNotNull]
     [Credential]
     public PSCredential? Credential { get; set; }
-
-    /// <summary>How many sessions are worked on at the same time.</summary>
-    [Parameter]
-    [ValidateRange(1, 1000)]
-    public int ThrottleLimit { get; set; } = 8;
 
     /// <summary>The sessions of this record; a text that does not connect is an error of its own, and the others go on.</summary>
     /// <returns>Engine sides of open sessions.</returns>

@@ -1,0 +1,237 @@
+using System.Management.Automation;
+using MigrationSafety.Engine.Rollback;
+using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Module.Pipeline;
+
+namespace MigrationSafety.Module.Commands;
+
+/// <summary>Makes the script that takes a migration back: from its file, or from the results of the cmdlets that ran it.</summary>
+[Cmdlet(VerbsCommon.New, "RollbackScript", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Low, DefaultParameterSetName = PathSet)]
+[OutputType(typeof(RollbackScript))]
+public sealed class NewRollbackScriptCommand : SessionCmdlet
+{
+    private const string PathSet = "Path";
+    private const string LiteralPathSet = "LiteralPath";
+    private const string InputObjectSet = "InputObject";
+
+    // Results that are piped together are one migration: their script is made when all are known.
+    private readonly List<(string Server, string Database, string What, MigrationStep[] Steps)> _results = [];
+    private readonly List<RollbackScript> _scripts = [];
+
+    /// <summary>Migration files; wildcards are allowed.</summary>
+    [Parameter(Mandatory = true, Position = 0, ParameterSetName = PathSet)]
+    [ValidateNotNullOrEmpty]
+    [SupportsWildcards]
+    public string[] Path { get; set; } = [];
+
+    /// <summary>Migration files, taken as they are written.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = LiteralPathSet)]
+    [Alias("PSPath")]
+    [ValidateNotNullOrEmpty]
+    public string[] LiteralPath { get; set; } = [];
+
+    /// <summary>Results of Invoke-SafeIndexBuild and Start-Backfill, steps, or files from Get-ChildItem.</summary>
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = InputObjectSet)]
+    [ValidateNotNull]
+    public PSObject? InputObject { get; set; }
+
+    /// <summary>File to write; for several scripts a folder, in which each is named after its migration, with <c>.down.sql</c>.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string? OutputPath { get; set; }
+
+    /// <summary>Writes over a file that exists.</summary>
+    [Parameter]
+    public SwitchParameter Force { get; set; }
+
+    /// <inheritdoc />
+    protected override void ProcessRecord()
+    {
+        try
+        {
+            switch (ParameterSetName)
+            {
+                case PathSet:
+                    FromFiles(Path.SelectMany(Resolve));
+                    break;
+                case LiteralPathSet:
+                    FromFiles(LiteralPath.Select(GetUnresolvedProviderPathFromPSPath));
+                    break;
+                default:
+                    Take(InputObject!);
+                    break;
+            }
+        }
+        catch (MigrationException e)
+        {
+            WriteError(ErrorRecords.Of(e));
+        }
+    }
+
+    /// <inheritdoc />
+    protected override void EndProcessing()
+    {
+        base.EndProcessing();
+        foreach (var database in _results.GroupBy(result => (result.Server, result.Database)))
+        {
+            string source = string.Join(", ", database.Select(result => result.What));
+            _scripts.Add(RollbackGenerator.FromSteps(source, [.. database.SelectMany(result => result.Steps)]));
+        }
+
+        foreach (RollbackScript script in _scripts)
+        {
+            try
+            {
+                WriteObject(OutputPath is null ? script : Save(script));
+            }
+            catch (Exception e) when (e is MigrationException or IOException or UnauthorizedAccessException)
+            {
+                WriteError(ErrorRecords.Of(e is MigrationException ? e : NotWritten(e)));
+            }
+        }
+    }
+
+    private static string DownName(string source) => System.IO.Path.GetFileNameWithoutExtension(source) is var name && name.EndsWith(".up", StringComparison.OrdinalIgnoreCase)
+        ? name[..^3] + ".down.sql"
+        : name + ".down.sql";
+
+    private MigrationException NotWritten(Exception e) => new(
+        "OutputNotWritten",
+        MigrationErrorKind.Resource,
+        $"{OutputPath} could not be written: {e.Message}",
+        "Check the folder and its permissions.",
+        e)
+    {
+        Target = OutputPath,
+    };
+
+    private IEnumerable<string> Resolve(string path)
+    {
+        try
+        {
+            return GetResolvedProviderPathFromPSPath(path, out _);
+        }
+        catch (ItemNotFoundException)
+        {
+            throw NotFound(path);
+        }
+    }
+
+    private static MigrationException NotFound(string path) => new(
+        "FileNotFound",
+        MigrationErrorKind.NotFound,
+        $"There is no file {path}.",
+        "Check the path; a path with [ or ] in it goes to -LiteralPath.")
+    {
+        Target = path,
+    };
+
+    private void Take(PSObject input)
+    {
+        switch (input.BaseObject)
+        {
+            case IndexBuildResult index:
+                _results.Add((index.Server, index.Database, $"index {index.Schema}.{index.Name}", index.Steps));
+                break;
+            case BackfillResult backfill:
+                _results.Add((backfill.Server, backfill.Database, $"backfill {backfill.Name}", backfill.Steps));
+                break;
+            case MigrationStep step:
+                _results.Add(("", "", step.Purpose, [step]));
+                break;
+            case FileInfo file:
+                FromFiles([file.FullName]);
+                break;
+            case string path:
+                FromFiles(Resolve(path));
+                break;
+            default:
+                throw new MigrationException(
+                    "InputNotUnderstood",
+                    MigrationErrorKind.InvalidInput,
+                    $"A {input.BaseObject.GetType().Name} is neither a result of this module nor a file.",
+                    "Pipe results of Invoke-SafeIndexBuild and Start-Backfill, their Steps, or files from Get-ChildItem. Results that went through a file or another process have lost their type: keep them in a variable.")
+                {
+                    Target = input.ToString(),
+                };
+        }
+    }
+
+    private void FromFiles(IEnumerable<string> files)
+    {
+        foreach (string file in files)
+        {
+            if (!File.Exists(file))
+            {
+                throw NotFound(file);
+            }
+
+            string sql = File.ReadAllText(file);
+            string name = System.IO.Path.GetFileName(file);
+            EngineSession? session = CatalogSession();
+            _scripts.Add(session is null
+                ? RollbackGenerator.FromScript(name, sql)
+                : Runner.Wait((sink, token) => RollbackGenerator.FromScriptAsync(session, name, sql, sink, token)));
+        }
+    }
+
+    /// <summary>The session whose catalog is asked: one that was given, or the current one. The environment alone is not enough: a file needs no server.</summary>
+    private EngineSession? CatalogSession()
+    {
+        if (Session is { Length: > 1 })
+        {
+            throw new MigrationException(
+                "SeveralSessions",
+                MigrationErrorKind.InvalidInput,
+                "A rollback is made from the catalog of one database, and -Session names several.",
+                "Call New-RollbackScript once for each session.");
+        }
+
+        return Session is { Length: 1 } || RunspaceSessions.Here.Current is not null ? Sessions().FirstOrDefault() : null;
+    }
+
+    private RollbackScript Save(RollbackScript script)
+    {
+        string path = GetUnresolvedProviderPathFromPSPath(OutputPath!);
+        if (Directory.Exists(path) || OutputPath!.EndsWith('/') || OutputPath.EndsWith('\\'))
+        {
+            path = System.IO.Path.Combine(path, DownName(script.Source));
+        }
+        else if (_scripts.Count > 1)
+        {
+            throw new MigrationException(
+                "SeveralScripts",
+                MigrationErrorKind.InvalidInput,
+                $"There are {_scripts.Count} scripts to write, and -OutputPath '{OutputPath}' is one file.",
+                "Name a folder: -OutputPath ./rollback/.")
+            {
+                Target = OutputPath,
+            };
+        }
+
+        if (File.Exists(path) && !Force)
+        {
+            throw new MigrationException(
+                "FileExists",
+                MigrationErrorKind.InvalidInput,
+                $"{path} exists.",
+                "Name another file, or use -Force to write over it.")
+            {
+                Target = path,
+            };
+        }
+
+        if (!ShouldProcess(path, "Write rollback script"))
+        {
+            return script;
+        }
+
+        if (System.IO.Path.GetDirectoryName(path) is { Length: > 0 } folder)
+        {
+            Directory.CreateDirectory(folder);
+        }
+
+        File.WriteAllText(path, script.Text);
+        return script with { Path = path };
+    }
+}
