@@ -1,0 +1,81 @@
+using System.Collections;
+using System.Management.Automation;
+using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Module.Pipeline;
+
+namespace MigrationSafety.Module.Commands;
+
+/// <summary>Fills columns of a live table batch by batch; run again, it goes on where it was.</summary>
+[Cmdlet(VerbsLifecycle.Start, "Backfill", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Medium)]
+[OutputType(typeof(BackfillResult), typeof(MigrationJob))]
+public sealed class StartBackfillCommand : ChangeCmdlet<BackfillPlan, BackfillResult>
+{
+    /// <summary>Table, as in SQL.</summary>
+    [Parameter(Mandatory = true, Position = 0, ValueFromPipelineByPropertyName = true)]
+    [ValidateNotNullOrEmpty]
+    public string Table { get; set; } = "";
+
+    /// <summary>Column to SQL expression: <c>@{ tier = "'standard'" }</c>.</summary>
+    [Parameter(Mandatory = true, Position = 1, ValueFromPipelineByPropertyName = true)]
+    [ValidateNotNullOrEmpty]
+    public IDictionary Set { get; set; } = new Hashtable();
+
+    /// <summary>Which rows are to be filled; without it those where a target column is NULL. Must turn false for a row that is filled.</summary>
+    [Parameter(Position = 2, ValueFromPipelineByPropertyName = true)]
+    [ValidateNotNullOrEmpty]
+    public string? Where { get; set; }
+
+    /// <summary>Schema of the table, where <see cref="Table"/> does not name it.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    [ValidateNotNullOrEmpty]
+    public string? Schema { get; set; }
+
+    /// <summary>Name under which it is resumed; made from table and columns where none is given.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    [ValidateNotNullOrEmpty]
+    public string? Name { get; set; }
+
+    /// <summary>How long a batch should take, from its statement to its commit.</summary>
+    [Parameter]
+    [ValidateNotNull]
+    public Duration TargetBatchTime { get; set; } = new(TimeSpan.FromMilliseconds(250));
+
+    private protected override Task<BackfillPlan> PlanAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        List<KeyValuePair<string, string>> set = [];
+        foreach (DictionaryEntry entry in Set)
+        {
+            string? expression = (entry.Value is PSObject wrapped ? wrapped.BaseObject : entry.Value) as string;
+            if (entry.Key is not string column || string.IsNullOrWhiteSpace(expression))
+            {
+                throw new MigrationException(
+                    "InvalidSet",
+                    MigrationErrorKind.InvalidInput,
+                    $"-Set: the value for '{entry.Key}' is not a text with a SQL expression.",
+                    "Write column = expression, both as text: -Set @{ tier = \"'standard'\"; total = 'price * quantity' }.")
+                {
+                    Target = entry.Key?.ToString(),
+                };
+            }
+
+            set.Add(new(column, expression));
+        }
+
+        // A hashtable has no order; a plan that changes from run to run would be another backfill each time.
+        if (Set is not System.Collections.Specialized.IOrderedDictionary)
+        {
+            set.Sort((left, right) => string.CompareOrdinal(left.Key, right.Key));
+        }
+
+        return Backfill.PlanAsync(
+            session,
+            new BackfillRequest { Table = Table, Schema = Schema, Set = set, Where = Where, Name = Name, TargetBatchTime = TargetBatchTime.Value, Options = Options },
+            sink,
+            cancellationToken);
+    }
+
+    private protected override Task<BackfillResult> RunPlanAsync(BackfillPlan plan, IOperationSink sink, CancellationToken cancellationToken) =>
+        Backfill.RunAsync(plan, sink, cancellationToken);
+}
