@@ -111,7 +111,10 @@ internal static class ServerErrors
         };
     }
 
-    /// <summary>Whether the connection is gone, so that another one may succeed: the network, a time-out of it, or the server ended it.</summary>
+    /// <summary>
+    /// Whether the connection is gone, so that another one may succeed: the network, a time-out of it, or the server ended it. After classes 53, 58 and XX
+    /// Npgsql closes the connection too, but there another one would meet the same trouble.
+    /// </summary>
     /// <param name="e">A failure, translated or not.</param>
     internal static bool IsConnectionLost(Exception e) => e switch
     {

@@ -223,7 +223,8 @@ internal sealed class ConnectionResolver
         settings.ConnectionPruningInterval = 10;
         // An idle connection is asked now and then, one that waits for a long statement is watched by TCP: 10 s of silence, then every 5 s.
         settings.KeepAlive = 30;
-        settings.TcpKeepAlive = Choice("keepalives", "1", ("0", false), ("1", true), ("false", false), ("true", true));
+        // A socket is not to be asked for keepalives: .NET fails to set them.
+        settings.TcpKeepAlive = !IsSocket(host) && Choice("keepalives", "1", ("0", false), ("1", true), ("false", false), ("true", true));
         if (settings.TcpKeepAlive)
         {
             settings.TcpKeepAliveTime = Get("keepalives_idle") is null ? 10 : Number("keepalives_idle", 0, int.MaxValue);
