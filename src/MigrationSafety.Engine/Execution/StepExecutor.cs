@@ -173,7 +173,11 @@ internal sealed class StepExecutor : IAsyncDisposable
         while (true)
         {
             IReadOnlyList<LockBlocker> inTheWay = await _observer.InTheWayAsync(scope, step.LockMode, ownPid, cancellationToken).ConfigureAwait(false);
-            LockBlocker[] counting = [.. inTheWay.Where(blocker => blocker.IsAutovacuum || blocker.TransactionAge is null || blocker.TransactionAge > _options.LockTimeout / 2)];
+            // An idle session outside a transaction holds no relation lock: it ended between the look at the locks and the one at the sessions.
+            LockBlocker[] counting =
+            [
+                .. inTheWay.Where(blocker => blocker.State != "idle" && (blocker.IsAutovacuum || blocker.TransactionAge is null || blocker.TransactionAge > _options.LockTimeout / 2)),
+            ];
             recorder.Saw(counting);
             bool autovacuumAlone = counting.Length > 0 && counting.All(blocker => blocker.IsAutovacuum && !blocker.PreventsWraparound);
             if (autovacuumAlone)
