@@ -1,0 +1,16 @@
+namespace MigrationSafety.Sandbox.Scenarios;
+
+/// <summary>Something the sandbox can do to the database under traffic; each judges by itself what only it can know.</summary>
+internal abstract class Scenario
+{
+    /// <summary>All there are; the first is the default.</summary>
+    internal static IReadOnlyList<Scenario> All { get; } = [new RunbookScenario(), new TrafficScenario()];
+
+    internal abstract string Name { get; }
+
+    /// <summary>What it does, in a line.</summary>
+    internal abstract string Summary { get; }
+
+    /// <summary>Does it. What it finds broken goes into <see cref="Bench.Broken"/>; what it throws ends the run.</summary>
+    internal abstract Task RunAsync(Bench bench, SandboxOptions options, CancellationToken cancellationToken);
+}
