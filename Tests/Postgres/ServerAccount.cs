@@ -58,13 +58,13 @@ internal sealed class ServerAccount
         return info;
     }
 
-    /// <summary>Makes everything below a path this user's own.</summary>
-    public async Task TakeOwnershipAsync(string path, CancellationToken cancellationToken)
+    /// <summary>Makes a path this user's own, and everything below it unless told otherwise.</summary>
+    public async Task TakeOwnershipAsync(string path, CancellationToken cancellationToken, bool recursive = true)
     {
         if (_user is null)
             return;
 
-        CommandResult result = await RunAsync(new ProcessStartInfo("chown", ["-R", $"{_user}:", path]), true, cancellationToken).ConfigureAwait(false);
+        CommandResult result = await RunAsync(new ProcessStartInfo("chown", [.. recursive ? new[] { "-R" } : [], $"{_user}:", path]), true, cancellationToken).ConfigureAwait(false);
         if (result.ExitCode != 0)
             throw new InvalidOperationException($"Could not hand '{path}' over to user {_user}: {result.Text}");
     }

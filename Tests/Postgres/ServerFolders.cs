@@ -22,7 +22,8 @@ internal static class ServerFolders
         foreach (string root in places.Select(p => Path.Combine(p, name)).Where(p => OperatingSystem.IsWindows() || p.Length <= LongestRoot))
         {
             DirectoryCopy.CreatePrivate(root);
-            await account.TakeOwnershipAsync(root, CancellationToken.None).ConfigureAwait(false);
+            // What is below belongs to other runs, and goes away while they end.
+            await account.TakeOwnershipAsync(root, CancellationToken.None, recursive: false).ConfigureAwait(false);
             if (!account.IsOther)
                 return root;
 

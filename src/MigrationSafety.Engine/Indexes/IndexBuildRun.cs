@@ -23,6 +23,7 @@ internal sealed class IndexBuildRun
     private MigrationStep? _build;
     private TimeSpan _queued;
     private DateTimeOffset? _serverStart;
+    private Task? _abandoned;
 
     internal IndexBuildRun(IndexBuildPlan plan, IOperationSink sink)
     {
@@ -101,13 +102,16 @@ internal sealed class IndexBuildRun
     {
         try
         {
-            await using NpgsqlConnection connection = await _session.OpenAsync("index-build", _sink, cancellationToken).ConfigureAwait(false);
-            _serverStart ??= await ServerStartAsync(connection, cancellationToken).ConfigureAwait(false);
-            TableReference table = await TableReference.FindAsync(connection, _plan.Request.Table, _plan.Request.Schema, cancellationToken).ConfigureAwait(false);
-            long start = Stopwatch.GetTimestamp();
-            await TableOperationLock.TakeAsync(connection, table, _options.WaitFor ?? TimeSpan.MaxValue, _sink, cancellationToken).ConfigureAwait(false);
+            NpgsqlConnection connection = await _session.OpenAsync("index-build", _sink, cancellationToken).ConfigureAwait(false);
+            TableReference? locked = null;
+            _abandoned = null;
             try
             {
+                _serverStart ??= await ServerStartAsync(connection, cancellationToken).ConfigureAwait(false);
+                TableReference table = await TableReference.FindAsync(connection, _plan.Request.Table, _plan.Request.Schema, cancellationToken).ConfigureAwait(false);
+                long start = Stopwatch.GetTimestamp();
+                await TableOperationLock.TakeAsync(connection, table, _options.WaitFor ?? TimeSpan.MaxValue, _sink, cancellationToken).ConfigureAwait(false);
+                locked = table;
                 // After the lock: what another run of this module did while this one waited counts.
                 _situation = await InspectAsync(connection, start, cancellationToken).ConfigureAwait(false);
                 await BuildAsync(connection, _situation, cancellationToken).ConfigureAwait(false);
@@ -115,7 +119,14 @@ internal sealed class IndexBuildRun
             }
             finally
             {
-                await ReleaseAsync(connection, table).ConfigureAwait(false);
+                if (_abandoned is { } running)
+                {
+                    _ = CloseAfterAsync(running, connection, locked);
+                }
+                else
+                {
+                    await CloseAsync(connection, locked).ConfigureAwait(false);
+                }
             }
         }
         catch (Exception e) when (e is not OperationCanceledException)
@@ -128,6 +139,23 @@ internal sealed class IndexBuildRun
     {
         await using NpgsqlCommand command = new("select pg_catalog.pg_postmaster_start_time()", connection);
         return (DateTime)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
+    }
+
+    /// <summary>Closes what was left behind when it comes to an end: the network came back, or the system gave the connection up.</summary>
+    private static async Task CloseAfterAsync(Task running, NpgsqlConnection connection, TableReference? locked)
+    {
+        await running.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await CloseAsync(connection, locked).ConfigureAwait(false);
+    }
+
+    private static async Task CloseAsync(NpgsqlConnection connection, TableReference? locked)
+    {
+        if (locked is not null)
+        {
+            await ReleaseAsync(connection, locked).ConfigureAwait(false);
+        }
+
+        await connection.DisposeAsync().ConfigureAwait(false);
     }
 
     private static async Task ReleaseAsync(NpgsqlConnection connection, TableReference table)
@@ -194,44 +222,52 @@ internal sealed class IndexBuildRun
             return;
         }
 
-        await using StepExecutor executor = await StepExecutor.OpenAsync(_session, _options, _sink, cancellationToken).ConfigureAwait(false);
         await using IndexBuildWatcher watcher = IndexBuildWatcher.Start(
             _session, _sink, $"Building index {situation.Display}", connection.ProcessID, _plan.Request.Silence, cancellationToken);
         foreach (MigrationStep step in steps)
         {
-            bool isBuild = step.Cost == StepCost.BuildsIndex;
             MigrationStep? outcome = null;
+            Task<MigrationStep> running = RunStepAsync(connection, step, cancellationToken);
             try
             {
-                outcome = await executor.RunAsync(connection, step, watcher.Token).ConfigureAwait(false);
+                if (await Task.WhenAny(running, watcher.Lost).ConfigureAwait(false) != running)
+                {
+                    _abandoned = running;
+                    cancellationToken.ThrowIfCancellationRequested();
+                    throw new MigrationException(
+                        "ConnectionLost",
+                        MigrationErrorKind.Connection,
+                        $"{step.Purpose}: the server has not answered for {Durations.Text(_plan.Request.Silence)}; the connection counts as lost.",
+                        "Check the network and that the server runs, then run the command again: it goes on where it was.")
+                    {
+                        Target = _plan.Target,
+                    };
+                }
+
+                outcome = await running.ConfigureAwait(false);
             }
             catch (MigrationException e) when (e.Steps is [MigrationStep failed])
             {
                 outcome = failed;
                 throw;
             }
-            catch (OperationCanceledException) when (watcher.ServerIsSilent && !cancellationToken.IsCancellationRequested)
-            {
-                throw new MigrationException(
-                    "ConnectionLost",
-                    MigrationErrorKind.Connection,
-                    $"{step.Purpose}: the server has not answered for {Durations.Text(_plan.Request.Silence)}; the connection counts as lost.",
-                    "Check the network and that the server runs, then run the command again: it goes on where it was.")
-                {
-                    Target = _plan.Target,
-                };
-            }
             finally
             {
-                Note(outcome ?? step with { State = StepState.Failed, Attempts = 1 }, isBuild);
+                Note(outcome ?? step with { State = StepState.Failed, Attempts = 1 });
             }
         }
     }
 
-    /// <summary>Keeps the outcome of a step; the attempts at the build are one step.</summary>
-    private void Note(MigrationStep outcome, bool isBuild)
+    private async Task<MigrationStep> RunStepAsync(NpgsqlConnection connection, MigrationStep step, CancellationToken cancellationToken)
     {
-        if (!isBuild)
+        await using StepExecutor executor = await StepExecutor.OpenAsync(_session, _options, _sink, cancellationToken).ConfigureAwait(false);
+        return await executor.RunAsync(connection, step, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Keeps the outcome of a step; the attempts at the build are one step.</summary>
+    private void Note(MigrationStep outcome)
+    {
+        if (outcome.Cost != StepCost.BuildsIndex)
         {
             _steps.Add(outcome);
             return;
@@ -329,7 +365,7 @@ internal sealed class IndexBuildRun
             return null;
         }
 
-        string mayBeLeft = $"An invalid index {situation.Display} may be left.";
+        string mayBeLeft = $"An invalid index {situation.Display} may be left, or the server may still be building it.";
         Task<string?> removal = RemoveLeftoverAsync(situation, bound);
         // The server bounds the drop itself; this bounds a network that says nothing.
         Task first = await Task.WhenAny(removal, Task.Delay(bound + TimeSpan.FromMilliseconds(500))).ConfigureAwait(false);

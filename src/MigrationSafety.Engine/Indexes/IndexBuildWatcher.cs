@@ -11,14 +11,16 @@ namespace MigrationSafety.Engine.Indexes;
 internal sealed class IndexBuildWatcher : IAsyncDisposable
 {
     private static readonly TimeSpan s_every = TimeSpan.FromMilliseconds(250);
+    private static readonly TimeSpan s_answerToCancel = TimeSpan.FromSeconds(3);
 
     private readonly EngineSession _session;
     private readonly IOperationSink _sink;
     private readonly string _activity;
     private readonly int _pid;
     private readonly TimeSpan _silence;
+    private readonly CancellationToken _cancelled;
     private readonly CancellationTokenSource _stop = new();
-    private readonly CancellationTokenSource _lost;
+    private readonly TaskCompletionSource _lost = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly Task _loop;
     private double _percent;
     private TimeSpan _worked;
@@ -30,15 +32,15 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
         _activity = activity;
         _pid = pid;
         _silence = silence;
-        _lost = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        _cancelled = cancellationToken;
         _loop = Task.Run(WatchAsync, CancellationToken.None);
     }
 
-    /// <summary>Cancelled with the operation, and when the server has not answered for too long: then the build's own connection is given up too.</summary>
-    internal CancellationToken Token => _lost.Token;
-
-    /// <summary>Whether the server was silent for too long.</summary>
-    internal bool ServerIsSilent { get; private set; }
+    /// <summary>
+    /// Completes when the server has been silent for too long, or has not answered to a cancellation. What runs on its connections is then to be left behind, not
+    /// cancelled and not awaited: a driver that cancels waits for the server's answer, for ever where the network swallows it.
+    /// </summary>
+    internal Task Lost => _lost.Task;
 
     internal static IndexBuildWatcher Start(EngineSession session, IOperationSink sink, string activity, int pid, TimeSpan silence, CancellationToken cancellationToken) =>
         new(session, sink, activity, pid, silence, cancellationToken);
@@ -48,58 +50,52 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
         await _stop.CancelAsync().ConfigureAwait(false);
         await _loop.ConfigureAwait(false);
         _stop.Dispose();
-        _lost.Dispose();
         _sink.Progress(new OperationProgress(_activity, "Done", 100, Completed: true));
     }
 
     private async Task WatchAsync()
     {
         long answered = Stopwatch.GetTimestamp();
+        long? cancelledAt = null;
         NpgsqlConnection? connection = null;
-        try
+        Task<NpgsqlConnection>? sampling = null;
+        while (!_stop.IsCancellationRequested && !_lost.Task.IsCompleted)
         {
-            while (!_stop.IsCancellationRequested)
+            // Not cancelled: a sample takes milliseconds, and a frozen connection does not answer to a cancellation either.
+            sampling ??= SampleAsync(connection, CancellationToken.None);
+            await Task.WhenAny(sampling, Task.Delay(s_every, _stop.Token)).ConfigureAwait(false);
+            if (sampling.IsCompleted)
             {
-                // Not cancelled: a sample takes milliseconds, and a frozen connection does not answer to a cancellation either. It is left behind then.
-                Task<NpgsqlConnection> sampling = SampleAsync(connection, CancellationToken.None);
-                connection = null;
-                Task first = await Task.WhenAny(sampling, Task.Delay(_silence, _stop.Token)).ConfigureAwait(false);
-                if (first != sampling && _stop.IsCancellationRequested)
-                {
-                    first = await Task.WhenAny(sampling, Task.Delay(s_every, CancellationToken.None)).ConfigureAwait(false);
-                }
-
-                if (first != sampling)
-                {
-                    Abandon(sampling);
-                }
-                else if (sampling.IsCompletedSuccessfully)
-                {
-                    connection = await sampling.ConfigureAwait(false);
-                    answered = Stopwatch.GetTimestamp();
-                }
-                else if (sampling.Exception?.InnerException is { } e && !ServerErrors.IsConnectionLost(e))
-                {
-                    // No progress to be told (no connection free, for one), but the server answers.
-                    answered = Stopwatch.GetTimestamp();
-                }
-
-                if (Stopwatch.GetElapsedTime(answered) >= _silence && !_stop.IsCancellationRequested)
-                {
-                    ServerIsSilent = true;
-                    await _lost.CancelAsync().ConfigureAwait(false);
-                    return;
-                }
-
+                // No progress to be told (no connection free, for one) is an answer too, unless it is the connection that failed.
+                answered = sampling.IsCompletedSuccessfully || !ServerErrors.IsConnectionLost(sampling.Exception!.InnerException!) ? Stopwatch.GetTimestamp() : answered;
+                connection = sampling.IsCompletedSuccessfully ? await sampling.ConfigureAwait(false) : null;
+                sampling = null;
                 await Task.Delay(s_every, _stop.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             }
-        }
-        finally
-        {
-            if (connection is not null)
+
+            // Asked, not told: callbacks of a token run one after the other, and one that hangs keeps the others.
+            cancelledAt ??= _cancelled.IsCancellationRequested ? Stopwatch.GetTimestamp() : null;
+            if (Stopwatch.GetElapsedTime(answered) >= _silence || (cancelledAt is { } since && Stopwatch.GetElapsedTime(since) >= s_answerToCancel))
             {
-                await connection.DisposeAsync().ConfigureAwait(false);
+                _lost.TrySetResult();
             }
+        }
+
+        if (sampling is null)
+        {
+            await using (connection)
+            {
+                return;
+            }
+        }
+
+        if (await Task.WhenAny(sampling, Task.Delay(s_every, CancellationToken.None)).ConfigureAwait(false) == sampling && sampling.IsCompletedSuccessfully)
+        {
+            await (await sampling.ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
+        }
+        else
+        {
+            Abandon(sampling);
         }
     }
 

@@ -73,7 +73,8 @@ internal sealed record IndexBuildSample
                    pg_catalog.pg_blocking_pids(p.pid), p.relid is null
             from pg_catalog.pg_stat_progress_create_index p
             left join pg_catalog.pg_stat_activity a on a.pid = p.pid
-            where ($1::int4 is null or p.pid = $1) and ($2::oid is null or (p.relid = $2 and p.datname = pg_catalog.current_database()))
+            where ($1::int4 is null or p.pid = $1) and ($2::oid is null or (p.datname = pg_catalog.current_database() and (p.relid = $2
+                  or (p.relid is null and exists (select from pg_catalog.pg_locks l where l.pid = p.pid and l.relation = $2 and l.database = p.datid)))))
             order by a.query_start, p.pid
             """;
         await using NpgsqlCommand command = new(Query, connection)

@@ -9,8 +9,11 @@ public sealed record MigrationProgress
     /// <summary>Operation: CREATE INDEX CONCURRENTLY, REINDEX ..., BACKFILL.</summary>
     public required string Operation { get; init; }
 
-    /// <summary>Table, or index, as schema.name; of another database its oid.</summary>
+    /// <summary>Table as schema.name; of another database its oid.</summary>
     public string? Target { get; init; }
+
+    /// <summary>The index that is being built, as schema.name; null where there is none yet, or where it is in another database.</summary>
+    public string? Index { get; init; }
 
     /// <summary>Phase by PostgreSQL's name; of a backfill its state.</summary>
     public string? Phase { get; init; }

@@ -1,0 +1,168 @@
+using MigrationSafety.Engine.Progress;
+using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Tests.Engine.Support;
+using MigrationSafety.Tests.Postgres;
+using Npgsql;
+using Xunit;
+
+namespace MigrationSafety.Tests.Engine;
+
+public sealed class ProgressTests(Servers servers)
+{
+    private const string Orders = """
+        create table orders (id int, tier text);
+        insert into orders select i, md5(i::text) from generate_series(1, 1000) i
+        """;
+
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    [Theory, EachMajor]
+    public async Task Nothing_runs(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
+        Assert.Empty(await ReadAsync(bench, new() { Table = "orders" }));
+        Assert.Empty(bench.Sink.Warnings);
+        Assert.Equal("TableNotFound", (await Assert.ThrowsAsync<MigrationException>(() => ReadAsync(bench, new() { Table = "nothing" }))).ErrorId);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_build_of_another_client_is_seen_with_phase_and_blocker(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
+        await using LockHolder writer = await LockHolder.HoldAsync(bench.Database, "insert into orders values (0, 'x')");
+        await using LockHolder reader = await LockHolder.HoldAsync(bench.Database, "set transaction isolation level repeatable read", "select 1");
+        Task<int> build = bench.Database.ExecuteAsync("create index concurrently ix on orders (tier)", Token);
+
+        MigrationProgress writers = await UntilAsync(bench, "waiting for writers before build");
+        Assert.Equal("CREATE INDEX CONCURRENTLY", writers.Operation);
+        Assert.Equal("public.orders", writers.Target);
+        Assert.Equal((2, 8), (writers.PhaseNumber, writers.PhaseCount));
+        Assert.Equal((0L, 1L, "transactions"), (writers.Done, writers.Total, writers.Unit));
+        Assert.Equal(0, writers.PhasePercent);
+        Assert.Equal([writer.Pid], writers.BlockedBy);
+        Assert.Equal($"transaction of pid {writer.Pid}", writers.WaitingFor);
+        Assert.Equal("create index concurrently ix on orders (tier)", writers.Query);
+        Assert.Equal("postgres", writers.User);
+        Assert.Equal(bench.Database.Name, writers.Database);
+        Assert.Equal(bench.Session.Info.Server, writers.Server);
+        Assert.InRange(writers.Elapsed!.Value, TimeSpan.Zero, TimeSpan.FromSeconds(30));
+
+        await writer.CommitAsync(Token);
+        MigrationProgress snapshots = await UntilAsync(bench, "waiting for old snapshots");
+        Assert.Equal((8, 8), (snapshots.PhaseNumber, snapshots.PhaseCount));
+        Assert.Equal([reader.Pid], snapshots.BlockedBy);
+        Assert.Equal("public.ix", snapshots.Index);
+        Assert.Equal(writers.Pid, snapshots.Pid);
+        await reader.CommitAsync(Token);
+        await build;
+        Assert.Empty(await ReadAsync(bench, new() { Pid = writers.Pid }));
+    }
+
+    [Theory, EachMajor]
+    public async Task Each_phase_of_a_real_build_is_numbered_and_counted(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(
+            servers, major, "create table big (id int, v text); insert into big select i, md5(i::text) || md5((i + 1)::text) from generate_series(1, 700000) i");
+        List<MigrationProgress> seen = [];
+        Task<int> build = bench.Database.ExecuteAsync("create index concurrently big_v on big (v)", Token);
+        while (!build.IsCompleted)
+        {
+            seen.AddRange(await ReadAsync(bench, new() { Table = "big" }));
+        }
+
+        await build;
+        // Some phases pass in less than a sample; those that read the whole table do not.
+        Assert.Contains(seen, p => p is { Phase: "building index: scanning table", PhaseNumber: 3, Unit: "blocks", Total: > 1000, PhasePercent: > 0 });
+        Assert.Contains(seen, p => p is { Phase: "building index: loading tuples in tree", PhaseNumber: 3, Unit: "tuples", Total: 700000 });
+        Assert.Contains(seen, p => p is { Phase: "index validation: scanning table", PhaseNumber: 7, Unit: "blocks" });
+        Assert.All(seen, p => Assert.True(p is { PhaseNumber: >= 1 and <= 8, PhaseCount: 8 }, p.ToString()));
+        Assert.All(seen, p => Assert.True(p.PhasePercent is null or (>= 0 and <= 100), p.ToString()));
+        int[] numbers = [.. seen.Select(p => p.PhaseNumber!.Value)];
+        Assert.Equal(numbers.Order(), numbers);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_reindex_and_a_plain_build_are_seen(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders + "; create index ix on orders (tier)");
+        // No SELECT: its portal would stay open, with its snapshot, and the wait would be for that.
+        LockHolder reader = await LockHolder.HoldAsync(bench.Database, "lock table orders in access share mode");
+        await using (reader)
+        {
+            Task<int> reindex = bench.Database.ExecuteAsync("reindex index concurrently ix", Token);
+            MigrationProgress progress = await UntilAsync(bench, "waiting for readers before marking dead");
+            Assert.Equal(("REINDEX CONCURRENTLY", 9, 10), (progress.Operation, progress.PhaseNumber!.Value, progress.PhaseCount!.Value));
+            await reader.CommitAsync(Token);
+            await reindex;
+        }
+
+        // Slow enough to be met.
+        await bench.Database.ExecuteAsync("create function slow(t text) returns text immutable language plpgsql as 'begin perform pg_sleep(0.002); return t; end'", Token);
+        Task<int> plain = bench.Database.ExecuteAsync("create index plain on orders (slow(tier))", Token);
+        MigrationProgress build = await UntilAsync(bench, "building index");
+        Assert.Equal(("CREATE INDEX", 2, 2), (build.Operation, build.PhaseNumber!.Value, build.PhaseCount!.Value));
+        await plain;
+    }
+
+    [Theory, EachMajor]
+    public async Task Builds_of_other_databases_are_seen_by_oid_and_filters_hold(int major)
+    {
+        await using IndexBench here = await IndexBench.CreateAsync(servers, major, Orders);
+        await using IndexBench there = await IndexBench.CreateAsync(servers, major, Orders);
+        await using LockHolder old = await LockHolder.HoldAsync(there.Database, "set transaction isolation level repeatable read", "select 1");
+        Task<int> build = there.Database.ExecuteAsync("create index concurrently ix on orders (tier)", Token);
+        await there.UntilPhaseAsync("waiting for old snapshots");
+        uint oid = await there.Database.ScalarAsync<uint>("select 'orders'::regclass::oid", Token);
+        MigrationProgress seen = Assert.Single(await ReadAsync(here, new()), p => p.Database == there.Database.Name);
+        Assert.Equal(oid.ToString(System.Globalization.CultureInfo.InvariantCulture), seen.Target);
+        Assert.Equal(seen.Pid, Assert.Single(await ReadAsync(here, new() { Pid = seen.Pid })).Pid);
+        Assert.Empty(await ReadAsync(here, new() { Table = "public.orders" }));
+        Assert.Equal("public.orders", Assert.Single(await ReadAsync(there, new() { Table = "orders" })).Target);
+        await old.CommitAsync(Token);
+        await build;
+    }
+
+    [Theory, EachMajor]
+    public async Task Without_the_privilege_gaps_stay_empty_and_the_grant_is_named(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
+        await using TestRole stranger = await TestRole.CreateAsync(bench.Database);
+        EngineSession session = await bench.SessionAsync(db => db.Server.ConnectionString(db.Name, stranger.Name));
+        await using LockHolder old = await LockHolder.HoldAsync(bench.Database, "set transaction isolation level repeatable read", "select 1");
+        Task<int> build = bench.Database.ExecuteAsync("create index concurrently ix on orders (tier)", Token);
+        await bench.UntilPhaseAsync("waiting for old snapshots");
+
+        MigrationProgress hidden = Assert.Single(await ProgressReader.ReadAsync(session, new() { Table = "orders" }, bench.Sink, Token));
+        Assert.NotEqual(0, hidden.Pid);
+        Assert.Null(hidden.Query);
+        Assert.Null(hidden.Phase);
+        Assert.Null(hidden.PhaseNumber);
+        Assert.Equal([old.Pid], hidden.BlockedBy);
+        Assert.Contains($"GRANT pg_read_all_stats TO {stranger.Name}", Assert.Single(bench.Sink.Warnings), StringComparison.Ordinal);
+
+        // What the warning says is enough.
+        await bench.Database.ExecuteAsync($"grant pg_read_all_stats to {stranger.Name}", Token);
+        MigrationProgress seen = Assert.Single(await ProgressReader.ReadAsync(session, new() { Table = "orders" }, bench.Sink, Token));
+        Assert.Equal("waiting for old snapshots", seen.Phase);
+        Assert.Single(bench.Sink.Warnings);
+        await old.CommitAsync(Token);
+        await build;
+    }
+
+    private static Task<IReadOnlyList<MigrationProgress>> ReadAsync(IndexBench bench, ProgressFilter filter) =>
+        ProgressReader.ReadAsync(bench.Session, filter, bench.Sink, Token);
+
+    private static async Task<MigrationProgress> UntilAsync(IndexBench bench, string phase)
+    {
+        MigrationProgress? found = null;
+        await Wait.UntilAsync(
+            async () =>
+            {
+                found = (await ReadAsync(bench, new() { Table = "orders" })).FirstOrDefault(p => p.Phase?.StartsWith(phase, StringComparison.Ordinal) == true && (p.BlockedBy.Length > 0 || !phase.StartsWith("waiting", StringComparison.Ordinal)));
+                return found is not null;
+            },
+            phase,
+            cancellationToken: Token);
+        return found!;
+    }
+}
