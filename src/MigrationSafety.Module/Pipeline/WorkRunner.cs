@@ -18,7 +18,11 @@ internal sealed class WorkRunner : IDisposable
     internal WorkRunner(PSCmdlet cmdlet) => _cmdlet = cmdlet;
 
     /// <summary>Cancels all work: Ctrl-C, or a downstream command that wants no more. May be called from any thread.</summary>
-    internal void Cancel() => _stop.Cancel();
+    internal void Cancel()
+    {
+        // Not awaited: on a dead network the request to cancel takes its time, and whoever pressed Ctrl-C must not wait for it.
+        _ = _stop.CancelAsync();
+    }
 
     /// <summary>Starts work; first waits, writing what comes, until fewer than <paramref name="limit"/> pieces run.</summary>
     internal void Start(Func<IRecordSink, CancellationToken, Task> work, int limit)

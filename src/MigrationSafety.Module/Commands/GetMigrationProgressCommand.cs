@@ -1,0 +1,25 @@
+using System.Management.Automation;
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Progress;
+using MigrationSafety.Engine.Sessions;
+
+namespace MigrationSafety.Module.Commands;
+
+/// <summary>Index builds and backfills that are running, whoever started them.</summary>
+[Cmdlet(VerbsCommon.Get, "MigrationProgress")]
+[OutputType(typeof(MigrationProgress))]
+public sealed class GetMigrationProgressCommand : ReadCmdlet<MigrationProgress>
+{
+    /// <summary>Operations on this table alone.</summary>
+    [Parameter(Position = 0)]
+    [ValidateNotNullOrEmpty]
+    public string? Table { get; set; }
+
+    /// <summary>The operation of this backend alone.</summary>
+    [Parameter]
+    [ValidateRange(1, int.MaxValue)]
+    public int? Pid { get; set; }
+
+    private protected override Task<IReadOnlyList<MigrationProgress>> ReadAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken) =>
+        ProgressReader.ReadAsync(session, new ProgressFilter { Table = Table, Pid = Pid }, sink, cancellationToken);
+}
