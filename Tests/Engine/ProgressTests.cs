@@ -1,3 +1,4 @@
+using MigrationSafety.Engine.Backfills;
 using MigrationSafety.Engine.Progress;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Tests.Engine.Support;
@@ -147,6 +148,46 @@ public sealed class ProgressTests(Servers servers)
         Assert.Single(bench.Sink.Warnings);
         await old.CommitAsync(Token);
         await build;
+    }
+
+    [Theory, EachMajor]
+    public async Task A_backfill_is_seen_while_it_runs_and_while_it_is_interrupted(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(
+            servers, major, "create table orders (id bigint primary key, tier text); insert into orders select i from generate_series(1, 5000) i; analyze orders");
+        await using LockHolder row = await LockHolder.HoldAsync(bench.Database, "select from orders where id = 4000 for update");
+        using CancellationTokenSource ctrlC = new();
+        BackfillPlan plan = await Backfill.PlanAsync(bench.Session, BackfillBench.Request("orders", "tier", "'standard'", batchSize: 700), bench.Sink, Token);
+        Task<BackfillResult> backfill = Backfill.RunAsync(plan, bench.Sink, ctrlC.Token);
+
+        // It passes over the locked row and comes back for it, until it is free.
+        MigrationProgress? running = null;
+        await Wait.UntilAsync(
+            async () => (running = await ReadAsync(bench, new() { Table = "orders" }) is [{ } only] ? only : null) is { Pid: > 0, Done: 5000 }, "the backfill to have seen all rows", cancellationToken: Token);
+        Assert.Equal(("BACKFILL", "public.orders"), (running!.Operation, running.Target));
+        Assert.StartsWith("running", running.Phase, StringComparison.Ordinal);
+        Assert.Equal((5000L, "rows", 100.0), (running.Total, running.Unit, running.PhasePercent));
+        Assert.StartsWith("MigrationSafety/", running.Application, StringComparison.Ordinal);
+        Assert.Equal("postgres", running.User);
+        Assert.Single(await ReadAsync(bench, new() { Pid = running.Pid }));
+
+        await ctrlC.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => backfill);
+        MigrationProgress? interrupted = null;
+        await Wait.UntilAsync(async () => (interrupted = Assert.Single(await ReadAsync(bench, new()), p => p.Database == bench.Database.Name)).Pid == 0, "nobody to work on it", cancellationToken: Token);
+        Assert.Equal("interrupted", interrupted!.Phase);
+        Assert.Equal(5000, interrupted.Done);
+        Assert.Empty(interrupted.BlockedBy);
+
+        // A role that may not read it is shown none, and no error.
+        await using TestRole stranger = await TestRole.CreateAsync(bench.Database);
+        EngineSession session = await bench.SessionAsync(db => db.Server.ConnectionString(db.Name, stranger.Name));
+        Assert.DoesNotContain(await ProgressReader.ReadAsync(session, new(), new RecordingSink(), Token), p => p.Operation == "BACKFILL");
+
+        await row.CommitAsync(Token);
+        plan = await Backfill.PlanAsync(bench.Session, BackfillBench.Request("orders", "tier", "'standard'", batchSize: 700), bench.Sink, Token);
+        Assert.Equal(BackfillOutcome.Completed, (await Backfill.RunAsync(plan, bench.Sink, Token)).Outcome);
+        Assert.Empty(await ReadAsync(bench, new() { Table = "orders" }));
     }
 
     private static Task<IReadOnlyList<MigrationProgress>> ReadAsync(IndexBench bench, ProgressFilter filter) =>

@@ -120,11 +120,19 @@ public sealed class EngineSession : IAsyncDisposable
                 """;
             await using NpgsqlBatch batch = new(connection)
             {
-                // One round trip, and yet each a transaction of its own, which DISCARD insists on.
+                // What DISCARD ALL does, less DEALLOCATE ALL: the driver keeps its prepared statements with the connection, and would not know that they are gone.
+                // One round trip, and yet each a transaction of its own.
                 EnableErrorBarriers = true,
                 BatchCommands =
                 {
-                    new("discard all"),
+                    new("close all"),
+                    new("set session authorization default"),
+                    new("reset all"),
+                    new("unlisten *"),
+                    new("select pg_catalog.pg_advisory_unlock_all()"),
+                    new("discard plans"),
+                    new("discard temp"),
+                    new("discard sequences"),
                     new(Sql) { Parameters = { new() { Value = "MigrationSafety/" + operation }, new() { Value = _clientCheckInterval } } },
                 },
             };
