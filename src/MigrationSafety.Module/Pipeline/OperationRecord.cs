@@ -24,7 +24,11 @@ internal abstract record OperationRecord
 
 internal static class ProgressRecords
 {
-    internal static ProgressRecord Of(int activityId, OperationProgress progress) => new(activityId, progress.Activity, progress.Status)
+    // PowerShell's default bar shows the status alone: who is waited for belongs there, before the numbers.
+    internal static ProgressRecord Of(int activityId, OperationProgress progress) => new(
+        activityId,
+        progress.Activity,
+        progress.CurrentOperation is null ? progress.Status : $"{progress.CurrentOperation}; {progress.Status}")
     {
         PercentComplete = progress.Percent is { } percent ? (int)Math.Clamp(percent, 0, 100) : -1,
         SecondsRemaining = progress.Remaining is { } remaining ? (int)Math.Min(remaining.TotalSeconds, int.MaxValue) : -1,
