@@ -1,4 +1,5 @@
 using System.Globalization;
+using Spectre.Console.Rendering;
 
 namespace MigrationSafety.Sandbox;
 
@@ -45,6 +46,9 @@ internal sealed class Bench : IAsyncDisposable
 
     /// <summary>Promises that turned out broken, a sentence each.</summary>
     internal List<string> Broken { get; } = [];
+
+    /// <summary>What the scenario wants to be shown at the end.</summary>
+    internal List<IRenderable> Drawings { get; } = [];
 
     /// <summary>The part in which nothing of ours ran; null before it was measured.</summary>
     internal Measure? Baseline { get; private set; }

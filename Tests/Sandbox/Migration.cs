@@ -1,5 +1,6 @@
 using MigrationSafety.Engine.Backfills;
 using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Indexes;
 using MigrationSafety.Engine.Rollback;
 using MigrationSafety.Engine.Sessions;
 
@@ -14,6 +15,9 @@ internal static class Migration
 
     /// <summary>What each row's new column is to hold.</summary>
     internal const string TierExpression = "case when amount >= 900 then 'gold' when amount >= 500 then 'silver' else 'basic' end";
+
+    /// <summary>The index on the column.</summary>
+    internal static IndexBuildRequest Index { get; } = new() { Table = "orders", Column = ["tier"] };
 
     /// <summary>
     /// Fills the column. The counter makes it visible when a row is written twice: an update that may run again and again would hide it.

@@ -1,6 +1,18 @@
 using MigrationSafety.Sandbox;
 using MigrationSafety.Tests.Postgres;
 
+using CancellationTokenSource stop = new();
+Console.CancelKeyPress += (_, e) =>
+{
+    // The first ends the work in order, server and all; a second ends the process, and the server's own watch cleans up.
+    e.Cancel = !stop.IsCancellationRequested;
+    stop.Cancel();
+};
+if (args is [Client.Verb])
+{
+    return await Client.RunAsync(stop.Token);
+}
+
 SandboxOptions options;
 try
 {
@@ -18,13 +30,6 @@ if (options.Help)
     return 0;
 }
 
-using CancellationTokenSource stop = new();
-Console.CancelKeyPress += (_, e) =>
-{
-    // The first ends the work in order, server and all; a second ends the process, and the server's own watch cleans up.
-    e.Cancel = !stop.IsCancellationRequested;
-    stop.Cancel();
-};
 Screen screen = new(options.Verbose);
 try
 {

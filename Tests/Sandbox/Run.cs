@@ -1,4 +1,5 @@
 using System.Globalization;
+using Spectre.Console.Rendering;
 
 namespace MigrationSafety.Sandbox;
 
@@ -15,6 +16,11 @@ internal sealed class Run(SandboxOptions options, Screen screen)
         {
             await screen.RunAsync(() => WorkAsync(cancellationToken));
             Bench bench = _bench!;
+            foreach (IRenderable drawing in bench.Drawings)
+            {
+                screen.Show(drawing);
+            }
+
             if (bench.Baseline is not null)
             {
                 screen.Show(StepTable.Draw(bench));

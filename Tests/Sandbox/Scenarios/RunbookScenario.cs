@@ -69,7 +69,7 @@ internal sealed class RunbookScenario : Scenario
         "Build index",
         async () =>
         {
-            IndexBuildPlan plan = await IndexBuilder.PlanAsync(engine, new IndexBuildRequest { Table = "orders", Column = ["tier"] }, bench.Screen, cancellationToken);
+            IndexBuildPlan plan = await IndexBuilder.PlanAsync(engine, Migration.Index, bench.Screen, cancellationToken);
             IndexBuildResult built = await IndexBuilder.RunAsync(plan, bench.Screen, cancellationToken);
             bench.Screen.Say($"    {built.Name}: {built.Outcome}, waited {Screen.Text(built.WaitTime)} for transactions.");
             done.AddRange(built.Steps);
