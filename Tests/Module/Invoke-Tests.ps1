@@ -18,7 +18,7 @@ if ($ResultPath) {
     @{
         Tests        = @(foreach ($test in $run.Tests) {
                 @{
-                    Line   = $test.ScriptBlock.StartPosition.StartLine
+                    Line   = $test.StartLine
                     Name   = $test.ExpandedPath
                     Result = "$($test.Result)"
                     Error  = ($test.ErrorRecord | ForEach-Object { "$_`n$($_.ScriptStackTrace)" }) -join "`n"

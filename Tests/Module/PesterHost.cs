@@ -18,7 +18,10 @@ public sealed record PesterFileRun(PesterResult[] Tests, string[] FailedBlocks)
 /// <summary>Runs each Pester file once, in a pwsh of its own, against one server; the results are read by test.</summary>
 public sealed class PesterHost : IAsyncDisposable
 {
-    private readonly PostgresClusters _clusters = new();
+    private static readonly TimeSpan s_limit = TimeSpan.FromMinutes(10);
+
+    // Passwords are asked for: so it is seen that they work, and that they show nowhere.
+    private readonly PostgresClusters _clusters = new(new PostgresServerOptions { Authentication = PostgresAuthentication.Scram });
     private readonly ConcurrentDictionary<string, Lazy<Task<PesterFileRun>>> _runs = new();
     private readonly SemaphoreSlim _one = new(1);
     private SqlBridge? _bridge;
@@ -73,8 +76,24 @@ public sealed class PesterHost : IAsyncDisposable
                 using Process process = Process.Start(start)!;
                 Task<string> output = process.StandardOutput.ReadToEndAsync();
                 Task<string> error = process.StandardError.ReadToEndAsync();
-                await process.WaitForExitAsync();
+                using CancellationTokenSource limit = new(s_limit);
+                bool inTime = true;
+                try
+                {
+                    await process.WaitForExitAsync(limit.Token);
+                }
+                catch (OperationCanceledException)
+                {
+                    inTime = false;
+                    process.Kill(entireProcessTree: true);
+                }
+
                 string said = await output + await error;
+                if (!inTime)
+                {
+                    throw new TimeoutException($"{file} was not done after {s_limit.TotalMinutes:0} minutes:{Environment.NewLine}{said}");
+                }
+
                 string json = await File.ReadAllTextAsync(results);
                 return json.Length == 0
                     ? throw new InvalidOperationException($"{file} did not run:{Environment.NewLine}{said}")

@@ -11,8 +11,8 @@ public sealed class ConnectMigrationDatabaseCommand : MigrationCmdlet
 {
     /// <summary>Key=value string, <c>postgresql://</c> URI or <c>service=NAME</c>; what it leaves out comes from the libpq environment.</summary>
     [Parameter(Position = 0, ValueFromPipeline = true)]
-    [ValidateNotNullOrEmpty]
-    public string? Connection { get; set; }
+    [ValidateNotNull]
+    public ConnectionArgument? Connection { get; set; }
 
     /// <summary>Host name, address or socket directory; wins over <see cref="Connection"/>.</summary>
     [Parameter(ValueFromPipelineByPropertyName = true)]
@@ -52,7 +52,7 @@ public sealed class ConnectMigrationDatabaseCommand : MigrationCmdlet
         try
         {
             MigrationSession session = Runner.Wait((sink, token) => SessionFactory.ConnectAsync(
-                ConnectRequests.Of(Connection, Credential) with
+                ConnectRequests.Of(Connection?.Text, Credential) with
                 {
                     Host = Server,
                     Port = Port,

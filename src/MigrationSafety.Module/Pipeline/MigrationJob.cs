@@ -8,9 +8,15 @@ namespace MigrationSafety.Module.Pipeline;
 /// </summary>
 public sealed class MigrationJob : Job, IRecordSink
 {
+    private const int MostProgress = 100;
+
     private readonly CancellationTokenSource _stop = new();
     private Task _work = Task.CompletedTask;
     private string _status = "";
+
+    // All work has ended and what it opened is closed; only the state is still to be told. Whoever hears of the state may remove the job at once, on the
+    // thread that tells it (Receive-Job -AutoRemoveJob): waiting for that thread there would be for ever.
+    private volatile bool _ended;
 
     internal MigrationJob(string command, string location)
         : base(command)
@@ -32,8 +38,11 @@ public sealed class MigrationJob : Job, IRecordSink
     /// <inheritdoc />
     public override void StopJob()
     {
-        _stop.Cancel();
-        _work.GetAwaiter().GetResult();
+        if (!_ended)
+        {
+            _stop.Cancel();
+            _work.GetAwaiter().GetResult();
+        }
     }
 
     void IRecordSink.Output(object value) => Output.Add(PSObject.AsPSObject(value));
@@ -49,6 +58,12 @@ public sealed class MigrationJob : Job, IRecordSink
     void IOperationSink.Progress(OperationProgress progress)
     {
         _status = progress.CurrentOperation is null ? progress.Status : $"{progress.Status}; {progress.CurrentOperation}";
+        if (Progress.Count >= MostProgress)
+        {
+            // Nobody reads how far it was an hour ago.
+            Progress.ReadAll();
+        }
+
         Progress.Add(ProgressRecords.Of(InstanceId.GetHashCode() & int.MaxValue, progress));
     }
 
@@ -67,11 +82,7 @@ public sealed class MigrationJob : Job, IRecordSink
     {
         if (disposing)
         {
-            if (!_work.IsCompleted)
-            {
-                StopJob();
-            }
-
+            StopJob();
             _stop.Dispose();
         }
 
@@ -118,6 +129,8 @@ public sealed class MigrationJob : Job, IRecordSink
             Error.Add(ErrorRecords.Of(e));
         }
 
-        SetJobState(_stop.IsCancellationRequested ? JobState.Stopped : failed ? JobState.Failed : JobState.Completed);
+        JobState state = _stop.IsCancellationRequested ? JobState.Stopped : failed ? JobState.Failed : JobState.Completed;
+        _ended = true;
+        SetJobState(state);
     }
 }
