@@ -126,9 +126,8 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
             IReadOnlyList<IndexBuildSample> samples = await IndexBuildSample.ReadAsync(connection, _pid, table: null, cancellationToken).ConfigureAwait(false);
             if (samples is [IndexBuildSample sample] && IndexBuildPhase.Of(sample) is { } phase)
             {
-                int[] blockers = sample.Blockers();
                 string? waiting = null;
-                if (blockers.Length > 0)
+                if (sample.BlockedBy.Length > 0)
                 {
                     IReadOnlyList<LockBlocker> known = await LockObserver.BlockersOfAsync(connection, _pid, cancellationToken).ConfigureAwait(false);
                     waiting = known.Count > 0 ? "Waits for " + string.Join("; ", known.Select(blocker => blocker.ToString())) : "Waits for " + sample.Waiting();

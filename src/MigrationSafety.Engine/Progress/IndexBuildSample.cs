@@ -25,8 +25,6 @@ internal sealed record IndexBuildSample
 
     internal long LockersDone { get; init; }
 
-    internal int CurrentLocker { get; init; }
-
     internal long BlocksTotal { get; init; }
 
     internal long BlocksDone { get; init; }
@@ -47,6 +45,7 @@ internal sealed record IndexBuildSample
 
     internal string? WaitEvent { get; init; }
 
+    /// <summary>Whom it waits for, by the lock tables: the view's current_locker_pid may still be the one of the phase before.</summary>
     internal int[] BlockedBy { get; init; } = [];
 
     /// <summary>Whether this role was shown nothing but the pid.</summary>
@@ -67,7 +66,7 @@ internal sealed record IndexBuildSample
                    case when p.datname = pg_catalog.current_database()
                         then (select pg_catalog.format('%I.%I', n.nspname, c.relname) from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = p.index_relid)
                         end,
-                   p.command, p.phase, coalesce(p.lockers_total, 0), coalesce(p.lockers_done, 0), coalesce(p.current_locker_pid, 0),
+                   p.command, p.phase, coalesce(p.lockers_total, 0), coalesce(p.lockers_done, 0),
                    coalesce(p.blocks_total, 0), coalesce(p.blocks_done, 0), coalesce(p.tuples_total, 0), coalesce(p.tuples_done, 0),
                    a.usename::text, a.application_name, pg_catalog.left(a.query, 1000), pg_catalog.clock_timestamp() - a.query_start, a.wait_event_type, a.wait_event,
                    pg_catalog.pg_blocking_pids(p.pid), p.relid is null
@@ -89,7 +88,7 @@ internal sealed record IndexBuildSample
         List<IndexBuildSample> samples = [];
         while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
         {
-            bool hidden = reader.GetBoolean(20);
+            bool hidden = reader.GetBoolean(19);
             samples.Add(new IndexBuildSample
             {
                 Pid = reader.GetInt32(0),
@@ -100,19 +99,18 @@ internal sealed record IndexBuildSample
                 Phase = reader.Text(5),
                 LockersTotal = reader.GetInt64(6),
                 LockersDone = reader.GetInt64(7),
-                CurrentLocker = (int)reader.GetInt64(8),
-                BlocksTotal = reader.GetInt64(9),
-                BlocksDone = reader.GetInt64(10),
-                TuplesTotal = reader.GetInt64(11),
-                TuplesDone = reader.GetInt64(12),
-                User = reader.Text(13),
-                Application = hidden && reader.Text(14) is "" ? null : reader.Text(14),
+                BlocksTotal = reader.GetInt64(8),
+                BlocksDone = reader.GetInt64(9),
+                TuplesTotal = reader.GetInt64(10),
+                TuplesDone = reader.GetInt64(11),
+                User = reader.Text(12),
+                Application = hidden && reader.Text(13) is "" ? null : reader.Text(13),
                 // What may not be seen comes as a text in this column.
-                Query = hidden ? null : reader.Text(15),
-                Elapsed = reader.Duration(16),
-                WaitEventType = reader.Text(17),
-                WaitEvent = reader.Text(18),
-                BlockedBy = [.. reader.GetFieldValue<int[]>(19).Distinct()],
+                Query = hidden ? null : reader.Text(14),
+                Elapsed = reader.Duration(15),
+                WaitEventType = reader.Text(16),
+                WaitEvent = reader.Text(17),
+                BlockedBy = [.. reader.GetFieldValue<int[]>(18).Distinct()],
                 Hidden = hidden,
             });
         }
@@ -120,15 +118,11 @@ internal sealed record IndexBuildSample
         return samples;
     }
 
-    /// <summary>Whom it waits for: by the lock tables, or by the progress view, which names the one it is at.</summary>
-    internal int[] Blockers() => BlockedBy.Length > 0 ? BlockedBy : CurrentLocker != 0 ? [CurrentLocker] : [];
-
     /// <summary>What it waits for, in words; null while it works.</summary>
     internal string? Waiting()
     {
-        int[] blockers = Blockers();
-        return blockers.Length > 0
-            ? $"{(WaitEvent is "relation" ? "lock of" : "transaction of")} {string.Join(", ", blockers.Select(pid => pid == 0 ? "a prepared transaction" : $"pid {pid}"))}"
+        return BlockedBy.Length > 0
+            ? $"{(WaitEvent is "relation" ? "lock of" : "transaction of")} {string.Join(", ", BlockedBy.Select(pid => pid == 0 ? "a prepared transaction" : $"pid {pid}"))}"
             : WaitEventType is null or "Activity" or "Client" ? null : $"{WaitEventType}/{WaitEvent}";
     }
 }

@@ -85,7 +85,7 @@ public static class ProgressReader
             PhasePercent = phase?.Percent,
             Elapsed = build.Elapsed,
             WaitingFor = build.Waiting(),
-            BlockedBy = build.Blockers(),
+            BlockedBy = build.BlockedBy,
             Query = build.Query,
             User = build.User,
             Application = build.Application,
