@@ -32,16 +32,22 @@ internal static class HandOver
         screen.Show("");
         screen.Show("A PowerShell with the module; the application goes on. orders has a column tier that is not filled yet; 'exit' ends the server.");
         string command = $"Import-Module {Quote(Path.Combine(RepositoryRoot, "MigrationSafety.psd1"))}; Connect-MigrationDatabase {Quote(shop.Uri)}";
+        // Ctrl-C in there is for what runs in the shell, however often it is pressed; it is the shell's end that counts.
+        ConsoleCancelEventHandler goOn = (_, e) => e.Cancel = true;
+        Console.CancelKeyPress += goOn;
         try
         {
             using Process shell = Process.Start(new ProcessStartInfo("pwsh", ["-NoLogo", "-NoExit", "-Command", command]) { WorkingDirectory = RepositoryRoot })!;
-            // Ctrl-C in there is for the shell alone; it is the shell's end that counts.
             await shell.WaitForExitAsync(CancellationToken.None);
         }
         catch (Win32Exception)
         {
             screen.Show("There is no pwsh on PATH: install PowerShell 7.4 or later.", "yellow");
             await KeepAsync(shop, screen, cancellationToken);
+        }
+        finally
+        {
+            Console.CancelKeyPress -= goOn;
         }
     }
 

@@ -10,10 +10,10 @@ internal static class StepTable
     {
         Latency? alone = bench.Baseline is { } baseline ? bench.Of(baseline).Latency : null;
         Table table = new Table()
-            .Border(bench.Screen.Interactive ? TableBorder.Rounded : TableBorder.Ascii)
-            .Title("Application statements while a step runs (in brackets: without any step)")
-            .AddColumn("Step");
-        foreach (string column in (string[])["Duration", "Rows/s", "Statements", "p50", "p99", "Worst", "Waited for us", "Longest wait for us"])
+            .Border(bench.Screen.Interactive ? TableBorder.Simple : TableBorder.Ascii)
+            .Title("The application's statements during each step, in ms\n(in brackets: without any step)")
+            .AddColumn(new TableColumn("Step").NoWrap());
+        foreach (string column in (string[])["Took", "Rows/s", "Number", "p50", "p99", "Worst", "Waited\nfor us", "Longest\nwait"])
         {
             table.AddColumn(new TableColumn(column).RightAligned().NoWrap());
         }
@@ -34,9 +34,10 @@ internal static class StepTable
     private static Text[] Row(Figures figures, Latency? alone)
     {
         Latency latency = figures.Latency;
-        string Beside(Func<Latency, TimeSpan> figure) => alone is null ? Screen.Text(figure(latency)) : $"{Screen.Text(figure(latency))} ({Screen.Text(figure(alone))})";
+        string Beside(Func<Latency, TimeSpan> figure) =>
+            latency.Count == 0 ? "-" : alone is null ? Milliseconds(figure(latency)) : $"{Milliseconds(figure(latency))} ({Milliseconds(figure(alone))})";
         double seconds = figures.Measure.Duration.TotalSeconds;
-        string wait = figures.Waits.Count == 0 ? "-" : Screen.Text(figures.WorstWait);
+        string wait = figures.Waits.Count == 0 ? "-" : Milliseconds(figures.WorstWait);
         string style = figures.WorstWait >= Bench.TooLong ? "red" : "default";
         return
         [
@@ -44,11 +45,13 @@ internal static class StepTable
             new(Screen.Text(figures.Measure.Duration)),
             new(figures.Measure.Rows is { } rows && seconds > 0 ? (rows / seconds).ToString("N0", CultureInfo.InvariantCulture) : "-"),
             new(latency.Count.ToString("N0", CultureInfo.InvariantCulture)),
-            new(latency.Count == 0 ? "-" : Beside(figure => figure.P50)),
-            new(latency.Count == 0 ? "-" : Beside(figure => figure.P99)),
-            new(latency.Count == 0 ? "-" : Beside(figure => figure.Worst)),
+            new(Beside(figure => figure.P50)),
+            new(Beside(figure => figure.P99)),
+            new(Beside(figure => figure.Worst)),
             new(figures.Waits.Count.ToString("N0", CultureInfo.InvariantCulture)),
             new(wait, Style.Parse(style)),
         ];
     }
+
+    private static string Milliseconds(TimeSpan time) => time.TotalMilliseconds.ToString(time.TotalMilliseconds < 10 ? "0.0" : "0", CultureInfo.InvariantCulture);
 }
