@@ -66,6 +66,16 @@ public sealed class IndexTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task A_result_names_its_table_so_that_the_next_command_finds_it(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, """create table "Order" ("Tier" int); create table "order" ("Tier" int)""");
+        IndexBuildResult result = await bench.BuildAsync(new() { Table = "\"Order\"", Column = ["\"Tier\""] });
+        Assert.Equal(("public", "\"Order\"", "\"Order_Tier_idx\""), (result.Schema, result.Table, result.Name));
+        IndexBuildResult again = await bench.BuildAsync(new() { Schema = result.Schema, Table = result.Table, Name = result.Name, Column = ["\"Tier\""] });
+        Assert.Equal(IndexBuildOutcome.AlreadyValid, again.Outcome);
+    }
+
+    [Theory, EachMajor]
     public async Task Names_are_chosen_as_the_server_chooses_them(int major)
     {
         const string Long = "a_table_with_a_name_that_is_nearly_as_long_as_postgres_allows_x";

@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Security.Cryptography;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Engine.Sql;
 using Npgsql;
 
 namespace MigrationSafety.Engine.Indexes;
@@ -303,9 +304,9 @@ internal sealed class IndexBuildRun
         {
             Server = _session.Info.Server,
             Database = _session.Info.Database,
-            Schema = now.Table.Schema,
-            Table = now.Table.Name,
-            Name = now.Name,
+            Schema = SqlName.QuoteIfNeeded(now.Table.Schema),
+            Table = SqlName.QuoteIfNeeded(now.Table.Name),
+            Name = SqlName.QuoteIfNeeded(now.Name),
             Outcome = build is null ? IndexBuildOutcome.AlreadyValid
                 : _steps.Any(step => step.State == StepState.Done) ? IndexBuildOutcome.Rebuilt
                 : IndexBuildOutcome.Built,

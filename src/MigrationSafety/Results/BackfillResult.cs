@@ -22,10 +22,10 @@ public sealed record BackfillResult
     /// <summary>Name of the backfill in <c>migration_safety.backfill</c>.</summary>
     public required string Name { get; init; }
 
-    /// <summary>Schema of the table.</summary>
+    /// <summary>Schema of the table, as SQL writes it: quoted where it has to be, so that the next cmdlet finds it again.</summary>
     public required string Schema { get; init; }
 
-    /// <summary>Table.</summary>
+    /// <summary>Table, as SQL writes it.</summary>
     public required string Table { get; init; }
 
     /// <summary>What was done.</summary>

@@ -22,13 +22,13 @@ public sealed record IndexBuildResult
     /// <summary>Database.</summary>
     public required string Database { get; init; }
 
-    /// <summary>Schema of table and index.</summary>
+    /// <summary>Schema of table and index, as SQL writes it: quoted where it has to be, so that the next cmdlet finds it again.</summary>
     public required string Schema { get; init; }
 
-    /// <summary>Table.</summary>
+    /// <summary>Table, as SQL writes it.</summary>
     public required string Table { get; init; }
 
-    /// <summary>Name of the index.</summary>
+    /// <summary>Name of the index, as SQL writes it.</summary>
     public required string Name { get; init; }
 
     /// <summary>What was done.</summary>
