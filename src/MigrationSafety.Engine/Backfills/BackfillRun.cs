@@ -213,12 +213,26 @@ internal sealed class BackfillRun : IAsyncDisposable
             cancellationToken.ThrowIfCancellationRequested();
             bool skip = _skipping > 0;
             // Who is in the way is of interest where rows or the table stay locked, not at every short wait.
-            bool watched = !skip && (record.Sweep > 1 || _setbacks > 0);
+            bool watched = _setbacks > 0 || (record.Sweep > 1 && !skip);
             Attempts++;
+            long sent = Stopwatch.GetTimestamp();
             BatchOutcome outcome;
             try
             {
-                outcome = await _worker!.RunBatchAsync(_size.Rows, first, skip, watched || _setbacks > 0 ? _watch : null, cancellationToken).ConfigureAwait(false);
+                outcome = await _worker!.RunBatchAsync(_size.Rows, first, skip, watched ? _watch : null, cancellationToken).ConfigureAwait(false);
+            }
+            catch (PostgresException e) when (e.SqlState == SqlStates.QueryCanceled && Stopwatch.GetElapsedTime(sent) < 0.9 * _worker!.HoldLimit)
+            {
+                throw new MigrationException(
+                    "CancelledByOther",
+                    MigrationErrorKind.Stopped,
+                    $"{Activity}: somebody cancelled a batch on the server (pg_cancel_backend).",
+                    "Ask who did, then run the command again: it goes on at the checkpoint.",
+                    e)
+                {
+                    SqlState = e.SqlState,
+                    Target = _definition.Table.Display,
+                };
             }
             catch (PostgresException e) when (IsBusy(e))
             {
@@ -368,7 +382,7 @@ internal sealed class BackfillRun : IAsyncDisposable
     private MigrationException TooSlow(PostgresException e) => new(
         "BatchTooSlow",
         MigrationErrorKind.Timeout,
-        $"The update of a single row of {_definition.Table.Display} takes longer than {Durations.Text(_worker!.HoldLimit)}, for which it would keep others waiting, or somebody cancels it each time.",
+        $"The update of a single row of {_definition.Table.Display} takes longer than {Durations.Text(_worker!.HoldLimit)}, for which it would keep others waiting.",
         "Compute what the expression needs beforehand (a table with an index to look it up in), look for slow triggers, or allow a longer -TargetBatchTime.",
         e)
     {

@@ -1,0 +1,392 @@
+using System.Diagnostics;
+using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Tests.Engine.Support;
+using MigrationSafety.Tests.Postgres;
+using Npgsql;
+using Xunit;
+
+namespace MigrationSafety.Tests.Engine;
+
+/// <summary>Whatever happens, each row is done once: <c>n = n + 1</c> counts how often.</summary>
+public sealed class BackfillFaultTests(Servers servers)
+{
+    private const int Rows = 40_000;
+
+    private static readonly string s_counted =
+        $"create table t (id bigint primary key, note text, v int, n int not null default 0); insert into t select i * 3, 'n' || i from generate_series(1, {Rows}) i; create index on t (v)";
+
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    private static BackfillRequest Counted(int batchSize = 400, TimeSpan? retryFor = null) =>
+        BackfillBench.Request("t", "v", "1", "v is null", batchSize, retryFor) with { Set = [new("v", "1"), new("n", "n + 1")] };
+
+    [Theory, EachMajor]
+    public async Task A_cancelled_run_ends_within_a_second_and_is_resumed(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted);
+        using CancellationTokenSource cancel = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        Task<BackfillResult> run = bench.RunAsync(Counted(), cancel.Token);
+        await bench.UntilBatchesAsync(5, run);
+
+        long start = Stopwatch.GetTimestamp();
+        await cancel.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
+        Assert.InRange(Stopwatch.GetElapsedTime(start), TimeSpan.Zero, TimeSpan.FromSeconds(1));
+
+        await bench.UntilNothingHeldAsync();
+        long done = await bench.ScalarAsync<long>("select rows_done from migration_safety.backfill where state = 'running'");
+        Assert.InRange(done, 1, Rows - 1);
+        Assert.Equal(done, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
+        Assert.True((await bench.PlanAsync(Counted())).Resumes);
+
+        BackfillResult result = await bench.RunAsync(Counted());
+        Assert.True(result.Resumed);
+        Assert.Equal(Rows - done, result.Rows);
+        Assert.Equal(Rows, result.TotalRows);
+        await AssertOnceAsync(bench);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_killed_backend_is_replaced(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted);
+        Task<BackfillResult> run = bench.RunAsync(Counted());
+        for (int kills = 0; kills < 3 && !run.IsCompleted; kills++)
+        {
+            await bench.UntilBatchesAsync((kills + 1) * 8, run);
+            await bench.Database.ExecuteAsync(
+                "select pg_terminate_backend(a.pid) from pg_stat_activity a join migration_safety.backfill b on (b.pid, b.backend_start) = (a.pid, a.backend_start)", Token);
+        }
+
+        BackfillResult result = await run;
+
+        Assert.Equal(Rows, result.Rows);
+        Assert.Contains(bench.Sink.VerboseMessages, m => m.Contains("Connected again", StringComparison.Ordinal));
+        await AssertOnceAsync(bench);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_batch_that_somebody_cancels_ends_the_run(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(
+            servers, major, s_counted + "; create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.002); return new; end $$; create trigger slow before update on t for each row execute function slow()");
+        Task<BackfillResult> run = bench.RunAsync(Counted(60));
+        await bench.UntilBatchesAsync(2, run);
+
+        await Wait.UntilAsync(
+            async () =>
+            {
+                await bench.Database.ExecuteAsync("select pg_cancel_backend(pid) from migration_safety.backfill", Token);
+                return run.IsCompleted;
+            },
+            "the run to end",
+            cancellationToken: Token);
+
+        MigrationException e = await Assert.ThrowsAsync<MigrationException>(() => run);
+        Assert.Equal("CancelledByOther", e.ErrorId);
+        await bench.UntilNothingHeldAsync();
+    }
+
+    [Theory, EachMajor]
+    public async Task A_server_that_crashes_and_comes_back_loses_nothing(int major)
+    {
+        await using PostgresServer server = await PostgresServer.StartAsync(major, cancellationToken: Token);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(server, s_counted);
+        Task<BackfillResult> run = bench.RunAsync(Counted(200));
+        for (int stops = 0; stops < 2 && !run.IsCompleted; stops++)
+        {
+            // Asked by what the run reports: the pool of the test's own connections dies with the server.
+            int reported = bench.Sink.ProgressRecords.Count;
+            await Wait.UntilAsync(() => run.IsCompleted || bench.Sink.ProgressRecords.Count >= reported + 10, "some batches", cancellationToken: Token);
+            if (stops == 0)
+            {
+                await server.StopAsync(StopMode.Immediate, Token);
+            }
+            else
+            {
+                await server.CrashAsync(Token);
+            }
+
+            await server.StartAgainAsync(Token);
+        }
+
+        BackfillResult result = await run;
+
+        bench.Database.DataSource.Clear();
+        Assert.Equal(Rows, result.Rows);
+        Assert.Contains(bench.Sink.VerboseMessages, m => m.Contains("Connected again", StringComparison.Ordinal));
+        await AssertOnceAsync(bench);
+    }
+
+    [Theory, EachMajor]
+    public async Task Dropped_connections_and_faults_at_random_moments_do_no_row_twice(int major)
+    {
+        PostgresServer server = await servers.Clusters.GetAsync(major);
+        await using TcpProxy proxy = TcpProxy.Start(server);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(server, s_counted, proxy.ConnectionString);
+        Random random = new(major);
+        int faults = 0;
+        long start = Stopwatch.GetTimestamp();
+        while (await bench.ScalarAsync<long>("select count(*) from t where v is null") > 0)
+        {
+            Assert.True(Stopwatch.GetElapsedTime(start) < TimeSpan.FromMinutes(2), "It does not come to its end.");
+            using CancellationTokenSource cancel = CancellationTokenSource.CreateLinkedTokenSource(Token);
+            Task<BackfillResult> run = bench.RunAsync(Counted(150, TimeSpan.FromSeconds(30)), cancel.Token);
+            for (int i = 0; i < 4 && !run.IsCompleted; i++)
+            {
+                // A moment at random is what this is about.
+                await Task.WhenAny(run, Task.Delay(random.Next(30, 250), Token));
+                faults++;
+                switch (random.Next(4))
+                {
+                    case 0:
+                        proxy.DropAll();
+                        break;
+                    case 1:
+                        await bench.Database.ExecuteAsync("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'MigrationSafety/backfill' and datname = current_database()", Token);
+                        break;
+                    case 2:
+                        proxy.Freeze();
+                        await Task.Delay(random.Next(100), Token);
+                        proxy.DropAll();
+                        proxy.Thaw();
+                        break;
+                    default:
+                        await cancel.CancelAsync();
+                        break;
+                }
+            }
+
+            try
+            {
+                await run;
+            }
+            catch (Exception e) when (e is OperationCanceledException || (e is MigrationException { Kind: MigrationErrorKind.Connection }))
+            {
+                // Cancelled, or the line broke before there was anything to resume: the next round goes on.
+            }
+        }
+
+        Assert.True(faults >= 2, $"{faults} faults");
+        await bench.RunAsync(Counted());
+        await AssertOnceAsync(bench);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_frozen_connection_is_given_up_and_its_batch_decided(int major)
+    {
+        PostgresServer server = await servers.Clusters.GetAsync(major);
+        await using TcpProxy proxy = TcpProxy.Start(server);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(server, s_counted, proxy.ConnectionString);
+        Task<BackfillResult> run = bench.RunAsync(Counted(200));
+        await bench.UntilBatchesAsync(5, run);
+
+        proxy.Freeze();
+        await Wait.UntilAsync(() => bench.Sink.VerboseMessages.Any(m => m.Contains("connection was lost", StringComparison.Ordinal)), "the frozen connection to be given up", cancellationToken: Token);
+        proxy.Thaw();
+
+        Assert.Equal(Rows, (await run).Rows);
+        await AssertOnceAsync(bench);
+    }
+
+    [Theory, EachMajor]
+    public async Task Cancelled_on_a_frozen_connection_it_ends_within_a_second(int major)
+    {
+        PostgresServer server = await servers.Clusters.GetAsync(major);
+        await using TcpProxy proxy = TcpProxy.Start(server);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(server, s_counted, proxy.ConnectionString);
+        using CancellationTokenSource cancel = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        Task<BackfillResult> run = bench.RunAsync(Counted(200), cancel.Token);
+        await bench.UntilBatchesAsync(5, run);
+
+        proxy.Freeze();
+        long batches = -1;
+        await Wait.UntilAsync(
+            async () => batches == (batches = await bench.ScalarAsync<long>("select batches from migration_safety.backfill")),
+            "no more batches to come",
+            cancellationToken: Token);
+        long start = Stopwatch.GetTimestamp();
+        await cancel.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
+        Assert.InRange(Stopwatch.GetElapsedTime(start), TimeSpan.Zero, TimeSpan.FromSeconds(1.2));
+
+        proxy.DropAll();
+        proxy.Thaw();
+        await bench.RunAsync(Counted());
+        await AssertOnceAsync(bench);
+    }
+
+    [Theory, EachMajor]
+    public async Task Locked_rows_are_passed_over_and_caught_later(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted);
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "update t set note = 'mine' where id in (300, 60000, 60003)", "delete from t where id = 90000");
+
+        Task<BackfillResult> run = bench.RunAsync(Counted());
+        await UntilNamedAsync(bench, holder, run);
+        Assert.False(run.IsCompleted);
+        Assert.Equal(Rows - 4, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
+        await holder.CommitAsync(Token);
+        BackfillResult result = await run;
+
+        Assert.Equal(Rows - 1, result.Rows);
+        Assert.Equal(0, result.Remaining);
+        Assert.Equal(3, await bench.ScalarAsync<long>("select count(*) from t where note = 'mine' and n = 1"));
+        Assert.Contains(result.Steps[^1].LockWaits, wait => wait.Blockers.Any(b => b.Pid == holder.Pid));
+        await AssertOnceAsync(bench, Rows - 1);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_row_that_stays_locked_is_reported_with_its_holder(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted);
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from t where id = 600 for update");
+
+        MigrationException e = await bench.FailsAsync(Counted(retryFor: TimeSpan.FromSeconds(2)));
+
+        Assert.Equal("RowsStayLocked", e.ErrorId);
+        Assert.Equal(MigrationErrorKind.Busy, e.Kind);
+        Assert.Equal(holder.Pid, Assert.Single(e.Blockers).Pid);
+        Assert.Contains("lock-holder", e.Message, StringComparison.Ordinal);
+        Assert.Equal(StepState.Failed, e.Steps[^1].State);
+        Assert.Equal(Rows - 1, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
+
+        await holder.RollbackAsync(Token);
+        BackfillResult result = await bench.RunAsync(Counted());
+        Assert.True(result.Resumed);
+        Assert.Equal(1, result.Rows);
+        await AssertOnceAsync(bench);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_lock_on_the_table_is_waited_out_and_its_holder_named(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted);
+        Task<BackfillResult> run = bench.RunAsync(Counted());
+        await bench.UntilBatchesAsync(3, run);
+
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "lock table t in access exclusive mode");
+        await UntilNamedAsync(bench, holder, run);
+        await holder.RollbackAsync(Token);
+
+        Assert.Equal(Rows, (await run).Rows);
+        await AssertOnceAsync(bench);
+    }
+
+    [Theory, EachMajor]
+    public async Task An_update_too_slow_for_its_neighbours_is_given_up(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted);
+
+        MigrationException e = await bench.FailsAsync(BackfillBench.Request("t", "v", "(select 1 from pg_sleep(id * 0 + 2))"));
+
+        Assert.Equal("BatchTooSlow", e.ErrorId);
+        Assert.False(await bench.StateExistsAsync());
+    }
+
+    [Theory, EachMajor]
+    public async Task The_application_waits_no_longer_than_a_batch(int major)
+    {
+        // A slow trigger makes the time per row what it is under load: batches have to find their size and to keep to it.
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted + """
+            ; create function slow() returns trigger language plpgsql as $$ begin perform sum(i) from generate_series(1, 400) i; return new; end $$;
+            create trigger slow before update of v on t for each row execute function slow();
+            """);
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        long statements = 0;
+        Task application = Task.Run(
+            async () =>
+            {
+                await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
+                Random random = new(1);
+                for (; !stop.IsCancellationRequested; statements++)
+                {
+                    int id = 3 * random.Next(1001, Rows);
+                    await connection.ExecuteAsync($"update t set note = 'app' where id between {id} and {id + 60}", Token);
+                }
+            },
+            Token);
+        // Not by the application's clock, which a busy machine makes slow too: how long a lock of ours was waited for, the server knows.
+        TimeSpan worst = TimeSpan.Zero;
+        Task watch = Task.Run(
+            async () =>
+            {
+                while (!stop.IsCancellationRequested)
+                {
+                    TimeSpan? wait = await bench.ScalarAsync<TimeSpan?>("""
+                        select max(clock_timestamp() - l.waitstart) from pg_locks l
+                        where not l.granted and exists (select from pg_stat_activity a where a.pid = any (pg_blocking_pids(l.pid)) and a.application_name = 'MigrationSafety/backfill')
+                        """);
+                    worst = wait > worst ? wait.Value : worst;
+                    await Task.Delay(5, Token);
+                }
+            },
+            Token);
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "update t set note = 'long' where id in (30, 300, 3000)");
+
+        Task<BackfillResult> run = bench.RunAsync(Counted() with { BatchSize = null });
+        await UntilNamedAsync(bench, holder, run);
+        await holder.CommitAsync(Token);
+        BackfillResult result = await run;
+        await stop.CancelAsync();
+        await Task.WhenAll(application, watch);
+
+        TestContext.Current.TestOutputHelper?.WriteLine($"{statements} statements, the longest wait for a lock was {worst.TotalMilliseconds:0} ms; {result.Batches} batches");
+        Assert.Equal(Rows, result.Rows);
+        Assert.True(worst > TimeSpan.Zero, "The application never met the backfill.");
+        Assert.True(worst < TimeSpan.FromMilliseconds(600), $"A statement waited {worst.TotalMilliseconds:0} ms.");
+        await AssertOnceAsync(bench);
+    }
+
+    [Theory, EachMajor]
+    public async Task The_application_is_never_told_of_a_deadlock(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted);
+        Task<BackfillResult> run = bench.RunAsync(Counted());
+        // Against the order of the walk, held over several statements: what deadlocks with a batch that waits.
+        await Task.WhenAll(Enumerable.Range(0, 4).Select(async worker =>
+        {
+            Random random = new(worker);
+            await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
+            while (!run.IsCompleted)
+            {
+                await using NpgsqlTransaction transaction = await connection.BeginTransactionAsync(Token);
+                foreach (int id in Enumerable.Range(0, 6).Select(_ => 3 * (1 + random.Next(Rows / 4) + (worker * (Rows / 4)))).OrderDescending())
+                {
+                    await connection.ExecuteAsync($"update t set note = 'app' where id = {id}", Token);
+                }
+
+                await transaction.CommitAsync(Token);
+            }
+        }));
+
+        Assert.Equal(Rows, (await run).Rows);
+        await AssertOnceAsync(bench);
+    }
+
+    /// <summary>Waits until the run has said who is in its way.</summary>
+    private static async Task UntilNamedAsync(BackfillBench bench, LockHolder holder, Task run)
+    {
+        try
+        {
+            await Wait.UntilAsync(
+                () => run.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains($"pid {holder.Pid}", StringComparison.Ordinal)),
+                "the holder to be named",
+                cancellationToken: Token);
+        }
+        catch (TimeoutException e)
+        {
+            Assert.Fail(e.Message + " " + string.Join('\n', bench.Sink.VerboseMessages));
+        }
+    }
+
+    private static async Task AssertOnceAsync(BackfillBench bench, int rows = Rows)
+    {
+        Assert.Equal(rows, await bench.ScalarAsync<long>("select count(*) from t where v = 1 and n = 1"));
+        Assert.Equal(rows, await bench.ScalarAsync<long>("select count(*) from t"));
+        Assert.Equal(rows, await bench.ScalarAsync<long>("select rows_done + rows_before from migration_safety.backfill where state = 'completed'"));
+        await bench.UntilNothingHeldAsync();
+    }
+}
