@@ -34,6 +34,7 @@ param(
 
 $ErrorActionPreference = 'Stop'
 
+# Arguments with a colon need quotation marks: PowerShell would make two of each.
 function Invoke-Dotnet {
     dotnet @args
     if ($LASTEXITCODE) { throw "dotnet $($args[0]) failed with exit code $LASTEXITCODE." }
@@ -46,7 +47,7 @@ function New-ModuleFolder([string] $Path) {
 
     # Built beside the folder, not in ./bin: a PowerShell may have the module loaded from there.
     $build = Join-Path $OutputPath 'build'
-    Invoke-Dotnet build src/MigrationSafety.Module --configuration $Configuration "-p:ModuleOutput=$build/" -nodeReuse:false -p:UseSharedCompilation=false -v:quiet -nologo
+    Invoke-Dotnet build src/MigrationSafety.Module --configuration $Configuration "-p:ModuleOutput=$build/" '-nodeReuse:false' '-p:UseSharedCompilation=false' '-v:quiet' '-clp:NoSummary' -nologo
     Copy-Item -Path "$build/net8.0/*.dll" -Destination "$Path/bin/net8.0"
     Remove-Item -LiteralPath $build -Recurse -Force
 
@@ -80,8 +81,9 @@ function New-ModulePackage([string] $Folder, [hashtable] $Manifest) {
   </files>
 </package>
 "@
-    # NuGet's advice is about libraries: assemblies under lib/, scripts under tools/. A module's lie where the module wants them.
-    Invoke-Dotnet pack $nuspec --output $OutputPath -p:NoPackageAnalysis=true -v:quiet | Out-Null
+    # Said only if it fails: NuGet's advice is for libraries, whose assemblies lie under lib/. A module's lie where the module wants them.
+    $said = dotnet pack $nuspec --output $OutputPath 2>&1
+    if ($LASTEXITCODE) { throw "dotnet pack failed with exit code ${LASTEXITCODE}:`n$($said -join "`n")" }
     Remove-Item -LiteralPath $nuspec
 }
 
@@ -92,7 +94,7 @@ try {
         'Build' { Invoke-Dotnet build --configuration $Configuration @ArgumentList }
         'Test' { Invoke-Dotnet test --configuration $Configuration @ArgumentList }
         'Sandbox' {
-            Invoke-Dotnet build --configuration $Configuration -v:quiet -nologo
+            Invoke-Dotnet build --configuration $Configuration '-v:quiet' -nologo
             Invoke-Dotnet run --project Tests/Sandbox --configuration $Configuration --no-build -- --shell @ArgumentList
         }
         'Package' {
