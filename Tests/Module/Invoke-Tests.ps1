@@ -21,7 +21,7 @@ if ($ResultPath) {
                     Line   = $test.StartLine
                     Name   = $test.ExpandedPath
                     Result = "$($test.Result)"
-                    Error  = ($test.ErrorRecord | ForEach-Object { "$_`n$($_.ScriptStackTrace)" }) -join "`n"
+                    Error  = ($test.ErrorRecord | ForEach-Object { "$_`n$(($_.ScriptStackTrace -split '\r?\n' | Where-Object { $_ -notmatch 'Pester\.psm?1' }) -join "`n")" }) -join "`n"
                 }
             })
         FailedBlocks = @(foreach ($block in @($run.FailedBlocks) + @($run.FailedContainers)) { "$($block.Name): $($block.ErrorRecord)" })

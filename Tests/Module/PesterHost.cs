@@ -64,6 +64,7 @@ public sealed class PesterHost : IAsyncDisposable
                     {
                         ["MIGRATIONSAFETY_TEST_SQL"] = _bridge.Address,
                         ["MIGRATIONSAFETY_TEST_URI"] = server.Uri("{0}"),
+                        ["MIGRATIONSAFETY_TEST_OLDER_LOGGING"] = Path.Combine(AppContext.BaseDirectory, "older", "Microsoft.Extensions.Logging.Abstractions.dll"),
                         ["NO_COLOR"] = "1",
                     },
                 };

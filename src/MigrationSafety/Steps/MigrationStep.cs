@@ -98,6 +98,7 @@ public sealed record MigrationStep
     /// <summary>Who was in the way, in the order in which it was seen.</summary>
     public LockWait[] LockWaits { get; init; } = [];
 
-    /// <inheritdoc />
-    public override string ToString() => Sql;
+    /// <summary>Its purpose: a list of steps stays short where PowerShell shows it.</summary>
+    /// <returns><see cref="Purpose"/>.</returns>
+    public override string ToString() => Purpose;
 }

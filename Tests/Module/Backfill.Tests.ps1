@@ -1,0 +1,120 @@
+BeforeAll {
+    . $PSScriptRoot/common.ps1
+    $null = New-TestDatabase
+    $session = Connect-MigrationDatabase (Get-TestUri)
+    function Get-Empty { Get-SqlValue 'select count(*) from orders where tier is null' }
+    function Get-Catalog { (Invoke-Sql "select oid::int8, relname from pg_class where oid >= 16384 order by 1" | ConvertTo-Json) }
+}
+
+AfterAll {
+    Close-Sql writer
+    Get-Job | Remove-Job -Force
+    Get-MigrationSession | Disconnect-MigrationDatabase
+    Remove-TestDatabase
+}
+
+Describe 'Start-Backfill' {
+    BeforeEach {
+        $null = Invoke-Sql @'
+drop schema if exists migration_safety cascade;
+drop table if exists orders;
+create table orders (id bigint primary key, price int not null, tier text, total int);
+insert into orders select i, i from generate_series(1, 20000) i
+'@
+    }
+
+    Context 'Input' {
+        It 'takes parameters' {
+            $result = Start-Backfill -Table orders -Set @{ tier = "'standard'" }
+            $result | Should -BeOfType MigrationSafety.BackfillResult
+            $result.Schema, $result.Table, "$($result.Outcome)", $result.Resumed, $result.Rows, $result.TotalRows, $result.Remaining, $result.Server, $result.Database |
+                Should -Be 'public', 'orders', 'Completed', $false, 20000, 20000, 0, $TestServer.Host, $TestDatabase
+            $result.Batches | Should -BeGreaterThan 1
+            Get-Empty | Should -Be 0
+        }
+
+        It 'takes several columns, expressions of the row and a condition' {
+            $result = Start-Backfill orders ([ordered]@{ tier = "'s' || id"; total = 'price * 2' }) 'tier is null and id <= 100' -Name first_hundred
+            $result.Name | Should -Be 'first_hundred'
+            $result.Rows | Should -Be 100
+            Get-SqlValue "select count(*) from orders where tier = 's' || id and total = price * 2" | Should -Be 100
+        }
+
+        It 'takes objects by property name' {
+            $rows = [pscustomobject]@{ Table = 'orders'; Set = @{ tier = "'a'" } }, [pscustomobject]@{ Table = 'public.orders'; Set = @{ total = 'price' } }
+            ($rows | Start-Backfill).Rows | Should -Be 20000, 20000
+        }
+
+        It 'takes sessions from the pipeline' {
+            ((Get-TestUri) | Start-Backfill orders @{ tier = "'a'" }).Database | Should -Be $TestDatabase
+        }
+    }
+
+    Context 'Again' {
+        It 'finds nothing to do after the end' {
+            $null = Start-Backfill orders @{ tier = "'standard'" }
+            $again = Start-Backfill orders @{ tier = "'standard'" }
+            "$($again.Outcome)", $again.Rows | Should -Be 'AlreadyCompleted', 0
+        }
+
+        It 'goes on where a stopped one was' {
+            # A row that is held keeps it from the end.
+            $null = Invoke-Sql -Connection writer 'begin; update orders set price = price where id = 15000'
+            $job = Start-Backfill orders @{ tier = "'standard'" } -AsJob -TargetBatchTime 20ms
+            Wait-Until { (Get-Empty) -lt 15000 } 'some batches to be done'
+            Stop-Job $job
+            "$($job.State)" | Should -Be 'Stopped'
+            Get-ModuleActivity | Should -BeNullOrEmpty
+            $left = Get-Empty
+            $left | Should -BeGreaterThan 0
+            Close-Sql writer
+            $result = Start-Backfill orders @{ tier = "'standard'" }
+            $result.Resumed | Should -BeTrue
+            $result.Rows | Should -Be $left
+            $result.TotalRows | Should -Be 20000
+            Get-Empty | Should -Be 0
+        }
+    }
+
+    Context '-WhatIf' {
+        It 'changes nothing and returns nothing' {
+            $before = Get-Catalog
+            Start-Backfill orders @{ tier = "'standard'" } -WhatIf 6>&1 | Should -BeNullOrEmpty
+            Get-Catalog | Should -Be $before
+            Get-Empty | Should -Be 20000
+        }
+
+        It 'prints SQL and lock' {
+            $run = Invoke-TestProcess "Import-Module '$ManifestPath'; Start-Backfill orders @{ tier = `"'standard'`" } -Session '$(Get-TestUri)' -WhatIf"
+            $run.Output | Should -Match 'What if:.*public\.orders'
+            $run.Output | Should -Match '(?s)update only "?public"?\."?orders"? set "?tier"? ='
+            $run.Output | Should -Match 'ROW EXCLUSIVE on "?public"?\."?orders"?, updates rows in batches'
+        }
+    }
+
+    Context 'What goes wrong' {
+        It 'is told by its id: <Id>' -ForEach @(
+            @{ Id = 'TableNotFound'; Category = 'ObjectNotFound'; Parameters = @{ Table = 'order'; Set = @{ tier = "'a'" } } }
+            @{ Id = 'ColumnNotFound'; Category = 'ObjectNotFound'; Parameters = @{ Table = 'orders'; Set = @{ teir = "'a'" } } }
+            @{ Id = 'InvalidSet'; Category = 'InvalidArgument'; Parameters = @{ Table = 'orders'; Set = @{ tier = 5 } } }
+            @{ Id = 'KeyColumnSet'; Category = 'InvalidArgument'; Parameters = @{ Table = 'orders'; Set = @{ id = 'id + 1' }; Where = 'true' } }
+            @{ Id = 'PredicateStaysTrue'; Category = 'InvalidArgument'; Parameters = @{ Table = 'orders'; Set = @{ tier = "'a'" }; Where = 'price > 0' } }
+            @{ Id = 'SyntaxError'; Category = 'InvalidArgument'; Parameters = @{ Table = 'orders'; Set = @{ tier = "'a'" }; Where = 'price >' } }
+        ) {
+            $failure = { Start-Backfill @Parameters } | Should -Throw -PassThru -ErrorId "$Id,MigrationSafety.Module.Commands.StartBackfillCommand"
+            "$($failure.CategoryInfo.Category)" | Should -Be $Category
+            $failure.ErrorDetails.RecommendedAction | Should -Not -BeNullOrEmpty
+            Get-Empty | Should -Be 20000
+        }
+    }
+
+    Context 'The table' {
+        It 'shows name, outcome and rows within 80 columns' {
+            $result = Start-Backfill orders @{ tier = "'standard'" } -Name fill_tier
+            $text = $result | Format-Table | Out-String -Width 80
+            $text | Should -Match 'fill_tier\s+Completed'
+            $text | Should -Match ([regex]::Escape(('{0:N0}' -f 20000)))
+            $text | Should -Not -Match '#ERR'
+        }
+    }
+}

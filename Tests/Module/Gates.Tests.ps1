@@ -1,0 +1,123 @@
+BeforeDiscovery {
+    . $PSScriptRoot/common.ps1
+    $commands = Get-Command -Module MigrationSafety | ForEach-Object { @{ Name = $_.Name; Command = $_ } }
+    # What scripts rely on: a name that is gone or new here is a change of the contract.
+    $contract = @(
+        @{ Type = 'BackfillResult'; Names = 'Batches', 'Database', 'Duration', 'Name', 'Outcome', 'Remaining', 'Resumed', 'Rows', 'RowsPerSecond', 'Schema', 'Server', 'Steps', 'Table', 'TotalRows' }
+        @{ Type = 'BlockingLock'; Names = 'Application', 'BackendStart', 'BackendType', 'BlockedCount', 'BlockingPid', 'ClientAddress', 'Database', 'Depth', 'HeldMode', 'IdleTime', 'IsRoot', 'LockType', 'Pid', 'Query', 'Relation', 'RequestedMode', 'RootPid', 'Server', 'State', 'TransactionAge', 'User', 'WaitTime' }
+        @{ Type = 'IndexBuildResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Name', 'Outcome', 'Schema', 'Server', 'SizeBytes', 'Steps', 'Table', 'WaitTime' }
+        @{ Type = 'MigrationProgress'; Names = 'Application', 'BlockedBy', 'Database', 'Done', 'Elapsed', 'Index', 'Operation', 'PhaseCount', 'Phase', 'PhaseNumber', 'PhasePercent', 'Pid', 'Query', 'Server', 'Target', 'Total', 'Unit', 'User', 'WaitingFor' }
+        @{ Type = 'MigrationSession'; Names = 'ConnectedAt', 'Database', 'Id', 'IsStandby', 'Port', 'Server', 'ServerVersion', 'State', 'User' }
+        @{ Type = 'MigrationStep'; Names = 'Attempts', 'Cost', 'Duration', 'LockMode', 'LockWaits', 'Objects', 'Purpose', 'Reversal', 'ReversalNote', 'Reversibility', 'Sql', 'State', 'Transactional' }
+        @{ Type = 'LockWait'; Names = 'Blockers', 'Queued', 'Start', 'WaitTime' }
+        @{ Type = 'LockBlocker'; Names = 'Application', 'BackendStart', 'BackendType', 'ClientAddress', 'Granted', 'IsAutovacuum', 'Mode', 'Pid', 'PreventsWraparound', 'Query', 'Relation', 'State', 'TransactionAge', 'User' }
+        @{ Type = 'RollbackScript'; Names = 'Path', 'Reversibility', 'Source', 'Statements', 'Text' }
+        @{ Type = 'RollbackStatement'; Names = 'LockMode', 'Line', 'Note', 'Objects', 'Reversal', 'Reversibility', 'Statement', 'Transactional' }
+    )
+}
+
+BeforeAll {
+    . $PSScriptRoot/common.ps1
+    $common = [System.Management.Automation.PSCmdlet]::CommonParameters + [System.Management.Automation.PSCmdlet]::OptionalCommonParameters
+    $types = @{
+        Session       = [MigrationSafety.SessionArgument[]]
+        Credential    = [pscredential]
+        ThrottleLimit = [int]
+        AsJob         = [switch]
+        LockTimeout   = [MigrationSafety.Duration]
+        RetryFor      = [MigrationSafety.Duration]
+        WaitFor       = [MigrationSafety.Duration]
+        Table         = [string]
+        Schema        = [string]
+        Name          = [string]
+        Path          = [string[]]
+        LiteralPath   = [string[]]
+        InputObject   = [psobject]
+        Force         = [switch]
+        PassThru      = [switch]
+    }
+}
+
+Describe 'Every command' {
+    It 'is named with an approved verb and a singular noun: <Name>' -ForEach $commands {
+        (Get-Verb).Verb | Should -Contain $Command.Verb
+        $Command.Noun | Should -Not -Match '[^su]s$'
+    }
+
+    It 'says what it returns: <Name>' -ForEach $commands {
+        $Command.OutputType | Should -Not -BeNullOrEmpty
+        foreach ($output in $Command.OutputType | Where-Object Name -NE 'System.Void') {
+            $output.Type | Should -Not -BeNullOrEmpty
+            $output.Type.Assembly.GetName().Name | Should -BeIn 'MigrationSafety', 'MigrationSafety.Module'
+        }
+    }
+
+    It 'has the parameters that all have, with the same types: <Name>' -ForEach $commands {
+        foreach ($parameter in $Command.Parameters.Values | Where-Object { $types.ContainsKey($_.Name) }) {
+            # Disconnect takes open sessions alone, not texts.
+            $wanted = if ($Name -eq 'Disconnect-MigrationDatabase') { [MigrationSafety.MigrationSession[]] } else { $types[$parameter.Name] }
+            $parameter.ParameterType | Should -Be $wanted -Because "-$($parameter.Name)"
+        }
+
+        if ($Name -notlike '*-MigrationDatabase' -and $Name -ne 'Get-MigrationSession') {
+            $Command.Parameters.Keys | Should -Contain 'Session'
+            $Command.Parameters.Keys | Should -Contain 'Credential'
+            $Command.Parameters['Credential'].Attributes.TypeId.Name | Should -Contain 'CredentialAttribute'
+        }
+    }
+
+    It 'asks before it changes something, and only then: <Name>' -ForEach $commands {
+        $changes = $Command.Verb -notin 'Get', 'Connect', 'Disconnect'
+        $Command.Parameters.ContainsKey('WhatIf') | Should -Be $changes
+        $Command.Parameters.ContainsKey('Confirm') | Should -Be $changes
+    }
+
+    It 'has the parameters of a long operation where it is one: <Name>' -ForEach $commands {
+        $long = $Command.OutputType.Name -contains 'MigrationSafety.Module.Pipeline.MigrationJob'
+        foreach ($parameter in 'AsJob', 'LockTimeout', 'RetryFor') {
+            $Command.Parameters.ContainsKey($parameter) | Should -Be $long
+        }
+
+        if ($Command.Parameters['Session'] -and $Command.Parameters.ContainsKey('ThrottleLimit')) {
+            $Command.Parameters['Session'].Attributes.ValueFromPipeline | Should -Contain $true
+        }
+    }
+
+    It 'takes objects by property name where it is about tables: <Name>' -ForEach $commands {
+        if ($Command.Parameters.ContainsKey('Table') -and $Command.Parameters['Table'].Attributes.Mandatory -contains $true) {
+            foreach ($parameter in 'Table', 'Schema', 'Name') {
+                $Command.Parameters[$parameter].Attributes.ValueFromPipelineByPropertyName | Should -Contain $true -Because "-$parameter"
+            }
+        }
+    }
+
+    It 'has parameter names in the singular and in Pascal case: <Name>' -ForEach $commands {
+        foreach ($parameter in $Command.Parameters.Keys | Where-Object { $_ -notin $common }) {
+            $parameter | Should -MatchExactly '^[A-Z][A-Za-z]+$'
+            $parameter | Should -Not -Match '[^su]s$'
+        }
+    }
+}
+
+Describe 'The properties of what is returned' {
+    It 'are the known ones: <Type>' -ForEach $contract {
+        $found = ("MigrationSafety.$Type" -as [type]).GetProperties([System.Reflection.BindingFlags] 'Public, Instance').Name
+        $found | Sort-Object | Should -Be ($Names | Sort-Object)
+    }
+
+    It 'can be serialised: <Type>' -ForEach $contract {
+        foreach ($property in ("MigrationSafety.$Type" -as [type]).GetProperties([System.Reflection.BindingFlags] 'Public, Instance')) {
+            $of = $property.PropertyType
+            if ($of.IsArray) { $of = $of.GetElementType() }
+            $of = [System.Nullable]::GetUnderlyingType($of) ?? $of
+            $good = $of.IsPrimitive -or $of.IsEnum -or $of -in [string], [timespan], [datetimeoffset], [version] -or $of.Name -in $contract.Type
+            $good -or $of.Namespace -eq 'MigrationSafety' | Should -BeTrue -Because "$($property.Name) is a $of"
+        }
+    }
+
+    It 'are all covered by this list' {
+        $returned = (Get-Command -Module MigrationSafety).OutputType.Type | Where-Object { $_ -and $_.Namespace -eq 'MigrationSafety' } | ForEach-Object Name | Sort-Object -Unique
+        $listed = 'BackfillResult', 'BlockingLock', 'IndexBuildResult', 'MigrationProgress', 'MigrationSession', 'RollbackScript'
+        $returned | Should -Be $listed
+    }
+}

@@ -1,0 +1,150 @@
+BeforeAll {
+    . $PSScriptRoot/common.ps1
+    $null = New-TestDatabase
+    $null = Invoke-Sql @'
+create schema shop;
+create table orders (id bigint primary key, tier text, note text);
+insert into orders select i, 't' || i % 3, 'n' || i from generate_series(1, 5000) i;
+create table shop.items (id bigint primary key, "Odd Name" text)
+'@
+    $session = Connect-MigrationDatabase (Get-TestUri)
+    function Get-Catalog { (Invoke-Sql "select c.oid::int8, c.relname, c.relkind::text, n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname not like 'pg\_%' and n.nspname <> 'information_schema' order by 1" | ConvertTo-Json) }
+    function Remove-Index {
+        foreach ($row in Invoke-Sql "select indexrelid::regclass::text as name from pg_index where not indisprimary and indrelid in ('orders'::regclass, 'shop.items'::regclass)") {
+            $null = Invoke-Sql "drop index $($row.name)"
+        }
+    }
+}
+
+AfterAll {
+    Close-Sql writer
+    Get-MigrationSession | Disconnect-MigrationDatabase
+    Remove-TestDatabase
+}
+
+Describe 'Invoke-SafeIndexBuild' {
+    AfterEach { Remove-Index }
+
+    Context 'Input' {
+        It 'takes parameters' {
+            $result = Invoke-SafeIndexBuild -Table orders -Column tier, note -Name by_tier
+            $result | Should -BeOfType MigrationSafety.IndexBuildResult
+            $result.Schema, $result.Table, $result.Name, "$($result.Outcome)", $result.Server, $result.Database |
+                Should -Be 'public', 'orders', 'by_tier', 'Built', $TestServer.Host, $TestDatabase
+            $result.SizeBytes | Should -BeGreaterThan 0
+            $result.Attempts | Should -Be 1
+            Get-SqlValue "select pg_get_indexdef('by_tier'::regclass)" | Should -Be $result.Definition
+            Get-SqlValue "select indisvalid and indisready and not indisunique from pg_index where indexrelid = 'by_tier'::regclass" | Should -Be $true
+        }
+
+        It 'takes a schema and names that need quotes' {
+            (Invoke-SafeIndexBuild items '"Odd Name"' -Schema shop -Unique).Schema | Should -Be 'shop'
+            Get-SqlValue "select indisunique from pg_index where indrelid = 'shop.items'::regclass and not indisprimary" | Should -Be $true
+        }
+
+        It 'takes rows of a CSV by property name' {
+            $results = 'Table,Column', 'orders,tier', 'orders,note', 'shop.items,id' | ConvertFrom-Csv | Invoke-SafeIndexBuild
+            $results.Name | Should -Be 'orders_tier_idx', 'orders_note_idx', 'items_id_idx'
+        }
+
+        It 'takes sessions from the pipeline' {
+            $other = New-TestDatabase -Another
+            try {
+                $null = Invoke-Sql -Database $other 'create table orders (id int, tier text)'
+                ($session, (Get-TestUri $other) | Invoke-SafeIndexBuild orders tier).Database | Sort-Object | Should -Be ($TestDatabase, $other | Sort-Object)
+            }
+            finally { Remove-TestDatabase $other }
+        }
+    }
+
+    Context 'Outcome' {
+        It 'does nothing where the index is there and valid' {
+            $null = Invoke-SafeIndexBuild orders tier
+            $before = Get-Catalog
+            "$((Invoke-SafeIndexBuild orders tier).Outcome)" | Should -Be 'AlreadyValid'
+            Get-Catalog | Should -Be $before
+        }
+
+        It 'rebuilds what an interrupted build left' {
+            $null = Invoke-Sql 'insert into orders values (0, ''t'', ''n1'')'
+            try { $null = Invoke-Sql 'create unique index concurrently orders_note_idx on orders (note)' } catch { }
+            Get-SqlValue "select indisvalid from pg_index where indexrelid = 'orders_note_idx'::regclass" | Should -Be $false
+            $null = Invoke-Sql 'delete from orders where id = 0'
+            "$((Invoke-SafeIndexBuild orders note -Unique).Outcome)" | Should -Be 'Rebuilt'
+            Get-SqlValue "select indisvalid and indisunique from pg_index where indexrelid = 'orders_note_idx'::regclass" | Should -Be $true
+        }
+
+        It 'has the steps that ran, which make a rollback' {
+            $script = Invoke-SafeIndexBuild orders tier | New-RollbackScript
+            $script | Should -BeOfType MigrationSafety.RollbackScript
+            $script.Text | Should -BeLike '*DROP INDEX CONCURRENTLY*orders_tier_idx*'
+        }
+    }
+
+    Context '-WhatIf' {
+        It 'changes nothing and returns nothing' {
+            $before = Get-Catalog
+            Invoke-SafeIndexBuild orders tier -WhatIf 6>&1 | Should -BeNullOrEmpty
+            Invoke-SafeIndexBuild orders tier -AsJob -WhatIf 6>&1 | Should -BeNullOrEmpty
+            Get-Job | Should -BeNullOrEmpty
+            Get-Catalog | Should -Be $before
+        }
+
+        It 'prints SQL, lock and reversal' {
+            $run = Invoke-TestProcess "Import-Module '$ManifestPath'; Invoke-SafeIndexBuild orders tier -Session '$(Get-TestUri)' -WhatIf"
+            $run.Output | Should -Match 'What if:.*public\.orders'
+            $run.Output | Should -Match 'CREATE INDEX CONCURRENTLY orders_tier_idx ON public\.orders'
+            $run.Output | Should -Match 'SHARE UPDATE EXCLUSIVE on public\.orders'
+            $run.Output | Should -Match 'DROP INDEX CONCURRENTLY'
+            $run.ExitCode | Should -Be 0
+        }
+    }
+
+    Context 'What goes wrong' {
+        It 'is told by its id: <Id>' -ForEach @(
+            @{ Id = 'TableNotFound'; Category = 'ObjectNotFound'; Parameters = @{ Table = 'order'; Column = 'tier' }; Text = '*"order"*' }
+            @{ Id = 'ColumnNotFound'; Category = 'ObjectNotFound'; Parameters = @{ Table = 'orders'; Column = 'teir' }; Text = '*teir*' }
+            @{ Id = 'SchemaContradicts'; Category = 'InvalidArgument'; Parameters = @{ Table = 'shop.items'; Column = 'id'; Schema = 'public' }; Text = '*shop.items*' }
+            @{ Id = 'DuplicateKey'; Category = 'InvalidData'; Parameters = @{ Table = 'orders'; Column = 'tier'; Unique = $true }; Text = '*tier*' }
+            @{ Id = 'InvalidLockTimeout'; Category = 'InvalidArgument'; Parameters = @{ Table = 'orders'; Column = 'tier'; LockTimeout = '0s' }; Text = '*1ms*' }
+        ) {
+            $failure = { Invoke-SafeIndexBuild @Parameters } | Should -Throw -PassThru -ErrorId "$Id,MigrationSafety.Module.Commands.InvokeSafeIndexBuildCommand"
+            "$($failure.CategoryInfo.Category)" | Should -Be $Category
+            "$($failure.Exception.Message) $($failure.ErrorDetails.RecommendedAction)" | Should -BeLike $Text
+            Get-SqlValue "select count(*) from pg_index where not indisvalid" | Should -Be 0
+        }
+
+        It 'does not stop the next row' {
+            $rows = [pscustomobject]@{ Table = 'nothing'; Column = 'a' }, [pscustomobject]@{ Table = 'orders'; Column = 'tier' }
+            $results = $rows | Invoke-SafeIndexBuild -ErrorAction SilentlyContinue -ErrorVariable failures
+            $results.Name | Should -Be 'orders_tier_idx'
+            $failures.Count | Should -Be 1
+        }
+
+        It 'refuses a number as a duration and says what to write' {
+            { Invoke-SafeIndexBuild orders tier -RetryFor 10 } | Should -Throw "*'10' is not a duration*10min*"
+            { Invoke-SafeIndexBuild orders tier -RetryFor ([timespan]::FromSeconds(-1)) } | Should -Throw '*negative*'
+        }
+
+        It 'ends after -WaitFor with the transaction that was waited for' {
+            $null = Invoke-Sql -Connection writer 'begin; update orders set note = note where id = 1'
+            try {
+                $failure = { Invoke-SafeIndexBuild orders tier -WaitFor 1s -RetryFor 1s } | Should -Throw -PassThru
+                "$($failure.CategoryInfo.Category)" | Should -BeIn 'OperationTimeout', 'ResourceBusy'
+                $failure.Exception.Blockers.Application | Should -Contain 'writer'
+            }
+            finally { Close-Sql writer }
+
+            "$((Invoke-SafeIndexBuild orders tier).Outcome)" | Should -BeIn 'Built', 'Rebuilt'
+        }
+    }
+
+    Context 'The table' {
+        It 'shows name, outcome and size within 80 columns' {
+            $text = Invoke-SafeIndexBuild orders tier | Format-Table | Out-String -Width 80
+            $text | Should -Match 'orders_tier_idx\s.*Built\s'
+            $text | Should -Match '\d+ kB'
+            $text | Should -Not -Match '#ERR'
+        }
+    }
+}

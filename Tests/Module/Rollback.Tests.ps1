@@ -1,0 +1,124 @@
+BeforeAll {
+    . $PSScriptRoot/common.ps1
+    $null = New-TestDatabase
+    $folder = Join-Path $TestDrive 'migrations'
+    $null = New-Item -ItemType Directory $folder
+    Set-Content (Join-Path $folder '001_tier.sql') 'alter table orders add column tier text;'
+    Set-Content -LiteralPath (Join-Path $folder '002_index[1].sql') 'create index concurrently orders_tier_idx on orders (tier);'
+    Set-Content (Join-Path $folder '003_table.up.sql') 'create table extra (id int primary key);'
+}
+
+AfterAll {
+    Get-MigrationSession | Disconnect-MigrationDatabase
+    Remove-TestDatabase
+}
+
+Describe 'New-RollbackScript' {
+    Context 'Input' {
+        It 'takes a path, without any server' {
+            $script = New-RollbackScript "$folder/001_tier.sql"
+            $script | Should -BeOfType MigrationSafety.RollbackScript
+            $script.Source | Should -Be '001_tier.sql'
+            $script.Text | Should -BeLike '*ALTER TABLE*orders*DROP COLUMN*tier*'
+            "$($script.Reversibility)" | Should -Be 'ReversibleWithDataLoss'
+            $script.Statements | Should -HaveCount 1
+            $script.Statements[0].Line | Should -Be 1
+        }
+
+        It 'takes wildcards, a literal path, and files from the pipeline' {
+            New-RollbackScript -Path "$folder/*.sql" | Should -HaveCount 3
+            (New-RollbackScript -LiteralPath "$folder/002_index[1].sql").Text | Should -BeLike '*DROP INDEX CONCURRENTLY*orders_tier_idx*'
+            (Get-ChildItem $folder | New-RollbackScript).Source | Should -Be '001_tier.sql', '002_index[1].sql', '003_table.up.sql'
+            "$folder/001_tier.sql" | New-RollbackScript | Should -HaveCount 1
+        }
+
+        It 'takes the path from the current location' {
+            Push-Location $folder
+            try { (New-RollbackScript 001_tier.sql).Source | Should -Be '001_tier.sql' }
+            finally { Pop-Location }
+        }
+
+        It 'asks the catalog where there is a session' {
+            $null = Invoke-Sql 'create table orders (id int, old text default ''x'')'
+            $file = Join-Path $TestDrive 'drop.sql'
+            Set-Content $file 'create index on orders (old);'
+            (New-RollbackScript $file -Session (Get-TestUri)).Text | Should -BeLike '*orders_old_idx*'
+            $null = Invoke-Sql 'drop table orders'
+        }
+    }
+
+    Context 'Output' {
+        It 'is written to a file, or to a folder under the name of the migration' {
+            $target = Join-Path $TestDrive 'undo.sql'
+            $script = New-RollbackScript "$folder/001_tier.sql" -OutputPath $target
+            $script.Path | Should -Be $target
+            Get-Content $target -Raw | Should -Be $script.Text
+            $target = Join-Path $TestDrive 'undo'
+            $written = New-RollbackScript "$folder/*.sql" -OutputPath "$target/"
+            (Get-ChildItem $target).Name | Should -Be '001_tier.down.sql', '002_index[1].down.sql', '003_table.down.sql'
+            ($written.Path | Split-Path -Leaf) | Should -Be (Get-ChildItem $target).Name
+        }
+
+        It 'is not written over a file without -Force' {
+            $target = Join-Path $TestDrive 'there.sql'
+            Set-Content $target 'mine'
+            { New-RollbackScript "$folder/001_tier.sql" -OutputPath $target } | Should -Throw -ErrorId 'FileExists,MigrationSafety.Module.Commands.NewRollbackScriptCommand'
+            Get-Content $target | Should -Be 'mine'
+            $null = New-RollbackScript "$folder/001_tier.sql" -OutputPath $target -Force
+            Get-Content $target -Raw | Should -BeLike '*DROP COLUMN*'
+        }
+
+        It 'is not written with -WhatIf' {
+            $target = Join-Path $TestDrive 'never.sql'
+            (New-RollbackScript "$folder/001_tier.sql" -OutputPath $target -WhatIf).Path | Should -BeNullOrEmpty
+            Test-Path $target | Should -BeFalse
+        }
+
+        It 'has a view with the text' {
+            $text = New-RollbackScript "$folder/001_tier.sql" | Format-List | Out-String -Width 80
+            $text | Should -Match 'ReversibleWithDataLoss'
+            $text | Should -Match 'DROP COLUMN'
+            # Wrapped, not cut: the statement is what the reader needs.
+        (New-RollbackScript "$folder/001_tier.sql").Statements | Format-Table | Out-String -Width 80 | ForEach-Object { $_ -replace '\s' } | Should -Match 'drop.*column.*tier'
+        }
+    }
+
+    Context 'What goes wrong' {
+        It 'is told by its id: <Id>' -ForEach @(
+            @{ Id = 'FileNotFound'; Category = 'ObjectNotFound'; Call = { New-RollbackScript "$folder/nothing.sql" } }
+            @{ Id = 'FileNotFound'; Category = 'ObjectNotFound'; Call = { New-RollbackScript -LiteralPath "$folder/nothing.sql" } }
+            @{ Id = 'InputNotUnderstood'; Category = 'InvalidArgument'; Call = { 5 | New-RollbackScript } }
+            @{ Id = 'SeveralScripts'; Category = 'InvalidArgument'; Call = { New-RollbackScript "$folder/*.sql" -OutputPath "$TestDrive/one.sql" } }
+            @{ Id = 'SeveralSessions'; Category = 'InvalidArgument'; Call = { New-RollbackScript "$folder/001_tier.sql" -Session 'a=b', 'c=d' } }
+        ) {
+            $failure = { & $Call } | Should -Throw -PassThru -ErrorId "$Id,MigrationSafety.Module.Commands.NewRollbackScriptCommand"
+            "$($failure.CategoryInfo.Category)" | Should -Be $Category
+        }
+
+        It 'does not stop the next file' {
+            $scripts = "$folder/nothing.sql", "$folder/001_tier.sql" | New-RollbackScript -ErrorAction SilentlyContinue -ErrorVariable failures
+            $scripts.Source | Should -Be '001_tier.sql'
+            $failures | Should -HaveCount 1
+        }
+    }
+}
+
+Describe 'The runbook' {
+    It 'is one pipe: build, fill, and the script that takes all back' {
+        $null = Invoke-Sql 'create table orders (id bigint primary key, tier text); insert into orders select i from generate_series(1, 3000) i'
+        $null = Connect-MigrationDatabase (Get-TestUri)
+        $results = & {
+            Invoke-SafeIndexBuild orders tier
+            Start-Backfill orders @{ tier = "'standard'" }
+        }
+        $results | Should -HaveCount 2
+        Get-SqlValue 'select count(*) from orders where tier is null' | Should -Be 0
+        $script = $results | New-RollbackScript
+        $script | Should -HaveCount 1
+        @($script.Statements | Where-Object Reversal) | Should -HaveCount 2
+        # The checkpoints of other backfills are not this migration's to drop.
+        @($script.Statements.Reversal) -match 'migration_safety' | Should -BeNullOrEmpty
+        foreach ($statement in $script.Statements | Where-Object Reversal) { $null = Invoke-Sql $statement.Reversal }
+        Get-SqlValue "select to_regclass('orders_tier_idx')::text" | Should -BeNullOrEmpty
+    }
+}
