@@ -143,7 +143,8 @@ public sealed class BackfillTests(Servers servers)
 
         await bench.RunAsync(BackfillBench.Request("t", "v", "id", batchSize: 2000));
 
-        Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) from t where v is null"));
+        // Counted without a WHERE, or this query would be the one that reads another index.
+        Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) filter (where v is null) from t"));
         await Wait.UntilAsync(
             async () => await bench.ScalarAsync<long>("select sum(idx_scan)::int8 from pg_stat_user_indexes where relname = 't' and indexrelname = 't_pkey'") >= 30,
             "the primary key's statistics",

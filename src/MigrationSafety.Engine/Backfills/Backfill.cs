@@ -284,11 +284,25 @@ public static class Backfill
         string filled = string.Join(" or ", definition.Set.Select(column => $"{SqlName.Quote(column.Name)} is not null"));
         return step with
         {
-            Reversal = $"update only {definition.Table.Sql} set {nulls} where {filled}",
+            // In batches of blocks, each committed on its own: rows that are set to NULL move to later blocks and match no more.
+            Reversal = $"""
+                do $msb$
+                declare
+                    msb_block bigint := 0;
+                    msb_blocks bigint := pg_relation_size({SqlName.Literal(definition.Table.Sql)}) / current_setting('block_size')::bigint;
+                begin
+                    while msb_block <= msb_blocks loop
+                        perform set_config('lock_timeout', '500ms', true);
+                        update only {definition.Table.Sql} set {nulls}
+                        where ctid >= format('(%s,0)', msb_block)::tid and ctid < format('(%s,0)', msb_block + 64)::tid and ({filled});
+                        commit;
+                        msb_block := msb_block + 64;
+                    end loop;
+                end
+                $msb$
+                """,
             Reversibility = Reversibility.ReversibleWithDataLoss,
-            ReversalNote = string.Create(
-                CultureInfo.InvariantCulture,
-                $"Sets {columns} to NULL in every row, also where it had a value before or the application has written one since. One statement locks all these rows until it ends: on a live table run it as a backfill instead ({nulls} where {filled}). Where the column was added by the same migration, dropping it takes this back at once."),
+            ReversalNote = $"Sets {columns} to NULL in every row, also where it had a value before or the application has written one since; in batches that commit one by one, and after a lock time-out it may run again. Where the column was added by the same migration, dropping it takes this back at once.",
         };
     }
 }

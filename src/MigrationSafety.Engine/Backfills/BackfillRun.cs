@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Security.Cryptography;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Engine.Sql;
 using Npgsql;
 
 namespace MigrationSafety.Engine.Backfills;
@@ -348,8 +349,8 @@ internal sealed class BackfillRun : IAsyncDisposable
             Server = _plan.Session.Info.Server,
             Database = _plan.Session.Info.Database,
             Name = _plan.Name,
-            Schema = _definition.Table.Schema,
-            Table = _definition.Table.Name,
+            Schema = SqlName.QuoteIfNeeded(_definition.Table.Schema),
+            Table = SqlName.QuoteIfNeeded(_definition.Table.Name),
             Outcome = BackfillOutcome.Completed,
             Resumed = before.Batches > 0,
             Rows = rows,

@@ -39,6 +39,12 @@ internal sealed record SqlFacts(TableLockMode LockMode, bool Transactional, bool
             return AlterTable(s);
         }
 
+        if (s.Is(0, "do"))
+        {
+            // A DO block reaches this as a reversal of ours alone: a backfill taken back in batches that it commits itself.
+            return new SqlFacts(TableLockMode.RowExclusive, false, false, false);
+        }
+
         return s.Is(0, "insert") || s.Is(0, "update") || s.Is(0, "delete") || s.Is(0, "merge")
             ? new SqlFacts(TableLockMode.RowExclusive, true, false, false)
             : new SqlFacts(TableLockMode.AccessExclusive, true, false, false);
