@@ -42,7 +42,7 @@ $index
 
 # In batches, each with a checkpoint from which the next run goes on. As a job, so that there is time to look on.
 $tier = "case when amount >= 900 then 'gold' when amount >= 500 then 'silver' else 'basic' end"
-$job = Start-Backfill -Table orders -Set @{ tier = $tier } -Where 'tier is null' -AsJob
+$job = Start-Backfill -Table orders -Set @{ tier = $tier } -AsJob
 while (-not (Wait-Job -Job $job -Timeout 5)) {
     Get-MigrationProgress
 }
