@@ -178,17 +178,8 @@ internal sealed class LockObserver : IAsyncDisposable
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
         {
-            blockers.Add(new LockBlocker
+            blockers.Add(reader.Blocker() with
             {
-                Pid = reader.Int(0) ?? 0,
-                User = reader.Text(1),
-                Application = reader.Text(2),
-                ClientAddress = reader.Text(3),
-                State = reader.Text(4),
-                TransactionAge = reader.Duration(5),
-                Query = reader.Text(6),
-                BackendType = reader.Text(7),
-                BackendStart = reader.Time(8),
                 Mode = reader.Text(9),
                 Granted = reader.GetBoolean(10),
                 Relation = reader.Text(11),

@@ -25,4 +25,20 @@ internal static class ReaderExtensions
 
     internal static DateTimeOffset? Time(this NpgsqlDataReader reader, int ordinal) =>
         reader.IsDBNull(ordinal) ? null : new DateTimeOffset(reader.GetDateTime(ordinal), TimeSpan.Zero).ToLocalTime();
+
+    /// <summary>
+    /// A blocker from the first nine columns: pid, user, application, client address, state, age of the transaction, query, backend type, backend start.
+    /// </summary>
+    internal static LockBlocker Blocker(this NpgsqlDataReader reader) => new()
+    {
+        Pid = reader.Int(0) ?? 0,
+        User = reader.Text(1),
+        Application = reader.Text(2),
+        ClientAddress = reader.Text(3),
+        State = reader.Text(4),
+        TransactionAge = reader.Duration(5),
+        Query = reader.Text(6),
+        BackendType = reader.Text(7),
+        BackendStart = reader.Time(8),
+    };
 }

@@ -89,17 +89,8 @@ internal static class TableOperationLock
         };
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         return await reader.ReadAsync(cancellationToken).ConfigureAwait(false)
-            ? new LockBlocker
+            ? reader.Blocker() with
             {
-                Pid = reader.GetInt32(0),
-                User = reader.Text(1),
-                Application = reader.Text(2),
-                ClientAddress = reader.Text(3),
-                State = reader.Text(4),
-                TransactionAge = reader.Duration(5),
-                Query = reader.Text(6),
-                BackendType = reader.Text(7),
-                BackendStart = reader.Time(8),
                 Granted = true,
                 Relation = table.Display,
             }
