@@ -109,7 +109,7 @@ internal sealed class SqlBridge : IAsyncDisposable
 
         if (!_named.TryGetValue(request.Connection, out Named? named))
         {
-            named = _named[request.Connection] = new Named(await OpenAsync(request));
+            named = _named[request.Connection] = new Named(await OpenAsync(request), _server);
         }
 
         // One statement after the other; the failure of one that ran in the background shows here.
@@ -153,7 +153,7 @@ internal sealed class SqlBridge : IAsyncDisposable
         return rows;
     }
 
-    private sealed class Named(NpgsqlConnection connection) : IAsyncDisposable
+    private sealed class Named(NpgsqlConnection connection, PostgresServer server) : IAsyncDisposable
     {
         internal NpgsqlConnection Connection { get; } = connection;
 
@@ -164,7 +164,8 @@ internal sealed class SqlBridge : IAsyncDisposable
             // A connection cannot be closed while a statement runs on it.
             while (!Running.IsCompleted)
             {
-                using NpgsqlConnection other = new(Connection.ConnectionString);
+                // Not its own connection string: that of an open connection has no password any more.
+                using NpgsqlConnection other = new(server.ConnectionString());
                 await other.OpenAsync();
                 using NpgsqlCommand cancel = new("select pg_cancel_backend($1)", other) { Parameters = { new() { Value = Connection.ProcessID } } };
                 await cancel.ExecuteNonQueryAsync();

@@ -32,7 +32,8 @@ function global:Get-SqlValue {
 
 function global:Close-Sql {
     param([Parameter(Mandatory)] [string] $Connection)
-    $null = Invoke-RestMethod -Uri $env:MIGRATIONSAFETY_TEST_SQL -Method Post -Body (@{ connection = $Connection } | ConvertTo-Json) -ContentType 'application/json; charset=utf-8' -TimeoutSec 120
+    $answer = Invoke-RestMethod -Uri $env:MIGRATIONSAFETY_TEST_SQL -Method Post -Body (@{ connection = $Connection } | ConvertTo-Json) -ContentType 'application/json; charset=utf-8' -TimeoutSec 120
+    if ($answer.error) { throw "Closing $Connection failed: $($answer.error)" }
 }
 
 # A database of its own for each file; the first is the default of Invoke-Sql and Get-TestUri.
