@@ -108,6 +108,13 @@ insert into orders select i, i from generate_series(1, 20000) i
         }
     }
 
+    Context 'A text without SQL quotation marks' {
+        It 'is refused, and the advice shows how to write it' {
+            $failure = { Start-Backfill orders @{ tier = 'standard' } } | Should -Throw -PassThru -ErrorId 'ColumnNotFound,*'
+            $failure.ErrorDetails.RecommendedAction | Should -BeLike "*`"'standard'`"*"
+        }
+    }
+
     Context 'The table' {
         It 'shows name, outcome and rows within 80 columns' {
             $result = Start-Backfill orders @{ tier = "'standard'" } -Name fill_tier

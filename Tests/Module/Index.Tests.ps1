@@ -100,6 +100,15 @@ Describe 'Invoke-SafeIndexBuild' {
         }
     }
 
+    Context '-Confirm' {
+        It 'asks after it has shown the plan, so that the question is not scrolled away' -Skip:$IsWindows {
+            $run = "Import-Module '$ManifestPath'; Invoke-SafeIndexBuild orders tier -Session '$(Get-TestUri)' -Confirm" |
+                & (Get-Process -Id $PID).Path -NoProfile -Command - 2>&1 | Out-String
+            $run | Should -Match '(?s)CREATE INDEX CONCURRENTLY orders_tier_idx.*Build index orders_tier_idx on public\.orders\s+\(.*\)\?'
+            Get-SqlValue "select to_regclass('orders_tier_idx')::text" | Should -BeNullOrEmpty
+        }
+    }
+
     Context 'What goes wrong' {
         It 'is told by its id: <Id>' -ForEach @(
             @{ Id = 'TableNotFound'; Category = 'ObjectNotFound'; Parameters = @{ Table = 'order'; Column = 'tier' }; Text = '*"order"*' }

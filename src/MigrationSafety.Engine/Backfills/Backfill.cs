@@ -173,7 +173,15 @@ public static class Backfill
         }
         catch (PostgresException e)
         {
-            throw ServerErrors.Translate(e, $"Checking UPDATE {definition.Table.Display} SET {definition.SetText} WHERE {definition.Where}", definition.Table.Display);
+            MigrationException error = ServerErrors.Translate(e, $"Checking UPDATE {definition.Table.Display} SET {definition.SetText} WHERE {definition.Where}", definition.Table.Display);
+            // A text without its SQL quotation marks is the likeliest reason: to the server it is a column.
+            throw e.SqlState != SqlStates.UndefinedColumn
+                ? error
+                : new MigrationException(error.ErrorId, error.Kind, error.Message, $"{error.RecommendedAction} A text is a SQL expression with its own quotation marks: -Set @{{ tier = \"'standard'\" }}.", e)
+                {
+                    SqlState = error.SqlState,
+                    Target = error.Target,
+                };
         }
     }
 

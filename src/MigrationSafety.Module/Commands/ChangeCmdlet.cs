@@ -69,7 +69,9 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
                 continue;
             }
 
-            if (!ShouldProcess(Describe(plan), $"{plan.Action} on {plan.Target} ({session.Info})?{Environment.NewLine}{Describe(plan)}", plan.Action))
+            // The question last: a long plan would push it off the screen.
+            string description = Describe(plan);
+            if (!ShouldProcess(description, $"{description}{Environment.NewLine}{Environment.NewLine}{plan.Action} on {plan.Target} ({session.Info})?", plan.Action))
             {
                 continue;
             }
@@ -128,14 +130,10 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
         foreach (MigrationStep step in plan.Steps)
         {
             text.AppendLine().Append("  ").Append(++number).Append(". ").Append(step.Purpose).Append(": ").Append(StepTexts.Lock(step));
-            foreach (string line in step.Sql.Split('\n'))
-            {
-                text.AppendLine().Append("     ").Append(line.TrimEnd('\r'));
-            }
-
+            AppendIndented(text, "", step.Sql);
             if (step.Reversal is not null)
             {
-                text.AppendLine().Append("     taken back by: ").Append(step.Reversal);
+                AppendIndented(text, "taken back by: ", step.Reversal);
             }
 
             if (step.ReversalNote is not null)
@@ -145,5 +143,14 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
         }
 
         return number == 0 ? text.Append(": nothing to do").ToString() : text.ToString();
+    }
+
+    private static void AppendIndented(StringBuilder text, string lead, string sql)
+    {
+        foreach (string line in sql.Split('\n'))
+        {
+            text.AppendLine().Append("     ").Append(lead).Append(line.TrimEnd('\r'));
+            lead = "";
+        }
     }
 }
