@@ -46,6 +46,16 @@ Describe 'about_MigrationSafety' {
     }
 }
 
+Describe 'The README' {
+    It 'shows the runbook as it is' {
+        $null = (Get-Content -Raw (Join-Path $RepositoryRoot 'README.md')) -match '(?s)```powershell\n(.*?)```'
+        $script = Get-Content (Join-Path $RepositoryRoot 'Tests/Sandbox/runbook.ps1')
+        # Only what comes from the script's parameters is written out: module, database, files.
+        $own = '^(Import-Module|Connect-MigrationDatabase|.*New-RollbackScript.* -OutputPath) '
+        $Matches[1].TrimEnd() -split '\n' | Where-Object { $_ -notmatch $own -and $_ -cnotin $script } | Should -BeNullOrEmpty
+    }
+}
+
 Describe 'Help of <_>' -ForEach $commands {
     BeforeAll {
         $name = $_
