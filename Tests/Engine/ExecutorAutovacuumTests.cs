@@ -30,7 +30,6 @@ public sealed class ExecutorAutovacuumTests
     {
         await using PostgresServer server = await SlowVacuumServerAsync(major);
         await using TestDatabase db = await VacuumingDatabaseAsync(server);
-        await db.ExecuteAsync("create role app login; alter table orders owner to app; grant create on schema public to app", Token);
         MigrationStep step = await RunAsync(db, server.ConnectionString(db.Name, "app"));
         Assert.Equal(StepState.Done, step.State);
         Assert.Contains("autovacuum", Assert.Single(_sink.Warnings), StringComparison.Ordinal);
@@ -52,7 +51,9 @@ public sealed class ExecutorAutovacuumTests
     private static async Task<TestDatabase> VacuumingDatabaseAsync(PostgresServer server)
     {
         TestDatabase db = await TestDatabase.CreateAsync(server, cancellationToken: Token);
-        await db.ExecuteAsync("create table orders (id int, total int) with (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0)", Token);
+        // The owner from the beginning: changing it later would send the vacuum away.
+        await db.ExecuteAsync("create role app login; grant create on schema public to app", Token);
+        await db.ExecuteAsync("create table orders (id int, total int) with (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0); alter table orders owner to app", Token);
         await db.ExecuteAsync("insert into orders select g, g from generate_series(1, 200000) g", Token);
         await db.ExecuteAsync("delete from orders where id % 2 = 0", Token);
         await Wait.UntilAsync(
