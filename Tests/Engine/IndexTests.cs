@@ -60,7 +60,9 @@ public sealed class IndexTests(Servers servers)
         IndexBuildResult again = await IndexBuilder.RunAsync(plan, bench.Sink, Token);
         Assert.Equal(IndexBuildOutcome.AlreadyValid, again.Outcome);
         Assert.Equal("orders_tier_idx2", again.Name);
-        Assert.Empty(again.Steps);
+        // What an earlier run built is still this migration's to take back, if it says so.
+        MigrationStep skipped = Assert.Single(again.Steps);
+        Assert.Equal((StepState.Skipped, "DROP INDEX CONCURRENTLY IF EXISTS public.orders_tier_idx2"), (skipped.State, skipped.Reversal));
         Assert.Equal(0, again.Attempts);
         Assert.Empty(bench.Sink.Warnings);
     }

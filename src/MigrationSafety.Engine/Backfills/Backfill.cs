@@ -36,7 +36,7 @@ public static class Backfill
         if (request.BatchSize < 1 || request.TargetBatchTime <= TimeSpan.Zero)
         {
             throw new MigrationException(
-                "BatchInvalid", MigrationErrorKind.InvalidInput, "A batch needs at least one row and some time.", "Give a positive -BatchSize and -TargetBatchTime, or leave them out.");
+                "BatchInvalid", MigrationErrorKind.InvalidInput, "A batch needs at least one row and some time.", "Give a positive -TargetBatchTime, or leave it out.");
         }
 
         try
@@ -288,29 +288,11 @@ public static class Backfill
             return step;
         }
 
-        string nulls = string.Join(", ", definition.Set.Select(column => $"{SqlName.Quote(column.Name)} = null"));
-        string filled = string.Join(" or ", definition.Set.Select(column => $"{SqlName.Quote(column.Name)} is not null"));
         return step with
         {
-            // In batches of blocks, each committed on its own: rows that are set to NULL move to later blocks and match no more.
-            Reversal = $"""
-                do $msb$
-                declare
-                    msb_block bigint := 0;
-                    msb_blocks bigint := pg_relation_size({SqlName.Literal(definition.Table.Sql)}) / current_setting('block_size')::bigint;
-                begin
-                    while msb_block <= msb_blocks loop
-                        perform set_config('lock_timeout', '500ms', true);
-                        update only {definition.Table.Sql} set {nulls}
-                        where ctid >= format('(%s,0)', msb_block)::tid and ctid < format('(%s,0)', msb_block + 64)::tid and ({filled});
-                        commit;
-                        msb_block := msb_block + 64;
-                    end loop;
-                end
-                $msb$
-                """,
+            Reversal = statements.Reset,
             Reversibility = Reversibility.ReversibleWithDataLoss,
-            ReversalNote = $"Sets {columns} to NULL in every row, also where it had a value before or the application has written one since; in batches that commit one by one, and after a lock time-out it may run again. Where the column was added by the same migration, dropping it takes this back at once.",
+            ReversalNote = $"Sets {columns} to NULL in every row, also where it had a value before or the application has written one since; in small batches that commit one by one and pass over locked rows, so that it may run again, and a warning says how many rows are left. Where the column was added by the same migration, dropping it takes this back at once.",
         };
     }
 }

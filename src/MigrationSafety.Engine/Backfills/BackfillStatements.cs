@@ -41,10 +41,55 @@ internal sealed class BackfillStatements
     /// <summary>The greatest key, as texts.</summary>
     internal string Bound => $"select array[{Join(", ", c => c + "::text")}] from only {Table} order by {Join(", ", c => c + " desc")} limit 1";
 
+    /// <summary>
+    /// Sets the columns to NULL again, a few blocks a transaction, and never waits for a row: those that are locked are passed over and come back in the next pass.
+    /// </summary>
+    internal string Reset => $"""
+        do $msb$
+        declare
+            msb_block bigint;
+            msb_blocks bigint;
+            msb_changed bigint;
+            msb_batch bigint;
+            msb_left bigint;
+        begin
+            for msb_pass in 1..20 loop
+                msb_block := 0;
+                msb_blocks := pg_relation_size({SqlName.Literal(_definition.Table.Sql)}) / current_setting('block_size')::bigint;
+                msb_changed := 0;
+                while msb_block <= msb_blocks loop
+                    perform set_config('lock_timeout', '100ms', true);
+                    update only {Table} set {Nulls}
+                    where ctid = any (array(
+                        select ctid from only {Table}
+                        where ctid >= format('(%s,0)', msb_block)::tid and ctid < format('(%s,0)', msb_block + 8)::tid and ({Filled})
+                        {LockClause} skip locked)) and ({Filled});
+                    get diagnostics msb_batch = row_count;
+                    msb_changed := msb_changed + msb_batch;
+                    commit;
+                    msb_block := msb_block + 8;
+                end loop;
+                exit when msb_changed = 0;
+            end loop;
+            select count(*) into msb_left from only {Table} where {Filled};
+            if msb_left > 0 then
+                raise warning '% rows of % are locked or were filled again meanwhile: run this again', msb_left, {SqlName.Literal(_definition.Table.Display)};
+            end if;
+        end
+        $msb$
+        """;
+
+    private string Nulls => string.Join(", ", _definition.Set.Select(column => $"{SqlName.Quote(column.Name)} = null"));
+
+    private string Filled => string.Join(" or ", _definition.Set.Select(column => $"{SqlName.Quote(column.Name)} is not null"));
+
     private string Table => _definition.Table.Sql;
 
     // The line breaks keep a comment at the end of an expression from swallowing what follows.
-    private string SetList => string.Join(", ", _definition.Set.Select(column => $"{SqlName.Quote(column.Name)} = (\n{column.Expression}\n)"));
+    // By default a row matches when one of its columns is NULL: the others may hold what the application wrote, and keep it.
+    private string SetList => string.Join(", ", _definition.Set.Select(column => _definition is { IsDefaultWhere: true, Set.Count: > 1 }
+        ? $"{SqlName.Quote(column.Name)} = coalesce({SqlName.Quote(column.Name)}, (\n{column.Expression}\n))"
+        : $"{SqlName.Quote(column.Name)} = (\n{column.Expression}\n)"));
 
     // IS TRUE hides the condition from the planner's choice of indexes: one on the new column would lead it through all rows that still match, in every batch.
     private string Predicate => $"((\n{_definition.Where}\n) is true)";

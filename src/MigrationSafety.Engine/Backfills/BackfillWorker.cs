@@ -206,7 +206,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
             CommandTimeout = 20,
             Parameters =
             {
-                new() { Value = $"{(int)request.Options.LockTimeout.TotalMilliseconds / 5}ms" },
+                new() { Value = $"{Math.Max(1, (int)request.Options.LockTimeout.TotalMilliseconds / 5)}ms" },
                 new() { Value = $"{(int)HoldLimit.TotalMilliseconds}ms" },
             },
         })

@@ -25,5 +25,4 @@ internal static class SqlStates
     internal const string InvalidCatalogName = "3D000";
     internal const string TooManyConnections = "53300";
     internal const string InvalidParameterValue = "22023";
-    internal const string CantChangeRuntimeParameter = "55P02";
 }

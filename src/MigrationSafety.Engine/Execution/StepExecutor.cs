@@ -347,7 +347,7 @@ internal sealed class StepExecutor : IAsyncDisposable
         "HeldTooLong",
         MigrationErrorKind.Timeout,
         $"{step.Purpose}: the statement held {step.LockMode.SqlText()} on {string.Join(", ", step.Objects)} for longer than {Durations.Text(_options.MaxHold)}; it was cancelled and rolled back. It is not an instant one.",
-        "Split it into steps that are (a check NOT VALID and VALIDATE, a new column and a backfill), or allow more with -MaxHold while nobody uses the table.")
+        "Split it into steps that are (a check NOT VALID and VALIDATE, a new column and a backfill), or run the statement by hand while nobody uses the table.")
     {
         SqlState = SqlStates.QueryCanceled,
         Target = step.Objects.FirstOrDefault(),

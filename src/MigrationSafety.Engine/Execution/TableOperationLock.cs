@@ -65,8 +65,10 @@ internal static class TableOperationLock
     /// <param name="table">Table.</param>
     internal static async Task ReleaseAsync(NpgsqlConnection connection, TableReference table)
     {
+        // A dead line must not keep whoever wants to end; the lock ends with the connection.
         await using NpgsqlCommand command = new("select pg_catalog.pg_advisory_unlock($1, $2)", connection)
         {
+            CommandTimeout = 2,
             Parameters = { new() { Value = ClassId }, new() { Value = unchecked((int)table.Oid) } },
         };
         await command.ExecuteNonQueryAsync(CancellationToken.None).ConfigureAwait(false);

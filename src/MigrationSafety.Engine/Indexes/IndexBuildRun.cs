@@ -12,6 +12,7 @@ internal sealed class IndexBuildRun
 {
     private static readonly TimeSpan s_longestPause = TimeSpan.FromSeconds(30);
     private static readonly TimeSpan s_cleanUpFor = TimeSpan.FromSeconds(10);
+    private static readonly TimeSpan s_secondLookAfter = TimeSpan.FromMilliseconds(300);
     private static readonly TimeSpan s_cleanUpOnCancelFor = TimeSpan.FromSeconds(1);
 
     private readonly IndexBuildPlan _plan;
@@ -38,20 +39,30 @@ internal sealed class IndexBuildRun
 
     internal async Task<IndexBuildResult> RunAsync(CancellationToken cancellationToken)
     {
+        try
+        {
+            return await AttemptsAsync(cancellationToken).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        {
+            if (await LeftoverAsync(s_cleanUpOnCancelFor).ConfigureAwait(false) is { } left)
+            {
+                _sink.Warning($"{left} Run the same command again: it removes and rebuilds it.");
+            }
+
+            throw;
+        }
+    }
+
+    private async Task<IndexBuildResult> AttemptsAsync(CancellationToken cancellationToken)
+    {
+        long failingSince = _start;
         for (int attempt = 1; ; attempt++)
         {
+            long attemptStart = Stopwatch.GetTimestamp();
             try
             {
                 return await AttemptAsync(cancellationToken).ConfigureAwait(false);
-            }
-            catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
-            {
-                if (await LeftoverAsync(s_cleanUpOnCancelFor).ConfigureAwait(false) is { } left)
-                {
-                    _sink.Warning($"{left} Run the same command again: it removes and rebuilds it.");
-                }
-
-                throw;
             }
             catch (MigrationException e)
             {
@@ -64,13 +75,19 @@ internal sealed class IndexBuildRun
                     failure = TerminatedByOther(e);
                 }
 
-                if (!again || Stopwatch.GetElapsedTime(_start) + pause > _options.RetryFor)
+                if (Stopwatch.GetElapsedTime(attemptStart) > _options.RetryFor)
+                {
+                    // A build that ran for hours and lost its connection has not been failing for hours.
+                    failingSince = Stopwatch.GetTimestamp();
+                }
+
+                if (!again || Stopwatch.GetElapsedTime(failingSince) + pause > _options.RetryFor)
                 {
                     throw Final(failure, await LeftoverAsync(s_cleanUpFor).ConfigureAwait(false));
                 }
 
                 _sink.Warning($"{e.Message} Next attempt in {Durations.Text(pause)}.");
-                await PauseAsync(pause, cancellationToken).ConfigureAwait(false);
+                await Task.Delay(pause, cancellationToken).ConfigureAwait(false);
             }
         }
     }
@@ -80,23 +97,6 @@ internal sealed class IndexBuildRun
         double bound = Math.Min(s_longestPause.TotalMilliseconds, 500 * Math.Pow(2, Math.Min(attempt - 1, 20)));
         // At least half of it: a server that restarts needs a moment.
         return TimeSpan.FromMilliseconds((bound / 2) + RandomNumberGenerator.GetInt32((int)(bound / 2) + 1));
-    }
-
-    private async Task PauseAsync(TimeSpan pause, CancellationToken cancellationToken)
-    {
-        try
-        {
-            await Task.Delay(pause, cancellationToken).ConfigureAwait(false);
-        }
-        catch (OperationCanceledException)
-        {
-            if (await LeftoverAsync(s_cleanUpOnCancelFor).ConfigureAwait(false) is { } left)
-            {
-                _sink.Warning($"{left} Run the same command again: it removes and rebuilds it.");
-            }
-
-            throw;
-        }
     }
 
     private async Task<IndexBuildResult> AttemptAsync(CancellationToken cancellationToken)
@@ -180,12 +180,22 @@ internal sealed class IndexBuildRun
     private async Task<IndexSituation> InspectAsync(NpgsqlConnection connection, long start, CancellationToken cancellationToken)
     {
         bool told = false;
+        uint? abandoned = null;
         while (true)
         {
             IndexSituation situation = await IndexCatalog.InspectAsync(connection, _plan.Request, cancellationToken).ConfigureAwait(false);
-            LockBlocker? builder = situation.Existing is { Valid: false } unfinished
-                ? await IndexCatalog.BuilderAsync(connection, situation.Table, unfinished.Oid, cancellationToken).ConfigureAwait(false)
-                : null;
+            IndexEntry? unfinished = situation.Existing is { Valid: false } invalid ? invalid : null;
+            LockBlocker? builder = unfinished is null
+                ? null
+                : await IndexCatalog.BuilderAsync(connection, situation.Table, unfinished.Oid, cancellationToken).ConfigureAwait(false);
+            if (builder is null && unfinished is not null && abandoned != unfinished.Oid)
+            {
+                // A build that ends between the two questions looks abandoned: it counts as a leftover when it still does a moment later.
+                abandoned = unfinished.Oid;
+                await Task.Delay(s_secondLookAfter, cancellationToken).ConfigureAwait(false);
+                continue;
+            }
+
             if (builder is null)
             {
                 _queued += told || Stopwatch.GetElapsedTime(start) > TimeSpan.FromSeconds(0.2) ? Stopwatch.GetElapsedTime(start) : TimeSpan.Zero;
@@ -299,7 +309,7 @@ internal sealed class IndexBuildRun
 
         // Lost from sight, yet finished by the server: an earlier attempt of this run built it.
         MigrationStep? build = _build is { State: not StepState.Done } seenFailing ? seenFailing with { State = StepState.Done } : _build;
-        MigrationStep[] steps = build is null ? [.. _steps] : [.. _steps, build];
+        MigrationStep[] steps = [.. _steps, build ?? now.CreateStep() with { State = StepState.Skipped }];
         return new IndexBuildResult
         {
             Server = _session.Info.Server,

@@ -23,7 +23,7 @@ public static class ProgressReader
         try
         {
             await using NpgsqlConnection connection = await session.OpenAsync("progress", sink, cancellationToken).ConfigureAwait(false);
-            (uint? table, bool mayReadBackfills) = await SituationAsync(connection, filter.Table, cancellationToken).ConfigureAwait(false);
+            (uint? table, bool mayReadBackfills, bool keepsBackfills) = await SituationAsync(connection, filter.Table, cancellationToken).ConfigureAwait(false);
             IReadOnlyList<IndexBuildSample> builds = await IndexBuildSample.ReadAsync(connection, filter.Pid, table, cancellationToken).ConfigureAwait(false);
             IReadOnlyList<MigrationProgress> backfills = mayReadBackfills
                 ? await BackfillSample.ReadAsync(connection, session.Info, filter.Pid, table, cancellationToken).ConfigureAwait(false)
@@ -31,6 +31,12 @@ public static class ProgressReader
             if (builds.Any(build => build.Hidden))
             {
                 sink.Warning($"{session.Info.User} is not shown what other roles' index builds are at. Have a superuser run: GRANT pg_read_all_stats TO {SqlName.QuoteIfNeeded(session.Info.User)};");
+            }
+
+            if (keepsBackfills && !mayReadBackfills)
+            {
+                string role = SqlName.QuoteIfNeeded(session.Info.User);
+                sink.Warning($"{session.Info.User} may not read the backfills of this database. Have their owner run: GRANT USAGE ON SCHEMA migration_safety TO {role}; GRANT SELECT ON migration_safety.backfill TO {role};");
             }
 
             return [.. builds.Select(build => Progress(session.Info, build)), .. backfills];
@@ -41,13 +47,14 @@ public static class ProgressReader
         }
     }
 
-    private static async Task<(uint? Table, bool MayReadBackfills)> SituationAsync(NpgsqlConnection connection, string? table, CancellationToken cancellationToken)
+    private static async Task<(uint? Table, bool MayReadBackfills, bool KeepsBackfills)> SituationAsync(NpgsqlConnection connection, string? table, CancellationToken cancellationToken)
     {
         const string Query = """
             select pg_catalog.to_regclass($1)::oid,
                    coalesce((select pg_catalog.has_schema_privilege(n.oid, 'USAGE') and pg_catalog.has_table_privilege(c.oid, 'SELECT')
                              from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-                             where n.nspname = 'migration_safety' and c.relname = 'backfill' and c.relkind = 'r'), false)
+                             where n.nspname = 'migration_safety' and c.relname = 'backfill' and c.relkind = 'r'), false),
+                   exists (select from pg_catalog.pg_namespace where nspname = 'migration_safety')
             """;
         (string? schema, string? name) = table is null ? (null, null) : SqlName.Parse(table);
         string? regclass = name is null ? null : schema is null ? SqlName.Quote(name) : SqlName.Quote(schema, name);
@@ -56,7 +63,7 @@ public static class ProgressReader
         await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
         uint? oid = await reader.IsDBNullAsync(0, cancellationToken).ConfigureAwait(false) ? null : reader.GetFieldValue<uint>(0);
         return table is null || oid is not null
-            ? (oid, reader.GetBoolean(1))
+            ? (oid, reader.GetBoolean(1), reader.GetBoolean(2))
             : throw new MigrationException(
                 "TableNotFound",
                 MigrationErrorKind.NotFound,

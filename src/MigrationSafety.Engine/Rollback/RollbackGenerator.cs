@@ -98,8 +98,13 @@ public static class RollbackGenerator
             Note = note,
         };
 
-        // A statement outside transactions that failed can leave remains, such as an invalid index.
-        bool remains = step.State == StepState.Failed && !step.Transactional;
+        // What is not one transaction can leave remains when it fails: an invalid index, batches that were committed.
+        bool remains = step.State == StepState.Failed && (!step.Transactional || step.Cost == StepCost.UpdatesRows);
+        if (step is { State: StepState.Skipped, Reversal: not null })
+        {
+            return [Outcome(Reversibility.Unknown, "It was there before this run: an earlier run made it, or somebody else. Run this only if it belongs to what is taken back.") with { Reversal = step.Reversal }];
+        }
+
         if (step.State == StepState.Skipped)
         {
             return [Outcome(Reversibility.NotNeeded, "The step was skipped: what it leads to was there before.")];

@@ -32,6 +32,12 @@ internal static class ConnectionUri
             rest = rest[(userEnd + 1)..];
         }
 
+        if (rest.Contains('@', StringComparison.Ordinal))
+        {
+            // The rest of a password with a / in it would be taken for a database, and shown.
+            throw ConnectionText.Invalid("it has an @ outside its user and password; in a user, a password or a database write @ as %40 and / as %2F");
+        }
+
         int hostsEnd = rest.IndexOfAny(['/', '?']);
         ParseHosts(hostsEnd < 0 ? rest : rest[..hostsEnd]);
         rest = hostsEnd < 0 ? string.Empty : rest[hostsEnd..];

@@ -31,15 +31,17 @@ public sealed class EngineSession : IAsyncDisposable
         ArgumentNullException.ThrowIfNull(session);
         return session.State == SessionState.Open
             ? (EngineSession)session.Handle
-            : throw new MigrationException(
-                "SessionClosed",
-                MigrationErrorKind.InvalidState,
-                $"Session {session.Id} ({session}) is closed.",
-                "Connect again with Connect-MigrationDatabase.")
-            {
-                Target = session.ToString(),
-            };
+            : throw Closed(session);
     }
+
+    private static MigrationException Closed(MigrationSession session) => new(
+        "SessionClosed",
+        MigrationErrorKind.InvalidState,
+        $"Session {session.Id} ({session}) is closed.",
+        "Connect again with Connect-MigrationDatabase.")
+    {
+        Target = session.ToString(),
+    };
 
     /// <summary>Refuses a standby, for what writes. One that was a standby when the session was opened is asked again: it may have been promoted since.</summary>
     /// <param name="sink">Where notices go.</param>
@@ -93,6 +95,10 @@ public sealed class EngineSession : IAsyncDisposable
             _dataSource.Clear();
             return await TryOpenAsync(operation, sink, cancellationToken).ConfigureAwait(false)
                 ?? throw new NpgsqlException("The server ends each connection as soon as it is open", new IOException("closed by the server"));
+        }
+        catch (ObjectDisposedException)
+        {
+            throw Closed(Info);
         }
         catch (Exception e)
         {

@@ -25,8 +25,9 @@ public sealed class InvokeSafeIndexBuildCommand : ChangeCmdlet<IndexBuildPlan, I
     [ValidateNotNullOrEmpty]
     public string? Schema { get; set; }
 
+    // Not from the pipeline: the Name of another cmdlet's result names something else.
     /// <summary>Name of the index; PostgreSQL's rule makes one where none is given.</summary>
-    [Parameter(ValueFromPipelineByPropertyName = true)]
+    [Parameter]
     [ValidateNotNullOrEmpty]
     public string? Name { get; set; }
 

@@ -17,6 +17,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
     // Results that are piped together are one migration: their script is made when all are known.
     private readonly List<(string Server, string Database, string What, MigrationStep[] Steps)> _results = [];
     private readonly List<RollbackScript> _scripts = [];
+    private readonly HashSet<string> _written = [];
 
     /// <summary>Migration files; wildcards are allowed.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = PathSet)]
@@ -91,9 +92,14 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
         }
     }
 
-    private static string DownName(string source) => System.IO.Path.GetFileNameWithoutExtension(source) is var name && name.EndsWith(".up", StringComparison.OrdinalIgnoreCase)
-        ? name[..^3] + ".down.sql"
-        : name + ".down.sql";
+    /// <summary>001_add.sql and 001_add.up.sql become 001_add.down.sql; what results are called becomes a name without spaces and punctuation.</summary>
+    private static string DownName(string source)
+    {
+        string name = source.EndsWith(".sql", StringComparison.OrdinalIgnoreCase)
+            ? System.IO.Path.GetFileNameWithoutExtension(source)
+            : string.Concat(source.Select(c => char.IsLetterOrDigit(c) || c is '.' or '-' ? c : '_'));
+        return (name.EndsWith(".up", StringComparison.OrdinalIgnoreCase) ? name[..^3] : name) + ".down.sql";
+    }
 
     private MigrationException NotWritten(Exception e) => new(
         "OutputNotWritten",
@@ -166,12 +172,27 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                 throw NotFound(file);
             }
 
-            string sql = File.ReadAllText(file);
             string name = System.IO.Path.GetFileName(file);
-            EngineSession? session = CatalogSession();
-            _scripts.Add(session is null
-                ? RollbackGenerator.FromScript(name, sql)
-                : Runner.Wait((sink, token) => RollbackGenerator.FromScriptAsync(session, name, sql, sink, token)));
+            bool wantsCatalog = Session is not null || RunspaceSessions.Here.Current is not null;
+            EngineSession? session = wantsCatalog ? CatalogSession() : null;
+            if (wantsCatalog && session is null)
+            {
+                // Its error has been written; a rollback guessed from the text is not what was asked for.
+                return;
+            }
+
+            try
+            {
+                string sql = File.ReadAllText(file);
+                _scripts.Add(session is null
+                    ? RollbackGenerator.FromScript(name, sql)
+                    : Runner.Wait((sink, token) => RollbackGenerator.FromScriptAsync(session, name, sql, sink, token)));
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                WriteError(ErrorRecords.Of(new MigrationException(
+                    "FileNotRead", MigrationErrorKind.Resource, $"{file} could not be read: {e.Message}", "Check the file and its permissions.", e) { Target = file }));
+            }
         }
     }
 
@@ -187,7 +208,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                 "Call New-RollbackScript once for each session.");
         }
 
-        return Session is { Length: 1 } || RunspaceSessions.Here.Current is not null ? Sessions().FirstOrDefault() : null;
+        return Sessions().FirstOrDefault();
     }
 
     private RollbackScript Save(RollbackScript script)
@@ -209,13 +230,13 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
             };
         }
 
-        if (File.Exists(path) && !Force)
+        if (!_written.Add(path) || (File.Exists(path) && !Force))
         {
             throw new MigrationException(
                 "FileExists",
                 MigrationErrorKind.InvalidInput,
                 $"{path} exists.",
-                "Name another file, or use -Force to write over it.")
+                "Name another file, or use -Force to write over a file of an earlier call.")
             {
                 Target = path,
             };

@@ -32,8 +32,9 @@ public sealed class StartBackfillCommand : ChangeCmdlet<BackfillPlan, BackfillRe
     [ValidateNotNullOrEmpty]
     public string? Schema { get; set; }
 
+    // Not from the pipeline: the Name of another cmdlet's result names something else.
     /// <summary>Name under which it is resumed; made from table and columns where none is given.</summary>
-    [Parameter(ValueFromPipelineByPropertyName = true)]
+    [Parameter]
     [ValidateNotNullOrEmpty]
     public string? Name { get; set; }
 

@@ -66,6 +66,15 @@ internal sealed class WorkRunner : IDisposable
         // Work that is still running here was left by an exception on the pipeline thread: it is stopped on the server, then awaited.
         _stop.Cancel();
         Task.WhenAll(_running.Values).GetAwaiter().GetResult();
+        while (_records.TryTake(out OperationRecord? record))
+        {
+            // The pipeline takes nothing more; what is left behind on the server must be said all the same.
+            if (record is OperationRecord.Warning or OperationRecord.Error)
+            {
+                _cmdlet.Host.UI.WriteWarningLine(record is OperationRecord.Warning warning ? warning.Message : ((OperationRecord.Error)record).Record.ToString());
+            }
+        }
+
         _stop.Dispose();
         _records.Dispose();
     }
