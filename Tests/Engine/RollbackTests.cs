@@ -292,7 +292,7 @@ public sealed class RollbackTests
     }
 
     [Theory]
-    [InlineData(StepState.Skipped, true, Reversibility.NotNeeded)]
+    [InlineData(StepState.Skipped, true, Reversibility.Unknown)]
     [InlineData(StepState.Planned, true, Reversibility.NotNeeded)]
     [InlineData(StepState.Failed, true, Reversibility.NotNeeded)]
     [InlineData(StepState.Failed, false, Reversibility.Reversible)]
