@@ -138,6 +138,7 @@ public sealed class BackfillTests(Servers servers)
     [Theory, EachMajor]
     public async Task The_order_is_that_of_the_primary_key_whatever_indexes_there_are(int major)
     {
+        Assert.SkipWhen(major < 15, "The statistics of PostgreSQL 14 travel by UDP and get lost under load.");
         await using BackfillBench bench = await BackfillBench.CreateAsync(
             servers, major, "create table t (id int primary key, v int); insert into t select i from generate_series(1, 60000) i; create index on t (v); create index on t (id) where v is null;");
 

@@ -48,6 +48,18 @@ insert into orders select i, i from generate_series(1, 20000) i
         It 'takes sessions from the pipeline' {
             ((Get-TestUri) | Start-Backfill orders @{ tier = "'a'" }).Database | Should -Be $TestDatabase
         }
+
+        It 'works on the database that a piped result is about' {
+            $other = New-TestDatabase -Another
+            try {
+                $null = Invoke-Sql -Database $other 'create table orders (id bigint primary key, tier text); insert into orders select i from generate_series(1, 100) i'
+                $results = (Get-TestUri $other), $session | Invoke-SafeIndexBuild orders tier | Start-Backfill -Set @{ tier = "'standard'" }
+                $results.Database | Sort-Object | Should -Be ($TestDatabase, $other | Sort-Object)
+                ($results | Where-Object Database -EQ $other).Rows | Should -Be 100
+                ($results | Where-Object Database -EQ $TestDatabase).Rows | Should -Be 20000
+            }
+            finally { Remove-TestDatabase $other }
+        }
     }
 
     Context 'Again' {

@@ -55,7 +55,9 @@ if ($backfill.Remaining -gt 0) {
 }
 
 # The way back, last step first: index and backfill from what was done, the column from its migration.
-$index, $backfill | New-RollbackScript -OutputPath (Join-Path $RollbackFolder '002_fill_tier.down.sql') -Force
+# Written by the run that did the work: a later one finds all done, and leaves open whose it is.
+$down = Join-Path $RollbackFolder '002_fill_tier.down.sql'
+if (-not (Test-Path $down)) { $index, $backfill | New-RollbackScript -OutputPath $down }
 New-RollbackScript -Path $Path -OutputPath (Join-Path $RollbackFolder '001_add_tier.down.sql') -Force
 
 Disconnect-MigrationDatabase

@@ -346,6 +346,7 @@ internal sealed class BackfillRun : IAsyncDisposable
         long rows = after.RowsDone - before.RowsDone;
         return new BackfillResult
         {
+            Origin = _plan.Session.Info,
             Server = _plan.Session.Info.Server,
             Database = _plan.Session.Info.Database,
             Name = _plan.Name,

@@ -312,6 +312,7 @@ internal sealed class IndexBuildRun
         MigrationStep[] steps = [.. _steps, build ?? now.CreateStep() with { State = StepState.Skipped }];
         return new IndexBuildResult
         {
+            Origin = _session.Info,
             Server = _session.Info.Server,
             Database = _session.Info.Database,
             Schema = SqlName.QuoteIfNeeded(now.Table.Schema),

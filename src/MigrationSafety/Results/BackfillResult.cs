@@ -54,4 +54,7 @@ public sealed record BackfillResult
 
     /// <summary>The steps that ran, with their reversals; pipe the result to <c>New-RollbackScript</c>.</summary>
     public MigrationStep[] Steps { get; init; } = [];
+
+    /// <summary>The session it was made in, for the next cmdlet in the pipeline.</summary>
+    internal MigrationSession? Origin { get; init; }
 }

@@ -1,7 +1,8 @@
 namespace MigrationSafety;
 
 /// <summary>
-/// What <c>-Session</c> accepts: a <see cref="MigrationSession"/>, or a text: key=value connection string, <c>postgresql://</c> URI or <c>service=NAME</c>.
+/// What <c>-Session</c> accepts: a <see cref="MigrationSession"/>, a text (key=value connection string, <c>postgresql://</c> URI or <c>service=NAME</c>),
+/// or from the pipeline the result of another cmdlet, which stands for the session it was made in.
 /// </summary>
 public sealed class SessionArgument
 {
@@ -21,11 +22,27 @@ public sealed class SessionArgument
         Connection = connection;
     }
 
+    /// <summary>From a result that is piped on: the next cmdlet works on the database that the result is about.</summary>
+    /// <param name="result">Result of this process.</param>
+    public SessionArgument(IndexBuildResult result)
+        : this(Of(result?.Origin))
+    {
+    }
+
+    /// <summary>From a result that is piped on: the next cmdlet works on the database that the result is about.</summary>
+    /// <param name="result">Result of this process.</param>
+    public SessionArgument(BackfillResult result)
+        : this(Of(result?.Origin))
+    {
+    }
+
     /// <summary>The session, or null where a text was given.</summary>
     public MigrationSession? Session { get; }
 
     /// <summary>The text; may hold a password, therefore internal.</summary>
     internal string? Connection { get; }
+
+    private static MigrationSession Of(MigrationSession? origin) => origin ?? throw new ArgumentException("The result does not know its session any more: name one with -Session.");
 
     /// <inheritdoc />
     public override string ToString() => Session?.ToString() ?? "connection text";
