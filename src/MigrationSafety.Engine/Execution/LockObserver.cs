@@ -122,7 +122,8 @@ internal sealed class LockObserver : IAsyncDisposable
         // The lock of the blocker on what we wait for; where that is no lock of its own (a queue inside a partitioned lock), the session alone.
         const string Query = $"""
             with blocking as materialized (
-                select distinct b as pid from pg_catalog.unnest(pg_catalog.pg_blocking_pids($1)) as b
+                -- not this query's own snapshot, which a concurrent build waits for until the query ends
+                select distinct b as pid from pg_catalog.unnest(pg_catalog.pg_blocking_pids($1)) as b where b <> pg_catalog.pg_backend_pid()
             ), locks as materialized (
                 select * from pg_catalog.pg_locks
             ), awaited as (

@@ -37,6 +37,7 @@ public static class BlockingLockReader
 
     private static async Task<(List<BlockingNode> Nodes, bool Hidden)> ReadNodesAsync(NpgsqlConnection connection, IOperationSink sink, CancellationToken cancellationToken)
     {
+        // This query's own snapshot is waited for by a concurrent index build, until the query ends: it does not count.
         // pg_locks is copied once. A blocker with pid 0 is a prepared transaction: it is found by the lock that it holds on what is waited for.
         // A row lock is waited for as the transaction that holds it; the row's table is that of the tuple lock which the waiter holds meanwhile.
         const string Query = """
@@ -48,7 +49,7 @@ public static class BlockingLockReader
                 from pg_catalog.pg_prepared_xacts p
                 join locks l on l.pid is null and l.locktype = 'transactionid' and l.transactionid = p.transaction
             ), waiter as materialized (
-                select distinct on (pid) *, pg_catalog.pg_blocking_pids(pid) as blockers
+                select distinct on (pid) *, pg_catalog.array_remove(pg_catalog.pg_blocking_pids(pid), pg_catalog.pg_backend_pid()) as blockers
                 from locks
                 where not granted and pid is not null
                 order by pid, waitstart

@@ -69,7 +69,7 @@ internal sealed record IndexBuildSample
                    p.command, p.phase, coalesce(p.lockers_total, 0), coalesce(p.lockers_done, 0),
                    coalesce(p.blocks_total, 0), coalesce(p.blocks_done, 0), coalesce(p.tuples_total, 0), coalesce(p.tuples_done, 0),
                    a.usename::text, a.application_name, pg_catalog.left(a.query, 1000), pg_catalog.clock_timestamp() - a.query_start, a.wait_event_type, a.wait_event,
-                   pg_catalog.pg_blocking_pids(p.pid), p.relid is null
+                   pg_catalog.array_remove(pg_catalog.pg_blocking_pids(p.pid), pg_catalog.pg_backend_pid()), p.relid is null
             from pg_catalog.pg_stat_progress_create_index p
             left join pg_catalog.pg_stat_activity a on a.pid = p.pid
             where ($1::int4 is null or p.pid = $1) and ($2::oid is null or (p.datname = pg_catalog.current_database() and (p.relid = $2
