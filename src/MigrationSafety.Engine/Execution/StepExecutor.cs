@@ -374,7 +374,8 @@ internal sealed class StepExecutor : IAsyncDisposable
             "LockNotAvailable",
             MigrationErrorKind.Busy,
             $"{step.Purpose}: {step.LockMode.SqlText()} on {string.Join(", ", step.Objects)} could not be had in {attempts} attempts over {Durations.Text(elapsed)}. In the way: {Names(blockers)}.",
-            "Let these sessions end their transactions (Get-BlockingLock shows them), then run the command again; nothing was changed by this step.")
+            "Let these sessions end their transactions (Get-BlockingLock shows them), then run the command again; "
+            + (step.Transactional ? "nothing was changed by this step." : "what this step committed before stays."))
         {
             SqlState = SqlStates.LockNotAvailable,
             Target = step.Objects.FirstOrDefault(),
