@@ -53,36 +53,6 @@ internal static class IndexCatalog
         throw new System.Diagnostics.UnreachableException();
     }
 
-    /// <summary>The session that is building the index right now, or may be: an unfinished index is a leftover only when there is none.</summary>
-    internal static async Task<LockBlocker?> BuilderAsync(NpgsqlConnection connection, TableReference table, uint index, CancellationToken cancellationToken)
-    {
-        // The progress view hides relid and index_relid from roles without pg_read_all_stats, pg_locks hides nothing: one session at a time holds this lock
-        // on the table, so whoever is in the view and holds it builds on this table. A REINDEX works on a copy under another oid.
-        const string Query = """
-            select p.pid, a.usename::text, a.application_name, pg_catalog.host(a.client_addr), a.state,
-                   pg_catalog.clock_timestamp() - a.query_start, pg_catalog.left(a.query, 1000), a.backend_type, a.backend_start
-            from pg_catalog.pg_stat_progress_create_index p
-            join pg_catalog.pg_locks l on l.pid = p.pid and l.locktype = 'relation' and l.relation = $1 and l.database = p.datid
-                and l.mode = 'ShareUpdateExclusiveLock' and l.granted
-            left join pg_catalog.pg_stat_activity a on a.pid = p.pid
-            where p.datname = pg_catalog.current_database() and p.pid <> pg_catalog.pg_backend_pid()
-              and not (coalesce(p.command, '') = 'CREATE INDEX CONCURRENTLY' and coalesce(p.index_relid, $2) not in (0, $2))
-            """;
-        await using NpgsqlCommand command = new(Query, connection)
-        {
-            Parameters = { new() { Value = table.Oid, NpgsqlDbType = NpgsqlDbType.Oid }, new() { Value = index, NpgsqlDbType = NpgsqlDbType.Oid } },
-        };
-        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
-        return await reader.ReadAsync(cancellationToken).ConfigureAwait(false)
-            ? reader.Blocker() with
-            {
-                Mode = "ShareUpdateExclusiveLock",
-                Granted = true,
-                Relation = table.Display,
-            }
-            : null;
-    }
-
     /// <summary>Refuses a system catalog and a role that lacks what CREATE INDEX needs.</summary>
     /// <returns>Whether the database's encoding has one byte a character.</returns>
     private static async Task<bool> CheckAsync(NpgsqlConnection connection, TableReference table, CancellationToken cancellationToken)

@@ -1,0 +1,231 @@
+using System.Diagnostics;
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sessions;
+using Npgsql;
+using NpgsqlTypes;
+
+namespace MigrationSafety.Engine.Indexes;
+
+/// <summary>An index that is not valid, as it was found on a connection.</summary>
+/// <param name="Oid">Oid.</param>
+/// <param name="Display">Schema and name, for people.</param>
+/// <param name="Drop">The step that removes it.</param>
+internal sealed record InvalidLeftover(uint Oid, string Display, MigrationStep Drop);
+
+/// <summary>What came of removing a leftover.</summary>
+/// <param name="Removed">The step that removed it; null where nothing was removed.</param>
+/// <param name="Left">What is left, in words with the statement that removes it; null where nothing is.</param>
+internal sealed record LeftoverRemoval(MigrationStep? Removed, string? Left);
+
+/// <summary>Tells invalid leftovers from indexes that somebody is building, and removes them where that can be done in time.</summary>
+internal static class IndexLeftover
+{
+    /// <summary>How long a failed operation tries to clean up behind itself.</summary>
+    internal static readonly TimeSpan CleanUpFor = TimeSpan.FromSeconds(10);
+
+    /// <summary>The same after Ctrl-C: whoever pressed it wants the prompt back.</summary>
+    internal static readonly TimeSpan CleanUpOnCancelFor = TimeSpan.FromSeconds(1);
+
+    private static readonly TimeSpan s_secondLookAfter = TimeSpan.FromMilliseconds(300);
+    private static readonly TimeSpan s_lookAgainAfter = TimeSpan.FromMilliseconds(250);
+
+    /// <summary>The session that is building the index right now, or may be: an unfinished index is a leftover only when there is none.</summary>
+    internal static async Task<LockBlocker?> BuilderAsync(NpgsqlConnection connection, TableReference table, uint index, CancellationToken cancellationToken)
+    {
+        // The progress view hides relid and index_relid from roles without pg_read_all_stats, pg_locks hides nothing: one session at a time holds this lock
+        // on the table, so whoever is in the view and holds it builds on this table. A REINDEX works on a copy under another oid.
+        const string Query = """
+            select p.pid, a.usename::text, a.application_name, pg_catalog.host(a.client_addr), a.state,
+                   pg_catalog.clock_timestamp() - a.query_start, pg_catalog.left(a.query, 1000), a.backend_type, a.backend_start
+            from pg_catalog.pg_stat_progress_create_index p
+            join pg_catalog.pg_locks l on l.pid = p.pid and l.locktype = 'relation' and l.relation = $1 and l.database = p.datid
+                and l.mode = 'ShareUpdateExclusiveLock' and l.granted
+            left join pg_catalog.pg_stat_activity a on a.pid = p.pid
+            where p.datname = pg_catalog.current_database() and p.pid <> pg_catalog.pg_backend_pid()
+              and not (coalesce(p.command, '') = 'CREATE INDEX CONCURRENTLY' and coalesce(p.index_relid, $2) not in (0, $2))
+            """;
+        await using NpgsqlCommand command = new(Query, connection)
+        {
+            Parameters = { new() { Value = table.Oid, NpgsqlDbType = NpgsqlDbType.Oid }, new() { Value = index, NpgsqlDbType = NpgsqlDbType.Oid } },
+        };
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        return await reader.ReadAsync(cancellationToken).ConfigureAwait(false)
+            ? reader.Blocker() with
+            {
+                Mode = "ShareUpdateExclusiveLock",
+                Granted = true,
+                Relation = table.Display,
+            }
+            : null;
+    }
+
+    /// <summary>Looks until what is there is either finished or a leftover: an index that somebody is building is awaited.</summary>
+    /// <typeparam name="T">What the look finds.</typeparam>
+    /// <param name="connection">Connection.</param>
+    /// <param name="table">Table.</param>
+    /// <param name="look">Looks at the catalog.</param>
+    /// <param name="unfinished">The invalid index in what was found; null where there is none.</param>
+    /// <param name="display">Name of the index, for people.</param>
+    /// <param name="waitFor">Bound on the wait.</param>
+    /// <param name="sink">A warning that names the builder.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <returns>What was found at last, and how long the builder was awaited.</returns>
+    /// <exception cref="MigrationException"><c>IndexBeingBuilt</c>.</exception>
+    internal static async Task<(T Found, TimeSpan Waited)> SettledAsync<T>(
+        NpgsqlConnection connection,
+        TableReference table,
+        Func<CancellationToken, Task<T>> look,
+        Func<T, uint?> unfinished,
+        Func<T, string> display,
+        TimeSpan waitFor,
+        IOperationSink sink,
+        CancellationToken cancellationToken)
+    {
+        long start = Stopwatch.GetTimestamp();
+        bool told = false;
+        uint? abandoned = null;
+        while (true)
+        {
+            T found = await look(cancellationToken).ConfigureAwait(false);
+            uint? oid = unfinished(found);
+            LockBlocker? builder = oid is { } index ? await BuilderAsync(connection, table, index, cancellationToken).ConfigureAwait(false) : null;
+            if (builder is null && oid is not null && abandoned != oid)
+            {
+                // A build that ends between the two questions looks abandoned: it counts as a leftover when it still does a moment later.
+                abandoned = oid;
+                await Task.Delay(s_secondLookAfter, cancellationToken).ConfigureAwait(false);
+                continue;
+            }
+
+            if (builder is null)
+            {
+                return (found, told ? Stopwatch.GetElapsedTime(start) : TimeSpan.Zero);
+            }
+
+            if (Stopwatch.GetElapsedTime(start) > waitFor)
+            {
+                throw new MigrationException(
+                    "IndexBeingBuilt",
+                    MigrationErrorKind.Busy,
+                    $"{display(found)} is being built by {builder}.",
+                    "Wait for it (Get-MigrationProgress shows how far it is), then run the command again; or allow more with -WaitFor.")
+                {
+                    Target = display(found),
+                    Blockers = [builder],
+                };
+            }
+
+            if (!told)
+            {
+                sink.Warning($"{display(found)} is being built already; waiting for {builder}.");
+                told = true;
+            }
+
+            await Task.Delay(s_lookAgainAfter, cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>
+    /// Removes what an operation left, on a connection of its own, where that can be done in time; never what another session is building, and never while another
+    /// operation works on the table. Not to be cancelled: it is bounded.
+    /// </summary>
+    /// <param name="session">Session.</param>
+    /// <param name="table">Table of the index.</param>
+    /// <param name="find">Looks again for the leftover; null where there is none.</param>
+    /// <param name="display">Name of the index, for people.</param>
+    /// <param name="bound">How long the drop may wait for transactions on the table.</param>
+    /// <param name="sink">What was removed.</param>
+    /// <returns>What came of it.</returns>
+    internal static async Task<LeftoverRemoval> RemoveAsync(
+        EngineSession session, TableReference table, Func<NpgsqlConnection, Task<InvalidLeftover?>> find, string display, TimeSpan bound, IOperationSink sink)
+    {
+        LeftoverRemoval mayBeLeft = new(null, $"An invalid index {display} may be left, or the server may still be building it.");
+        Task<LeftoverRemoval> removal = RemoveOnceAsync(session, table, find, display, bound, sink);
+        // The server bounds the drop itself; this bounds a network that says nothing.
+        Task first = await Task.WhenAny(removal, Task.Delay(bound + TimeSpan.FromMilliseconds(500))).ConfigureAwait(false);
+        if (first != removal)
+        {
+            _ = removal.ContinueWith(task => task.Exception, CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
+            return mayBeLeft;
+        }
+
+        try
+        {
+            return await removal.ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is NpgsqlException or MigrationException or IOException or TimeoutException)
+        {
+            // The failure that matters is on its way to the caller; this one only says that the leftover stays.
+            sink.Verbose($"{display}: what is left could not be looked at: {e.Message}");
+            return mayBeLeft;
+        }
+    }
+
+    private static async Task<LeftoverRemoval> RemoveOnceAsync(
+        EngineSession session, TableReference table, Func<NpgsqlConnection, Task<InvalidLeftover?>> find, string display, TimeSpan bound, IOperationSink sink)
+    {
+        // A connection of its own: whatever became of the one that worked, this one starts clean, and it holds the operation's lock while it drops.
+        await using NpgsqlConnection connection = await session.OpenAsync("index-cleanup", sink, CancellationToken.None).ConfigureAwait(false);
+        try
+        {
+            await TableOperationLock.TakeAsync(connection, table, TimeSpan.Zero, new QuietSink(sink), CancellationToken.None).ConfigureAwait(false);
+        }
+        catch (MigrationException e) when (e.ErrorId == "TableBusy")
+        {
+            return new LeftoverRemoval(null, $"Index {display} may be left invalid, or still be built: {e.Message}");
+        }
+
+        try
+        {
+            if (await find(connection).ConfigureAwait(false) is not { } leftover)
+            {
+                return new LeftoverRemoval(null, null);
+            }
+
+            return await BuilderAsync(connection, table, leftover.Oid, CancellationToken.None).ConfigureAwait(false) is { } builder
+                ? new LeftoverRemoval(null, $"Index {leftover.Display} is not valid yet; it is being built by {builder}.")
+                : await DropAsync(connection, leftover, bound, sink).ConfigureAwait(false);
+        }
+        finally
+        {
+            await IndexWorker.ReleaseAsync(connection, table).ConfigureAwait(false);
+        }
+    }
+
+    private static async Task<LeftoverRemoval> DropAsync(NpgsqlConnection connection, InvalidLeftover leftover, TimeSpan bound, IOperationSink sink)
+    {
+        long start = Stopwatch.GetTimestamp();
+        await using (NpgsqlCommand limit = new("select pg_catalog.set_config('statement_timeout', $1::text, false)", connection) { Parameters = { new() { Value = (int)bound.TotalMilliseconds } } })
+        {
+            await limit.ExecuteNonQueryAsync(CancellationToken.None).ConfigureAwait(false);
+        }
+
+        sink.Debug(leftover.Drop.Sql);
+        await using NpgsqlCommand command = new(leftover.Drop.Sql, connection);
+        try
+        {
+            await command.ExecuteNonQueryAsync(CancellationToken.None).ConfigureAwait(false);
+            sink.Verbose($"Removed the invalid leftover {leftover.Display}.");
+            return new LeftoverRemoval(leftover.Drop with { State = StepState.Done, Attempts = 1, Duration = Stopwatch.GetElapsedTime(start) }, null);
+        }
+        catch (PostgresException e)
+        {
+            sink.Verbose($"The invalid leftover {leftover.Display} could not be removed within {Durations.Text(bound)}: {ServerErrors.Words(e)}");
+            return new LeftoverRemoval(
+                null,
+                $"The invalid index {leftover.Display} is left; transactions on the table kept it from being removed within {Durations.Text(bound)}. {leftover.Drop.Sql} removes it.");
+        }
+    }
+
+    /// <summary>Keeps to itself that another operation is waited for: nobody waits here.</summary>
+    private sealed class QuietSink(IOperationSink sink) : IOperationSink
+    {
+        public void Verbose(string message) => sink.Verbose(message);
+
+        public void Debug(string message) => sink.Debug(message);
+
+        public void Warning(string message) => sink.Verbose(message);
+
+        public void Progress(OperationProgress progress) => sink.Progress(progress);
+    }
+}
