@@ -52,6 +52,12 @@ Describe 'Every command' {
         }
     }
 
+    It 'completes the names of the database: <Name>' -ForEach $commands {
+        foreach ($parameter in $Command.Parameters.Values | Where-Object Name -In 'Table', 'Schema', 'Column') {
+            $parameter.Attributes.Type.Name | Should -Contain "$($parameter.Name)NameCompleter" -Because "-$($parameter.Name)"
+        }
+    }
+
     It 'has the parameters that all have, with the same types: <Name>' -ForEach $commands {
         foreach ($parameter in $Command.Parameters.Values | Where-Object { $types.ContainsKey($_.Name) }) {
             # Disconnect takes open sessions alone, not texts.

@@ -1,5 +1,6 @@
 using System.Management.Automation.Runspaces;
 using System.Runtime.CompilerServices;
+using MigrationSafety.Module.Completion;
 
 namespace MigrationSafety.Module;
 
@@ -16,6 +17,9 @@ internal sealed class RunspaceSessions
     internal IReadOnlyList<MigrationSession> All => _sessions;
 
     internal MigrationSession? Current { get; private set; }
+
+    /// <summary>Names that were completed a moment ago.</summary>
+    internal NameCache Names { get; } = new();
 
     internal void Add(MigrationSession session)
     {

@@ -2,6 +2,7 @@ using System.Management.Automation;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Progress;
 using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Module.Completion;
 
 namespace MigrationSafety.Module.Commands;
 
@@ -13,6 +14,7 @@ public sealed class GetMigrationProgressCommand : ReadCmdlet<MigrationProgress>
     /// <summary>Operations on this table alone.</summary>
     [Parameter(Position = 0)]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(TableNameCompleter))]
     public string? Table { get; set; }
 
     /// <summary>The operation of this backend alone.</summary>

@@ -2,6 +2,7 @@ using System.Management.Automation;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Indexes;
 using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Module.Completion;
 
 namespace MigrationSafety.Module.Commands;
 
@@ -13,16 +14,19 @@ public sealed class InvokeSafeIndexBuildCommand : ChangeCmdlet<IndexBuildPlan, I
     /// <summary>Table, as in SQL.</summary>
     [Parameter(Mandatory = true, Position = 0, ValueFromPipelineByPropertyName = true)]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(TableNameCompleter))]
     public string Table { get; set; } = "";
 
     /// <summary>Columns, in the order of the index.</summary>
     [Parameter(Mandatory = true, Position = 1, ValueFromPipelineByPropertyName = true)]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(ColumnNameCompleter))]
     public string[] Column { get; set; } = [];
 
     /// <summary>Schema of the table, where <see cref="Table"/> does not name it.</summary>
     [Parameter(ValueFromPipelineByPropertyName = true)]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(SchemaNameCompleter))]
     public string? Schema { get; set; }
 
     // Not from the pipeline: the Name of another cmdlet's result names something else.

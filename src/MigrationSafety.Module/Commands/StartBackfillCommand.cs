@@ -3,6 +3,7 @@ using System.Management.Automation;
 using MigrationSafety.Engine.Backfills;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Module.Completion;
 using MigrationSafety.Module.Pipeline;
 
 namespace MigrationSafety.Module.Commands;
@@ -15,6 +16,7 @@ public sealed class StartBackfillCommand : ChangeCmdlet<BackfillPlan, BackfillRe
     /// <summary>Table, as in SQL.</summary>
     [Parameter(Mandatory = true, Position = 0, ValueFromPipelineByPropertyName = true)]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(TableNameCompleter))]
     public string Table { get; set; } = "";
 
     /// <summary>Column to SQL expression: <c>@{ tier = "'standard'" }</c>.</summary>
@@ -30,12 +32,14 @@ public sealed class StartBackfillCommand : ChangeCmdlet<BackfillPlan, BackfillRe
     /// <summary>Schema of the table, where <see cref="Table"/> does not name it.</summary>
     [Parameter(ValueFromPipelineByPropertyName = true)]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(SchemaNameCompleter))]
     public string? Schema { get; set; }
 
     // Not from the pipeline: the Name of another cmdlet's result names something else.
     /// <summary>Name under which it is resumed; made from table and columns where none is given.</summary>
     [Parameter]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(BackfillNameCompleter))]
     public string? Name { get; set; }
 
     /// <summary>How long a batch should take, from its statement to its commit.</summary>
