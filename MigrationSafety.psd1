@@ -16,6 +16,7 @@
         'Connect-MigrationDatabase'
         'Disconnect-MigrationDatabase'
         'Get-BlockingLock'
+        'Get-InvalidIndex'
         'Get-MigrationProgress'
         'Get-MigrationSession'
         'Invoke-SafeIndexBuild'

@@ -6,6 +6,7 @@ BeforeDiscovery {
         @{ Type = 'BackfillResult'; Names = 'Batches', 'Database', 'Duration', 'Name', 'Outcome', 'Remaining', 'Resumed', 'Rows', 'RowsPerSecond', 'Schema', 'Server', 'Steps', 'Table', 'TotalRows' }
         @{ Type = 'BlockingLock'; Names = 'Application', 'BackendStart', 'BackendType', 'BlockedCount', 'BlockingPid', 'ClientAddress', 'Database', 'Depth', 'HeldMode', 'IdleTime', 'IsRoot', 'LockType', 'Pid', 'Query', 'Relation', 'RequestedMode', 'RootPid', 'Server', 'State', 'TransactionAge', 'User', 'WaitTime' }
         @{ Type = 'IndexBuildResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Name', 'Outcome', 'Schema', 'Server', 'SizeBytes', 'Steps', 'Table', 'WaitTime' }
+        @{ Type = 'InvalidIndex'; Names = 'Advice', 'Database', 'Definition', 'Detail', 'MissingPartition', 'Name', 'Original', 'PaidByWrites', 'Pid', 'Port', 'Reason', 'Repair', 'Schema', 'Server', 'SizeBytes', 'Table', 'Unique' }
         @{ Type = 'MigrationProgress'; Names = 'Application', 'BlockedBy', 'Database', 'Done', 'Elapsed', 'Index', 'Operation', 'PhaseCount', 'Phase', 'PhaseNumber', 'PhasePercent', 'Pid', 'Query', 'Server', 'Target', 'Total', 'Unit', 'User', 'WaitingFor' }
         @{ Type = 'MigrationSession'; Names = 'ConnectedAt', 'Database', 'Id', 'IsStandby', 'Port', 'Server', 'ServerVersion', 'State', 'User' }
         @{ Type = 'MigrationStep'; Names = 'Attempts', 'Cost', 'Duration', 'LockMode', 'LockWaits', 'Objects', 'Purpose', 'Reversal', 'ReversalNote', 'Reversibility', 'Sql', 'State', 'Transactional' }
@@ -125,7 +126,7 @@ Describe 'The properties of what is returned' {
 
     It 'are all covered by this list' {
         $returned = (Get-Command -Module MigrationSafety).OutputType.Type | Where-Object { $_ -and $_.Namespace -eq 'MigrationSafety' } | ForEach-Object Name | Sort-Object -Unique
-        $listed = 'BackfillResult', 'BlockingLock', 'IndexBuildResult', 'MigrationProgress', 'MigrationSession', 'RollbackScript'
+        $listed = 'BackfillResult', 'BlockingLock', 'IndexBuildResult', 'InvalidIndex', 'MigrationProgress', 'MigrationSession', 'RollbackScript'
         $returned | Should -Be $listed
     }
 }

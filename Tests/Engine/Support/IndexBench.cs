@@ -55,13 +55,13 @@ internal sealed class IndexBench : IAsyncDisposable
             """,
             Token)).Select(row => (string)row[0]!)];
 
-    /// <summary>Makes an invalid index as an interrupted build leaves it.</summary>
-    internal async Task LeaveInvalidAsync(string create)
+    /// <summary>Interrupts a concurrent statement while it waits for a transaction that ran what is to be held; for an old snapshot where nothing is named.</summary>
+    internal async Task LeaveInvalidAsync(string statement, params string[] hold)
     {
-        await using LockHolder old = await LockHolder.HoldAsync(Database, "set transaction isolation level repeatable read", "select 1");
+        await using LockHolder old = await LockHolder.HoldAsync(Database, hold.Length > 0 ? hold : ["set transaction isolation level repeatable read", "select 1"]);
         await using NpgsqlConnection connection = await Database.OpenAsync(Token);
         await connection.ExecuteAsync("set lock_timeout = '50ms'", Token);
-        PostgresException e = await Assert.ThrowsAsync<PostgresException>(() => connection.ExecuteAsync(create, Token));
+        PostgresException e = await Assert.ThrowsAsync<PostgresException>(() => connection.ExecuteAsync(statement, Token));
         Assert.Equal("55P03", e.SqlState);
         await connection.ExecuteAsync("reset lock_timeout", Token);
     }

@@ -27,18 +27,18 @@ internal static class ReaderExtensions
         reader.IsDBNull(ordinal) ? null : new DateTimeOffset(reader.GetDateTime(ordinal), TimeSpan.Zero).ToLocalTime();
 
     /// <summary>
-    /// A blocker from the first nine columns: pid, user, application, client address, state, age of the transaction, query, backend type, backend start.
+    /// A blocker from nine columns in a row: pid, user, application, client address, state, age of the transaction, query, backend type, backend start.
     /// </summary>
-    internal static LockBlocker Blocker(this NpgsqlDataReader reader) => new()
+    internal static LockBlocker Blocker(this NpgsqlDataReader reader, int first = 0) => new()
     {
-        Pid = reader.Int(0) ?? 0,
-        User = reader.Text(1),
-        Application = reader.Text(2),
-        ClientAddress = reader.Text(3),
-        State = reader.Text(4),
-        TransactionAge = reader.Duration(5),
-        Query = reader.Text(6),
-        BackendType = reader.Text(7),
-        BackendStart = reader.Time(8),
+        Pid = reader.Int(first) ?? 0,
+        User = reader.Text(first + 1),
+        Application = reader.Text(first + 2),
+        ClientAddress = reader.Text(first + 3),
+        State = reader.Text(first + 4),
+        TransactionAge = reader.Duration(first + 5),
+        Query = reader.Text(first + 6),
+        BackendType = reader.Text(first + 7),
+        BackendStart = reader.Time(first + 8),
     };
 }

@@ -28,6 +28,22 @@ internal sealed record TableReference(uint Oid, string Schema, string Name, char
     /// <exception cref="MigrationException"><c>TableNotFound</c>, <c>TableKindNotSupported</c>, <c>InvalidName</c>.</exception>
     internal static async Task<TableReference> FindAsync(NpgsqlConnection connection, string table, string? schema, CancellationToken cancellationToken)
     {
+        TableReference found = await FindAnyAsync(connection, table, schema, cancellationToken).ConfigureAwait(false);
+        return found.Kind == 'r' && found.Persistence != 't'
+            ? found
+            : throw new MigrationException(
+                "TableKindNotSupported",
+                MigrationErrorKind.NotSupported,
+                $"{found.Display} is {KindInWords(found)}, not an ordinary table.",
+                found.Kind == 'p' ? "Name its partitions one by one." : "Name an ordinary table.")
+            {
+                Target = found.Display,
+            };
+    }
+
+    /// <summary>The same for a relation of any kind.</summary>
+    internal static async Task<TableReference> FindAnyAsync(NpgsqlConnection connection, string table, string? schema, CancellationToken cancellationToken)
+    {
         (string? givenSchema, string name) = SqlName.Parse(table);
         if (schema is not null)
         {
@@ -48,19 +64,9 @@ internal sealed record TableReference(uint Oid, string Schema, string Name, char
         }
 
         // The text as it stands is looked for as well: people type Order for a table that SQL calls "Order".
-        TableReference found = await ReadAsync(connection, givenSchema, name, cancellationToken).ConfigureAwait(false)
+        return await ReadAsync(connection, givenSchema, name, cancellationToken).ConfigureAwait(false)
             ?? (table.Contains('"', StringComparison.Ordinal) ? null : await ReadAsync(connection, givenSchema, table.Trim().Split('.')[^1], cancellationToken).ConfigureAwait(false))
             ?? throw await NotFoundAsync(connection, givenSchema, name, cancellationToken).ConfigureAwait(false);
-        return found.Kind == 'r' && found.Persistence != 't'
-            ? found
-            : throw new MigrationException(
-                "TableKindNotSupported",
-                MigrationErrorKind.NotSupported,
-                $"{found.Display} is {KindInWords(found)}, not an ordinary table.",
-                found.Kind == 'p' ? "Name its partitions one by one." : "Name an ordinary table.")
-            {
-                Target = found.Display,
-            };
     }
 
     private static string KindInWords(TableReference table) => (table.Kind, table.Persistence) switch
