@@ -9,7 +9,7 @@ BeforeDiscovery {
         @{ Type = 'InvalidIndex'; Names = 'Advice', 'Database', 'Definition', 'Detail', 'MissingPartition', 'Name', 'Original', 'PaidByWrites', 'Pid', 'Port', 'Reason', 'Repair', 'Schema', 'Server', 'SizeBytes', 'Table', 'Unique' }
         @{ Type = 'MigrationProgress'; Names = 'Application', 'BlockedBy', 'Database', 'Done', 'Elapsed', 'Index', 'Operation', 'PhaseCount', 'Phase', 'PhaseNumber', 'PhasePercent', 'Pid', 'Query', 'Server', 'Target', 'Total', 'Unit', 'User', 'WaitingFor' }
         @{ Type = 'MigrationSession'; Names = 'ConnectedAt', 'Database', 'Id', 'IsStandby', 'Port', 'Server', 'ServerVersion', 'State', 'User' }
-        @{ Type = 'MigrationStep'; Names = 'Attempts', 'Cost', 'Duration', 'LockMode', 'LockWaits', 'Objects', 'Purpose', 'Reversal', 'ReversalNote', 'Reversibility', 'Sql', 'State', 'Transactional' }
+        @{ Type = 'MigrationStep'; Names = 'Attempts', 'Cost', 'Duration', 'LockMode', 'LockWaits', 'Objects', 'Purpose', 'Reversal', 'ReversalNote', 'Reversibility', 'Sql', 'StartedAt', 'State', 'Transactional' }
         @{ Type = 'LockWait'; Names = 'Blockers', 'Queued', 'Start', 'WaitTime' }
         @{ Type = 'LockBlocker'; Names = 'Application', 'BackendStart', 'BackendType', 'ClientAddress', 'Granted', 'IsAutovacuum', 'Mode', 'Pid', 'PreventsWraparound', 'Query', 'Relation', 'State', 'TransactionAge', 'User' }
         @{ Type = 'RollbackScript'; Names = 'Path', 'Reversibility', 'Source', 'Statements', 'Text' }

@@ -88,11 +88,19 @@ public static class Backfill
         ArgumentNullException.ThrowIfNull(plan);
         ArgumentNullException.ThrowIfNull(sink);
         List<MigrationStep> done = [];
-        MigrationStep batches = plan.Steps[^1];
         long start = Stopwatch.GetTimestamp();
+        MigrationStep batches = plan.Steps[^1] with { StartedAt = DateTimeOffset.Now };
+        await using BackfillRun run = new(plan, sink);
+        MigrationStep Outcome(StepState state)
+        {
+            MigrationStep outcome = batches with { State = state, Attempts = run.Attempts, Duration = Stopwatch.GetElapsedTime(start), LockWaits = run.Waits() };
+            sink.Record(new StepEvent(outcome));
+            return outcome;
+        }
+
         try
         {
-            await using BackfillRun run = new(plan, sink);
+            sink.Record(new StepEvent(batches));
             await run.OpenAsync(cancellationToken).ConfigureAwait(false);
             string[] places = await PickAsync(plan, sink, cancellationToken).ConfigureAwait(false);
             await run.TryAsync(places, cancellationToken).ConfigureAwait(false);
@@ -101,19 +109,18 @@ public static class Backfill
             BackfillResult result = begun
                 ? await run.RunAsync(cancellationToken).ConfigureAwait(false)
                 : await run.AlreadyCompletedAsync(cancellationToken).ConfigureAwait(false);
-            done.Add(batches with
-            {
-                State = begun ? StepState.Done : StepState.Skipped,
-                Attempts = run.Attempts,
-                Duration = Stopwatch.GetElapsedTime(start),
-                LockWaits = run.Waits(),
-            });
+            done.Add(Outcome(begun ? StepState.Done : StepState.Skipped));
             return result with { Duration = Stopwatch.GetElapsedTime(start), Steps = [.. done] };
         }
-        catch (Exception e) when (e is not OperationCanceledException)
+        catch (OperationCanceledException)
+        {
+            Outcome(StepState.Failed);
+            throw;
+        }
+        catch (Exception e)
         {
             MigrationException known = ServerErrors.Translate(e, $"Backfilling {plan.Target}", plan.Target);
-            done.Add(batches with { State = StepState.Failed, Duration = Stopwatch.GetElapsedTime(start) });
+            done.Add(Outcome(StepState.Failed));
             throw new MigrationException(known.ErrorId, known.Kind, known.Message, known.RecommendedAction, e)
             {
                 SqlState = known.SqlState,

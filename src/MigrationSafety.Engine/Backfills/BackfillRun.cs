@@ -261,6 +261,7 @@ internal sealed class BackfillRun : IAsyncDisposable
                 _sink.Verbose($"Passed over {outcome.Skipped:N0} locked rows; they come back in another sweep.");
             }
 
+            _sink.Record(new BatchEvent(outcome.Changed, outcome.ServerTime));
             Report(record, outcome);
             if (outcome.AtEnd)
             {

@@ -60,8 +60,6 @@ internal static class BackfillStore
     // Short statements: one that gets no answer for so long has lost its connection.
     private const int AnswerSeconds = 20;
 
-    private const string CreateSchema = "create schema if not exists migration_safety";
-
     // One row is updated with each batch: room on its page keeps these updates off the index.
     private const string CreateTable = """
         create table if not exists migration_safety.backfill (
@@ -150,7 +148,7 @@ internal static class BackfillStore
         {
             steps.Add(new MigrationStep
             {
-                Sql = CreateSchema,
+                Sql = StateSchema.Create,
                 Purpose = "Create the schema for checkpoints",
                 Reversibility = Reversibility.NotNeeded,
                 ReversalNote = Note,

@@ -33,4 +33,10 @@ public interface IOperationSink
     /// <summary>Progress.</summary>
     /// <param name="progress">Progress.</param>
     void Progress(OperationProgress progress);
+
+    /// <summary>Something for the operation's record; of no interest to who only shows.</summary>
+    /// <param name="happened">What happened.</param>
+    void Record(OperationEvent happened)
+    {
+    }
 }

@@ -82,15 +82,16 @@ internal sealed class StepExecutor : IAsyncDisposable
     internal async Task<MigrationStep> RunAsync(NpgsqlConnection connection, MigrationStep step, CancellationToken cancellationToken)
     {
         long start = Stopwatch.GetTimestamp();
+        step = step with { StartedAt = DateTimeOffset.Now };
+        _sink.Record(new StepEvent(step));
         List<LockWait> waits = [];
         int attempts = 0;
-        MigrationStep Outcome(StepState state) => step with
+        MigrationStep Outcome(StepState state)
         {
-            State = state,
-            Attempts = attempts,
-            Duration = Stopwatch.GetElapsedTime(start),
-            LockWaits = [.. waits],
-        };
+            MigrationStep outcome = step with { State = state, Attempts = attempts, Duration = Stopwatch.GetElapsedTime(start), LockWaits = [.. waits] };
+            _sink.Record(new StepEvent(outcome));
+            return outcome;
+        }
 
         try
         {
@@ -136,6 +137,7 @@ internal sealed class StepExecutor : IAsyncDisposable
         }
         catch (OperationCanceledException)
         {
+            Outcome(StepState.Failed);
             throw;
         }
         catch (Exception e)

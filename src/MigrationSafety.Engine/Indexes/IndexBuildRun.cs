@@ -101,6 +101,7 @@ internal sealed class IndexBuildRun
         _build = outcome with
         {
             Attempts = (_build?.Attempts ?? 0) + outcome.Attempts,
+            StartedAt = _build?.StartedAt ?? outcome.StartedAt,
             Duration = (_build?.Duration ?? TimeSpan.Zero) + outcome.Duration,
             LockWaits = [.. _build?.LockWaits ?? [], .. outcome.LockWaits],
         };

@@ -127,6 +127,7 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
             if (samples is [IndexBuildSample sample] && IndexBuildPhase.Of(sample) is { } phase)
             {
                 string? waiting = null;
+                _sink.Record(new PhaseEvent(sample.Command, sample.Index, sample.Phase!, sample.BlockedBy.Length > 0, phase.Total));
                 if (sample.BlockedBy.Length > 0)
                 {
                     IReadOnlyList<LockBlocker> known = await LockObserver.BlockersOfAsync(connection, _pid, cancellationToken).ConfigureAwait(false);

@@ -201,12 +201,15 @@ internal static class IndexLeftover
         }
 
         sink.Debug(leftover.Drop.Sql);
+        MigrationStep drop = leftover.Drop with { StartedAt = DateTimeOffset.Now, Attempts = 1 };
         await using NpgsqlCommand command = new(leftover.Drop.Sql, connection);
         try
         {
             await command.ExecuteNonQueryAsync(CancellationToken.None).ConfigureAwait(false);
             sink.Verbose($"Removed the invalid leftover {leftover.Display}.");
-            return new LeftoverRemoval(leftover.Drop with { State = StepState.Done, Attempts = 1, Duration = Stopwatch.GetElapsedTime(start) }, null);
+            drop = drop with { State = StepState.Done, Duration = Stopwatch.GetElapsedTime(start) };
+            sink.Record(new StepEvent(drop));
+            return new LeftoverRemoval(drop, null);
         }
         catch (PostgresException e)
         {

@@ -10,6 +10,7 @@ public sealed class EngineSession : IAsyncDisposable
     private readonly ConnectionHost _host;
     private readonly TimeSpan? _connectTimeout;
     private readonly string _clientCheckInterval;
+    private int _warnedOfHistory;
 
     internal EngineSession(NpgsqlDataSource dataSource, ConnectionHost host, TimeSpan? connectTimeout, bool noticesLostClient)
     {
@@ -157,6 +158,9 @@ public sealed class EngineSession : IAsyncDisposable
             throw;
         }
     }
+
+    /// <summary>Whether it has still to be said, once a session, that operations are not recorded.</summary>
+    internal bool MayWarnOfHistory() => Interlocked.Exchange(ref _warnedOfHistory, 1) == 0;
 
     /// <inheritdoc />
     public ValueTask DisposeAsync() => _dataSource.DisposeAsync();

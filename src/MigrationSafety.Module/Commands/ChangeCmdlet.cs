@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using System.Management.Automation;
 using System.Text;
 using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.History;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Module.Pipeline;
 
@@ -82,7 +83,7 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
                 await turn.WaitAsync(token).ConfigureAwait(false);
                 try
                 {
-                    sink.Output(await RunPlanAsync(plan, sink, token).ConfigureAwait(false));
+                    sink.Output(await OperationLog.RunAsync(plan, sink, recorder => RunPlanAsync(plan, recorder, token), token).ConfigureAwait(false));
                 }
                 finally
                 {
@@ -142,7 +143,12 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
             }
         }
 
-        return number == 0 ? text.Append(": nothing to do").ToString() : text.ToString();
+        if (number == 0)
+        {
+            text.Append(": nothing to do");
+        }
+
+        return text.AppendLine().Append("  Recorded in migration_safety.operation of this database, which is made where it is missing.").ToString();
     }
 
     private static void AppendIndented(StringBuilder text, string lead, string sql)

@@ -11,7 +11,7 @@ public enum BackfillOutcome
 }
 
 /// <summary>The outcome of <c>Start-Backfill</c>, from the checkpoints that the server committed.</summary>
-public sealed record BackfillResult
+public sealed record BackfillResult : IOperationResult
 {
     /// <summary>Server.</summary>
     public required string Server { get; init; }

@@ -14,7 +14,7 @@ public enum IndexBuildOutcome
 }
 
 /// <summary>The outcome of <c>Invoke-SafeIndexBuild</c>, read back from the catalog.</summary>
-public sealed record IndexBuildResult
+public sealed record IndexBuildResult : IOperationResult
 {
     /// <summary>Server.</summary>
     public required string Server { get; init; }

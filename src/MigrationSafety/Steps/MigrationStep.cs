@@ -92,6 +92,9 @@ public sealed record MigrationStep
     /// <summary>How often it was sent; more than once where a lock could not be had in time.</summary>
     public int Attempts { get; init; }
 
+    /// <summary>When it began, by this client's clock; null where it has not.</summary>
+    public DateTimeOffset? StartedAt { get; init; }
+
     /// <summary>From the first attempt to the end, waiting included.</summary>
     public TimeSpan Duration { get; init; }
 

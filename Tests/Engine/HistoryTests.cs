@@ -1,0 +1,228 @@
+using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.History;
+using MigrationSafety.Engine.Indexes;
+using MigrationSafety.Engine.Rollback;
+using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Tests.Engine.Support;
+using MigrationSafety.Tests.Postgres;
+using Npgsql;
+using Xunit;
+
+namespace MigrationSafety.Tests.Engine;
+
+public sealed class HistoryTests(Servers servers)
+{
+    private const string Orders = "create table orders (id int primary key, tier text, n int); insert into orders select i from generate_series(1, 5000) i";
+
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    [Theory, EachMajor]
+    public async Task An_index_build_is_recorded_with_who_what_and_how_long(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
+        IndexBuildResult result = await BuildAsync(bench, new() { Table = "orders", Column = ["tier"] });
+
+        MigrationOperation entry = Assert.Single(await ReadAsync(bench.Session));
+        Assert.Equal((1, "IndexBuild", "Build index orders_tier_idx", "public.orders"), (entry.Id, entry.Operation, entry.Action, entry.Target));
+        Assert.Equal(("public", "orders", OperationOutcome.Succeeded), (entry.Schema, entry.Table, entry.Outcome));
+        Assert.Equal((bench.Session.Info.User, Environment.UserName, Environment.MachineName), (entry.User, entry.SystemUser, entry.ComputerName));
+        Assert.StartsWith("MigrationSafety ", entry.Application, StringComparison.Ordinal);
+        Assert.Equal(entry.FinishedAt - entry.StartedAt, entry.Duration);
+        Assert.InRange(entry.Duration, result.Duration, result.Duration + TimeSpan.FromSeconds(30));
+        Assert.Equal((bench.Session.Info.Server, bench.Session.Info.Port, bench.Database.Name), (entry.Server, entry.Port, entry.Database));
+        Assert.Null(entry.Message);
+        // All that a step holds comes back, its reversal among it.
+        MigrationStep ran = Assert.Single(result.Steps);
+        MigrationStep read = Assert.Single(entry.Steps);
+        Assert.Equal(ran with { Objects = read.Objects, LockWaits = read.LockWaits, StartedAt = read.StartedAt, Duration = read.Duration }, read);
+        Assert.Equal(ran.Objects, read.Objects);
+        Assert.InRange((ran.Duration - read.Duration).Duration(), TimeSpan.Zero, TimeSpan.FromMicroseconds(1));
+        Assert.InRange(read.StartedAt!.Value, entry.StartedAt, entry.FinishedAt!.Value);
+        Assert.Equal(RollbackGenerator.FromSteps("x", result.Steps).Text, RollbackGenerator.FromSteps("x", entry.Steps).Text);
+        Assert.Equal(Reversibility.Reversible, entry.Reversibility);
+        await bench.AssertNothingHeldAsync();
+    }
+
+    [Theory, EachMajor]
+    public async Task Phases_and_lock_waits_are_recorded(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
+        LockHolder writer = await LockHolder.HoldAsync(bench.Database, "update orders set n = 1 where id = 1");
+        int pid = writer.Connection.ProcessID;
+        Task<IndexBuildResult> building = BuildAsync(bench, new() { Table = "orders", Column = ["tier"] });
+        await bench.UntilPhaseAsync("waiting for writers before build");
+        await Wait.UntilAsync(() => bench.Sink.VerboseMessages.Any(message => message.Contains($"pid {pid}", StringComparison.Ordinal)), "the blocker to be seen", cancellationToken: Token);
+        // While it runs, it says so: also to another session, and with the step that is at work.
+        MigrationOperation running = Assert.Single(await ReadAsync(await bench.SessionAsync(db => db.ConnectionString)));
+        Assert.Equal((OperationOutcome.Running, null), (running.Outcome, running.FinishedAt));
+        Assert.Equal(await bench.Database.ScalarAsync<DateTime>($"select backend_start from pg_stat_activity where pid = {running.Pid}", Token), running.BackendStart!.Value.UtcDateTime);
+        await Wait.UntilAsync(
+            async () => (await ReadAsync(bench.Session))[0] is { Phases.Length: > 0, Steps: [{ StartedAt: not null }] }, "the phase to be written", cancellationToken: Token);
+        await writer.DisposeAsync();
+        await building;
+
+        MigrationOperation entry = Assert.Single(await ReadAsync(bench.Session));
+        OperationPhase phase = entry.Phases[0];
+        Assert.Equal(("CREATE INDEX CONCURRENTLY", "waiting for writers before build"), (phase.Command, phase.Name));
+        Assert.True(phase.Duration > TimeSpan.Zero);
+        Assert.True(phase.WaitTime > TimeSpan.Zero);
+        LockWait wait = entry.Steps[0].LockWaits[0];
+        Assert.Equal(pid, Assert.Single(wait.Blockers).Pid);
+        Assert.True(wait.WaitTime > TimeSpan.Zero);
+        Assert.InRange(wait.Start, entry.StartedAt, entry.FinishedAt!.Value);
+        Assert.True(entry.WaitTime >= wait.WaitTime);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_backfill_is_recorded_with_its_samples(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders);
+        BackfillResult result = await FillAsync(bench, BackfillBench.Request("orders", "tier", "'a'", batchSize: 100));
+
+        MigrationOperation entry = Assert.Single(await ReadAsync(bench.Session));
+        Assert.Equal(("Backfill", OperationOutcome.Succeeded, 5000L), (entry.Operation, entry.Outcome, entry.Rows));
+        Assert.Equal(5000, entry.Samples.Sum(sample => sample.Rows));
+        Assert.Equal(result.Batches, entry.Samples.Sum(sample => sample.Batches));
+        Assert.All(entry.Samples, sample => Assert.True(sample.Interval > TimeSpan.Zero && (sample.Batches == 0 || sample.LongestBatch >= sample.BatchTime)));
+        Assert.InRange(entry.Samples[^1].Time, entry.StartedAt, entry.FinishedAt!.Value);
+        Assert.Equal(Reversibility.ReversibleWithDataLoss, entry.Reversibility);
+        Assert.Equal(0, entry.Retries);
+        await bench.UntilNothingHeldAsync();
+    }
+
+    [Theory, EachMajor]
+    public async Task A_failure_is_recorded_with_its_error_and_a_stop_as_cancelled(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders + "; update orders set n = 7");
+        MigrationException error = await Assert.ThrowsAsync<MigrationException>(() => BuildAsync(bench, new() { Table = "orders", Column = ["n"], Unique = true }));
+        await using (await LockHolder.HoldAsync(bench.Database, "update orders set n = 1 where id = 1"))
+        {
+            using CancellationTokenSource cancel = CancellationTokenSource.CreateLinkedTokenSource(Token);
+            Task<IndexBuildResult> building = BuildAsync(bench, new() { Table = "orders", Column = ["tier"] }, cancel.Token);
+            await bench.UntilPhaseAsync("waiting for writers before build");
+            await cancel.CancelAsync();
+            await Assert.ThrowsAnyAsync<OperationCanceledException>(() => building);
+        }
+
+        IReadOnlyList<MigrationOperation> entries = await ReadAsync(bench.Session);
+        Assert.Equal([OperationOutcome.Failed, OperationOutcome.Cancelled], entries.Select(entry => entry.Outcome));
+        Assert.Equal((error.ErrorId, "23505", error.Message, error.RecommendedAction), (entries[0].ErrorId, entries[0].SqlState, entries[0].Message, entries[0].RecommendedAction));
+        Assert.Contains(entries[0].Steps, step => step.State == StepState.Failed);
+        Assert.Equal(StepState.Failed, entries[1].Steps[0].State);
+        Assert.NotNull(entries[1].FinishedAt);
+        await bench.AssertNothingHeldAsync();
+    }
+
+    [Theory, EachMajor]
+    public async Task A_role_without_the_privilege_is_told_once_and_works_on(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
+        await using TestRole role = await TestRole.CreateAsync(bench.Database);
+        await bench.Database.ExecuteAsync($"revoke create on database {bench.Database.Name} from public; grant all on schema public to {role.Name}; alter table orders owner to {role.Name}", Token);
+        EngineSession session = await bench.SessionAsync(db => new NpgsqlConnectionStringBuilder(db.ConnectionString) { Username = role.Name, Password = null }.ConnectionString);
+
+        Assert.Equal(IndexBuildOutcome.Built, (await BuildAsync(bench, new() { Table = "orders", Column = ["tier"] }, session: session)).Outcome);
+        Assert.Equal(IndexBuildOutcome.Built, (await BuildAsync(bench, new() { Table = "orders", Column = ["n"] }, session: session)).Outcome);
+        Assert.Contains($"GRANT CREATE ON DATABASE {bench.Database.Name} TO {role.Name};", Assert.Single(bench.Sink.Warnings), StringComparison.Ordinal);
+        Assert.False(await SchemaExistsAsync(bench.Database));
+        // Looking creates nothing and finds nothing.
+        Assert.Empty(await ReadAsync(session));
+        Assert.False(await SchemaExistsAsync(bench.Database));
+
+        await BuildAsync(bench, new() { Table = "orders", Column = ["tier", "n"] });
+        MigrationException denied = await Assert.ThrowsAsync<MigrationException>(() => ReadAsync(session));
+        Assert.Equal("HistoryDenied", denied.ErrorId);
+        string grant = denied.RecommendedAction[(denied.RecommendedAction.IndexOf(':', StringComparison.Ordinal) + 1)..];
+        await bench.Database.ExecuteAsync(grant, Token);
+        Assert.Single(await ReadAsync(session));
+
+        // What the warning asks for is enough.
+        EngineSession another = await bench.SessionAsync(db => new NpgsqlConnectionStringBuilder(db.ConnectionString) { Username = role.Name, Password = null }.ConnectionString);
+        await BuildAsync(bench, new() { Table = "orders", Column = ["n", "tier"] }, session: another);
+        string warning = bench.Sink.Warnings.Last();
+        await bench.Database.ExecuteAsync(warning[(warning.LastIndexOf(':') + 1)..], Token);
+        await BuildAsync(bench, new() { Table = "orders", Column = ["n", "id"] }, session: another);
+        Assert.Equal(2, (await ReadAsync(session)).Count);
+    }
+
+    [Theory, EachMajor]
+    public async Task Many_clients_make_the_log_at_the_same_time(int major)
+    {
+        const int Clients = 8;
+        string tables = string.Concat(Enumerable.Range(0, Clients).Select(i => $"create table t{i} (a int);"));
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, tables);
+        EngineSession[] sessions = await Task.WhenAll(Enumerable.Range(0, Clients).Select(_ => bench.SessionAsync(db => db.ConnectionString)));
+        await Task.WhenAll(sessions.Select((session, i) => BuildAsync(bench, new() { Table = $"t{i}", Column = ["a"] }, session: session)));
+        Assert.Equal(Clients, (await ReadAsync(bench.Session)).Count(entry => entry.Outcome == OperationOutcome.Succeeded));
+        Assert.Empty(bench.Sink.Warnings);
+    }
+
+    [Theory, EachMajor]
+    public async Task The_schema_of_an_older_version_is_upgraded_in_place(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders);
+        // Version 0.1 without a log: the backfill makes schema and checkpoints.
+        await bench.RunAsync(BackfillBench.Request("orders", "tier", "'a'"));
+        Assert.Empty(await ReadAsync(bench.Session));
+        await FillAsync(bench, BackfillBench.Request("orders", "n", "1"));
+        Assert.Single(await ReadAsync(bench.Session));
+
+        await bench.Database.ExecuteAsync("alter table migration_safety.operation drop column samples, drop column advice, drop column retries", Token);
+        await FillAsync(bench, BackfillBench.Request("orders", "n", "2", where: "n = 1") with { Name = "another" });
+        IReadOnlyList<MigrationOperation> entries = await ReadAsync(bench.Session);
+        Assert.Equal(2, entries.Count);
+        Assert.Empty(entries[0].Samples);
+        Assert.NotEmpty(entries[1].Samples);
+        Assert.Equal(3L, await bench.ScalarAsync<long>("select count(*) from migration_safety.backfill where state = 'completed'"));
+    }
+
+    [Theory, EachMajor]
+    public async Task A_log_that_cannot_be_written_never_stops_the_work(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
+        await BuildAsync(bench, new() { Table = "orders", Column = ["tier"] });
+        await using (await LockHolder.HoldAsync(bench.Database, "lock table migration_safety.operation in access exclusive mode"))
+        {
+            Assert.Equal(IndexBuildOutcome.Built, (await BuildAsync(bench, new() { Table = "orders", Column = ["n"] })).Outcome);
+        }
+
+        Assert.Contains("without being recorded", Assert.Single(bench.Sink.Warnings), StringComparison.Ordinal);
+        Assert.Single(await ReadAsync(bench.Session));
+    }
+
+    [Theory, EachMajor]
+    public async Task A_lost_connection_of_the_log_is_replaced(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
+        LockHolder writer = await LockHolder.HoldAsync(bench.Database, "update orders set n = 1 where id = 1");
+        Task<IndexBuildResult> building = BuildAsync(bench, new() { Table = "orders", Column = ["tier"] });
+        await bench.UntilPhaseAsync("waiting for writers before build");
+        MigrationOperation before = Assert.Single(await ReadAsync(bench.Session));
+        await bench.Database.ExecuteAsync($"select pg_terminate_backend({before.Pid})", Token);
+        await writer.DisposeAsync();
+        await building;
+        Assert.Equal(OperationOutcome.Succeeded, Assert.Single(await ReadAsync(bench.Session)).Outcome);
+        Assert.Empty(bench.Sink.Warnings);
+        await bench.AssertNothingHeldAsync();
+    }
+
+    private static async Task<IReadOnlyList<MigrationOperation>> ReadAsync(EngineSession session, HistoryFilter? filter = null) =>
+        await HistoryReader.ReadAsync(session, filter ?? new(), new RecordingSink(), Token);
+
+    private static async Task<bool> SchemaExistsAsync(TestDatabase database) =>
+        await database.ScalarAsync<bool>("select exists (select from pg_namespace where nspname = 'migration_safety')", Token);
+
+    private static async Task<IndexBuildResult> BuildAsync(IndexBench bench, IndexBuildRequest request, CancellationToken? cancellationToken = null, EngineSession? session = null)
+    {
+        CancellationToken token = cancellationToken ?? Token;
+        IndexBuildPlan plan = await IndexBuilder.PlanAsync(session ?? bench.Session, request, bench.Sink, Token);
+        return await OperationLog.RunAsync(plan, bench.Sink, recorder => IndexBuilder.RunAsync(plan, recorder, token), token);
+    }
+
+    private static async Task<BackfillResult> FillAsync(BackfillBench bench, BackfillRequest request)
+    {
+        BackfillPlan plan = await bench.PlanAsync(request);
+        return await OperationLog.RunAsync(plan, bench.Sink, recorder => Backfill.RunAsync(plan, recorder, Token), Token);
+    }
+}

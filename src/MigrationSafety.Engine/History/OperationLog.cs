@@ -1,0 +1,53 @@
+using MigrationSafety.Engine.Execution;
+
+namespace MigrationSafety.Engine.History;
+
+/// <summary>
+/// Runs an operation and keeps its record in <c>migration_safety.operation</c>: begun before the work, finished after it. What cannot be recorded is warned of; it
+/// never stops the work.
+/// </summary>
+public static class OperationLog
+{
+    /// <summary>Runs an operation.</summary>
+    /// <typeparam name="TResult">Type of its result.</typeparam>
+    /// <param name="plan">What it is going to do.</param>
+    /// <param name="sink">Where it reports to.</param>
+    /// <param name="work">The operation; it is given the sink that keeps the record.</param>
+    /// <param name="cancellationToken">Cancels the operation.</param>
+    /// <returns>Its result.</returns>
+    /// <exception cref="MigrationException">Those of the operation.</exception>
+    public static async Task<TResult> RunAsync<TResult>(OperationPlan plan, IOperationSink sink, Func<IOperationSink, Task<TResult>> work, CancellationToken cancellationToken)
+        where TResult : class
+    {
+        ArgumentNullException.ThrowIfNull(plan);
+        ArgumentNullException.ThrowIfNull(sink);
+        ArgumentNullException.ThrowIfNull(work);
+        OperationRecorder recorder = new(plan, sink);
+        OperationEntry? entry = await OperationEntry.BeginAsync(plan, recorder, sink, cancellationToken).ConfigureAwait(false);
+        if (entry is null)
+        {
+            return await work(sink).ConfigureAwait(false);
+        }
+
+        await using (entry)
+        {
+            try
+            {
+                TResult result = await work(recorder).ConfigureAwait(false);
+                await entry.FinishAsync("succeeded", (result as IOperationResult)?.Steps, error: null).ConfigureAwait(false);
+                return result;
+            }
+            catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+            {
+                await entry.FinishAsync("cancelled", final: null, error: null).ConfigureAwait(false);
+                throw;
+            }
+            catch (Exception e)
+            {
+                MigrationException known = e as MigrationException ?? new("UnexpectedError", MigrationErrorKind.Server, e.Message, "", e);
+                await entry.FinishAsync("failed", known.Steps, known).ConfigureAwait(false);
+                throw;
+            }
+        }
+    }
+}
