@@ -17,6 +17,7 @@
         'Disconnect-MigrationDatabase'
         'Get-BlockingLock'
         'Get-InvalidIndex'
+        'Get-MigrationHistory'
         'Get-MigrationProgress'
         'Get-MigrationSession'
         'Invoke-SafeIndexBuild'

@@ -7,6 +7,9 @@ BeforeDiscovery {
         @{ Type = 'BlockingLock'; Names = 'Application', 'BackendStart', 'BackendType', 'BlockedCount', 'BlockingPid', 'ClientAddress', 'Database', 'Depth', 'HeldMode', 'IdleTime', 'IsRoot', 'LockType', 'Pid', 'Query', 'Relation', 'RequestedMode', 'RootPid', 'Server', 'State', 'TransactionAge', 'User', 'WaitTime' }
         @{ Type = 'IndexBuildResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Name', 'Outcome', 'Schema', 'Server', 'SizeBytes', 'Steps', 'Table', 'WaitTime' }
         @{ Type = 'InvalidIndex'; Names = 'Advice', 'Database', 'Definition', 'Detail', 'MissingPartition', 'Name', 'Original', 'PaidByWrites', 'Pid', 'Port', 'Reason', 'Repair', 'Schema', 'Server', 'SizeBytes', 'Table', 'Unique' }
+        @{ Type = 'MigrationOperation'; Names = 'Action', 'Application', 'BackendStart', 'ClientAddress', 'ComputerName', 'Database', 'Duration', 'ErrorId', 'FinishedAt', 'Id', 'Message', 'Operation', 'Outcome', 'Phases', 'Pid', 'Port', 'RecommendedAction', 'Retries', 'Reversibility', 'Rows', 'Samples', 'Schema', 'Server', 'SqlState', 'StartedAt', 'Steps', 'SystemUser', 'Table', 'Target', 'User', 'WaitTime' }
+        @{ Type = 'OperationPhase'; Names = 'Command', 'Duration', 'Name', 'StartedAt', 'Target', 'Total', 'WaitTime' }
+        @{ Type = 'OperationSample'; Names = 'Batches', 'BatchTime', 'Interval', 'Lag', 'LagBytes', 'LongestBatch', 'Rows', 'Time' }
         @{ Type = 'MigrationProgress'; Names = 'Application', 'BlockedBy', 'Database', 'Done', 'Elapsed', 'Index', 'Operation', 'PhaseCount', 'Phase', 'PhaseNumber', 'PhasePercent', 'Pid', 'Query', 'Server', 'Target', 'Total', 'Unit', 'User', 'WaitingFor' }
         @{ Type = 'MigrationSession'; Names = 'ConnectedAt', 'Database', 'Id', 'IsStandby', 'Port', 'Server', 'ServerVersion', 'State', 'User' }
         @{ Type = 'MigrationStep'; Names = 'Attempts', 'Cost', 'Duration', 'LockMode', 'LockWaits', 'Objects', 'Purpose', 'Reversal', 'ReversalNote', 'Reversibility', 'Sql', 'StartedAt', 'State', 'Transactional' }
@@ -126,7 +129,7 @@ Describe 'The properties of what is returned' {
 
     It 'are all covered by this list' {
         $returned = (Get-Command -Module MigrationSafety).OutputType.Type | Where-Object { $_ -and $_.Namespace -eq 'MigrationSafety' } | ForEach-Object Name | Sort-Object -Unique
-        $listed = 'BackfillResult', 'BlockingLock', 'IndexBuildResult', 'InvalidIndex', 'MigrationProgress', 'MigrationSession', 'RollbackScript'
+        $listed = 'BackfillResult', 'BlockingLock', 'IndexBuildResult', 'InvalidIndex', 'MigrationOperation', 'MigrationProgress', 'MigrationSession', 'RollbackScript'
         $returned | Should -Be $listed
     }
 }

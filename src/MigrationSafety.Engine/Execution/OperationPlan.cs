@@ -5,8 +5,12 @@ namespace MigrationSafety.Engine.Execution;
 /// <summary>What an operation is going to do, before it does anything: what <c>-WhatIf</c> shows and what is then run.</summary>
 public abstract record OperationPlan
 {
+    /// <summary>Every kind of operation that there is, by the name that the log has for it.</summary>
+    public static IReadOnlyList<string> Operations { get; } =
+        [.. typeof(OperationPlan).Assembly.GetTypes().Where(type => type.IsSubclassOf(typeof(OperationPlan)) && !type.IsAbstract).Select(NameOf).Order(StringComparer.Ordinal)];
+
     /// <summary>Kind of operation, as the log names it: <c>IndexBuild</c> for an <c>IndexBuildPlan</c>.</summary>
-    public string Operation => GetType().Name is var name && name.EndsWith("Plan", StringComparison.Ordinal) ? name[..^4] : name;
+    public string Operation => NameOf(GetType());
 
     /// <summary>Session in which it was made and will run.</summary>
     public required EngineSession Session { get; init; }
@@ -19,4 +23,6 @@ public abstract record OperationPlan
 
     /// <summary>The steps, in order.</summary>
     public required IReadOnlyList<MigrationStep> Steps { get; init; }
+
+    private static string NameOf(Type plan) => plan.Name.EndsWith("Plan", StringComparison.Ordinal) ? plan.Name[..^4] : plan.Name;
 }

@@ -31,7 +31,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
     [ValidateNotNullOrEmpty]
     public string[] LiteralPath { get; set; } = [];
 
-    /// <summary>Results of Invoke-SafeIndexBuild and Start-Backfill, steps, or files from Get-ChildItem.</summary>
+    /// <summary>Results of Invoke-SafeIndexBuild and Start-Backfill, operations from Get-MigrationHistory, steps, or files from Get-ChildItem.</summary>
     [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = InputObjectSet)]
     [ValidateNotNull]
     public PSObject? InputObject { get; set; }
@@ -142,6 +142,9 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
             case BackfillResult backfill:
                 _results.Add((backfill.Server, backfill.Database, $"backfill {backfill.Name}", backfill.Steps));
                 break;
+            case MigrationOperation operation:
+                _results.Add((operation.Server, operation.Database, $"operation {operation.Id} ({operation.Action})", operation.Steps));
+                break;
             case MigrationStep step:
                 _results.Add(("", "", step.Purpose, [step]));
                 break;
@@ -156,7 +159,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                     "InputNotUnderstood",
                     MigrationErrorKind.InvalidInput,
                     $"A {input.BaseObject.GetType().Name} is neither a result of this module nor a file.",
-                    "Pipe results of Invoke-SafeIndexBuild and Start-Backfill, their Steps, or files from Get-ChildItem. Results that went through a file or another process have lost their type: keep them in a variable.")
+                    "Pipe results of Invoke-SafeIndexBuild and Start-Backfill, their Steps, or files from Get-ChildItem. Results that went through a file or another process have lost their type: Get-MigrationHistory has them still.")
                 {
                     Target = input.ToString(),
                 };

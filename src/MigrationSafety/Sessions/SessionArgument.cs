@@ -43,6 +43,13 @@ public sealed class SessionArgument
     {
     }
 
+    /// <summary>From an operation that is piped on: the next cmdlet works on the database whose log it is from.</summary>
+    /// <param name="operation">Operation, read by this process.</param>
+    public SessionArgument(MigrationOperation operation)
+        : this(Of(operation?.Origin))
+    {
+    }
+
     /// <summary>The session, or null where a text was given.</summary>
     public MigrationSession? Session { get; }
 

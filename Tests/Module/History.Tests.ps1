@@ -1,0 +1,113 @@
+BeforeAll {
+    . $PSScriptRoot/common.ps1
+    $null = New-TestDatabase
+    $null = Invoke-Sql 'create table orders (id bigint primary key, tier text, n int); insert into orders select i from generate_series(1, 20000) i; create table items (id bigint primary key, a int, b int)'
+    $session = Connect-MigrationDatabase (Get-TestUri)
+    function Test-Log { Get-SqlValue "select to_regclass('migration_safety.operation') is not null" }
+}
+
+AfterAll {
+    Get-Job | Remove-Job -Force
+    Get-MigrationSession | Disconnect-MigrationDatabase
+    Remove-TestDatabase
+}
+
+Describe 'Get-MigrationHistory' {
+    It 'finds nothing, and makes nothing, where nothing was done' {
+        Get-MigrationHistory | Should -BeNullOrEmpty
+        Invoke-SafeIndexBuild orders tier -WhatIf 6>&1 | Should -BeNullOrEmpty
+        Start-Backfill orders @{ tier = "'a'" } -WhatIf 6>&1 | Should -BeNullOrEmpty
+        Test-Log | Should -BeFalse
+    }
+
+    It 'shows what was done, oldest first' {
+        $index = Invoke-SafeIndexBuild orders tier
+        $null = Start-Backfill orders @{ tier = "'a'" } -AsJob | Receive-Job -Wait -AutoRemoveJob
+        { Invoke-SafeIndexBuild orders tier -Unique -Name unique_tier } | Should -Throw -ErrorId 'DuplicateKey,*'
+
+        $history = Get-MigrationHistory
+        $history | Should -BeOfType MigrationSafety.MigrationOperation
+        $history.Operation | Should -Be 'IndexBuild', 'Backfill', 'IndexBuild'
+        $history.Outcome | Should -Be 'Succeeded', 'Succeeded', 'Failed'
+        $history.Id | Should -Be 1, 2, 3
+        $history[0].Steps.Sql | Should -Be $index.Steps.Sql
+        $history[1].Rows | Should -Be 20000
+        ($history[1].Samples | Measure-Object Rows -Sum).Sum | Should -Be 20000
+        $history[2].ErrorId, $history[2].SqlState | Should -Be 'DuplicateKey', '23505'
+        $history[0].Server, $history[0].Port, $history[0].Database | Should -Be $TestServer.Host, $TestServer.Port, $TestDatabase
+        $history[0].SystemUser | Should -Be ([Environment]::UserName)
+        $history[0].Application | Should -BeLike 'MigrationSafety *, *'
+    }
+
+    It 'picks by -<Name>' -ForEach @(
+        @{ Name = 'Table'; Parameters = @{ Table = 'orders' }; Found = 1, 2, 3 }
+        @{ Name = 'Table, which is gone'; Parameters = @{ Table = 'public.items' }; Found = @() }
+        @{ Name = 'Operation'; Parameters = @{ Operation = 'index*' }; Found = 1, 3 }
+        @{ Name = 'Operation of two kinds'; Parameters = @{ Operation = 'Backfill', 'IndexDrop' }; Found = 2 }
+        @{ Name = 'Operation, where % is no wildcard'; Parameters = @{ Operation = '%' }; Found = @() }
+        @{ Name = 'Outcome'; Parameters = @{ Outcome = 'Failed', 'Interrupted' }; Found = 3 }
+        @{ Name = 'Since'; Parameters = @{ Since = [datetime]::Now.AddHours(1) }; Found = @() }
+        @{ Name = 'Until'; Parameters = @{ Until = [datetime]::Now.AddHours(1) }; Found = 1, 2, 3 }
+        @{ Name = 'Last'; Parameters = @{ Last = 2 }; Found = 2, 3 }
+        @{ Name = 'Last of an outcome'; Parameters = @{ Last = 1; Outcome = 'Succeeded' }; Found = 2 }
+        @{ Name = 'Id'; Parameters = @{ Id = 3, 1, 99 }; Found = 1, 3 }
+    ) {
+        @((Get-MigrationHistory @Parameters).Id) | Should -Be $Found
+    }
+
+    It 'says Running of what runs and Interrupted of what was killed' {
+        $null = Invoke-Sql -Connection writer 'begin; update items set a = 1; insert into items values (0)'
+        $script = Join-Path ([IO.Path]::GetTempPath()) "$([guid]::NewGuid()).ps1"
+        Set-Content $script "Import-Module '$ManifestPath'; Invoke-SafeIndexBuild items a -Session '$(Get-TestUri)'"
+        $client = Start-Process (Get-Process -Id $PID).Path -ArgumentList '-NoProfile', '-NonInteractive', '-File', $script -PassThru
+        try {
+            Wait-Until { Get-MigrationHistory items | Where-Object { $_.Outcome -eq 'Running' -and $_.Steps.StartedAt } } 'the build to be recorded with its step'
+            (Get-MigrationHistory -Outcome Running).FinishedAt | Should -BeNullOrEmpty
+            $client.Kill()
+            Wait-Until { Get-MigrationHistory items -Outcome Interrupted } 'the death of the client to be noticed'
+        }
+        finally {
+            if (-not $client.HasExited) { $client.Kill() }
+            Remove-Item $script
+        }
+        $killed = Get-MigrationHistory items
+        $killed.FinishedAt | Should -BeNullOrEmpty
+        $killed.Steps[0].State | Should -Be 'Failed'
+        Close-Sql writer
+        # What it may have left is taken back too.
+        ($killed | New-RollbackScript).Text | Should -BeLike '*DROP INDEX CONCURRENTLY IF EXISTS public.items_a_idx*'
+        (Invoke-SafeIndexBuild items a).Outcome | Should -BeIn 'Built', 'Rebuilt', 'AlreadyValid'
+    }
+
+    It 'says Cancelled of a job that was stopped' {
+        $null = Invoke-Sql -Connection writer 'begin; update items set a = 1; insert into items values (0)'
+        $job = Invoke-SafeIndexBuild items b -AsJob
+        Wait-Until { Get-MigrationHistory items -Outcome Running } 'the build to be recorded'
+        Stop-Job $job
+        (Get-MigrationHistory items -Last 1).Outcome | Should -Be 'Cancelled'
+        Close-Sql writer
+    }
+
+    It 'goes through New-RollbackScript, as the results did' {
+        $rollback = Get-MigrationHistory -Id 1, 2 | New-RollbackScript
+        $rollback | Should -HaveCount 1
+        $rollback.Statements.Reversal | Should -Contain 'DROP INDEX CONCURRENTLY IF EXISTS public.orders_tier_idx'
+        $rollback.Statements[0].Statement | Should -BeLike '*update*' -Because 'the backfill was last'
+    }
+
+    It 'stands for its session in a pipeline, and takes sessions from one' {
+        (Get-MigrationHistory -Id 2 | Get-MigrationHistory -Last 1).Database | Should -Be $TestDatabase
+        (Get-TestUri), $session | Get-MigrationHistory -Id 1 | Should -HaveCount 2
+    }
+
+    It 'completes kinds of operation' {
+        ([System.Management.Automation.CommandCompletion]::CompleteInput('Get-MigrationHistory -Operation indexb', 36, $null)).CompletionMatches.CompletionText | Should -Be 'IndexBuild'
+    }
+
+    It 'has a table within 80 columns' {
+        $text = Get-MigrationHistory | Format-Table | Out-String -Width 80
+        (($text -split '\r?\n') | Measure-Object -Property Length -Maximum).Maximum | Should -BeLessOrEqual 80
+        $text | Should -Match 'Succeeded.+Build index o'
+        $text | Should -Not -Match '#ERR'
+    }
+}
