@@ -13,6 +13,7 @@
     AliasesToExport        = @()
     VariablesToExport      = @()
     CmdletsToExport        = @(
+        'Compare-SchemaSnapshot'
         'Connect-MigrationDatabase'
         'Disconnect-MigrationDatabase'
         'Get-BlockingLock'
@@ -20,6 +21,7 @@
         'Get-MigrationHistory'
         'Get-MigrationProgress'
         'Get-MigrationSession'
+        'Get-SchemaSnapshot'
         'Invoke-SafeIndexBuild'
         'New-RollbackScript'
         'Start-Backfill'

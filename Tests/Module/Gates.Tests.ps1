@@ -16,6 +16,10 @@ BeforeDiscovery {
         @{ Type = 'LockWait'; Names = 'Blockers', 'Queued', 'Start', 'WaitTime' }
         @{ Type = 'LockBlocker'; Names = 'Application', 'BackendStart', 'BackendType', 'ClientAddress', 'Granted', 'IsAutovacuum', 'Mode', 'Pid', 'PreventsWraparound', 'Query', 'Relation', 'State', 'TransactionAge', 'User' }
         @{ Type = 'RollbackScript'; Names = 'Path', 'Reversibility', 'Source', 'Statements', 'Text' }
+        @{ Type = 'SchemaDifference'; Names = 'Change', 'Database', 'Difference', 'Identity', 'Kind', 'Port', 'Property', 'Reference', 'Server' }
+        @{ Type = 'SchemaObject'; Names = 'Identity', 'Kind', 'Parent', 'Properties', 'Schema' }
+        @{ Type = 'SchemaProperty'; Names = 'Name', 'Value' }
+        @{ Type = 'SchemaSnapshot'; Names = 'Database', 'Objects', 'Path', 'Port', 'Server', 'ServerVersion', 'TakenAt' }
         @{ Type = 'RollbackStatement'; Names = 'LockMode', 'Line', 'Note', 'Objects', 'Reversal', 'Reversibility', 'Statement', 'Transactional' }
     )
 }
@@ -77,7 +81,7 @@ Describe 'Every command' {
     }
 
     It 'asks before it changes something, and only then: <Name>' -ForEach $commands {
-        $changes = $Command.Verb -notin 'Get', 'Connect', 'Disconnect'
+        $changes = $Command.Verb -notin 'Get', 'Connect', 'Disconnect', 'Compare'
         $Command.Parameters.ContainsKey('WhatIf') | Should -Be $changes
         $Command.Parameters.ContainsKey('Confirm') | Should -Be $changes
     }
@@ -129,7 +133,18 @@ Describe 'The properties of what is returned' {
 
     It 'are all covered by this list' {
         $returned = (Get-Command -Module MigrationSafety).OutputType.Type | Where-Object { $_ -and $_.Namespace -eq 'MigrationSafety' } | ForEach-Object Name | Sort-Object -Unique
-        $listed = 'BackfillResult', 'BlockingLock', 'IndexBuildResult', 'InvalidIndex', 'MigrationOperation', 'MigrationProgress', 'MigrationSession', 'RollbackScript'
+        $listed = @(
+            'BackfillResult'
+            'BlockingLock'
+            'IndexBuildResult'
+            'InvalidIndex'
+            'MigrationOperation'
+            'MigrationProgress'
+            'MigrationSession'
+            'RollbackScript'
+            'SchemaDifference'
+            'SchemaSnapshot'
+        )
         $returned | Should -Be $listed
     }
 }

@@ -68,7 +68,11 @@ public abstract class SessionCmdlet : MigrationCmdlet
         }
     }
 
-    private EngineSession? Resolve(SessionArgument? argument)
+    /// <summary>The session of an argument, connected once for each text.</summary>
+    /// <param name="argument">Session or text; null for the libpq environment.</param>
+    /// <returns>Its engine side; null where an earlier try failed.</returns>
+    /// <exception cref="MigrationException">Why it cannot be had.</exception>
+    private protected EngineSession? Resolve(SessionArgument? argument)
     {
         if (argument?.Session is { } session)
         {
