@@ -4,7 +4,7 @@ BeforeDiscovery {
     # What scripts rely on: a name that is gone or new here is a change of the contract.
     $contract = @(
         @{ Type = 'BackfillResult'; Names = 'Batches', 'Database', 'Duration', 'Name', 'Outcome', 'Remaining', 'Resumed', 'Rows', 'RowsPerSecond', 'Schema', 'Server', 'Steps', 'Table', 'TotalRows' }
-        @{ Type = 'BlockingLock'; Names = 'Application', 'BackendStart', 'BackendType', 'BlockedCount', 'BlockingPid', 'ClientAddress', 'Database', 'Depth', 'HeldMode', 'IdleTime', 'IsRoot', 'LockType', 'Pid', 'Query', 'Relation', 'RequestedMode', 'RootPid', 'Server', 'State', 'TransactionAge', 'User', 'WaitTime' }
+        @{ Type = 'BlockingLock'; Names = 'Application', 'BackendStart', 'BackendType', 'BlockedCount', 'BlockingPid', 'ClientAddress', 'Database', 'Depth', 'HeldMode', 'IdleTime', 'IsRoot', 'LockType', 'Pid', 'Port', 'Query', 'Relation', 'RequestedMode', 'RootPid', 'Server', 'State', 'Timestamp', 'TransactionAge', 'User', 'WaitTime' }
         @{ Type = 'IndexBuildResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Name', 'Outcome', 'Schema', 'Server', 'SizeBytes', 'Steps', 'Table', 'WaitTime' }
         @{ Type = 'InvalidIndex'; Names = 'Advice', 'Database', 'Definition', 'Detail', 'MissingPartition', 'Name', 'Original', 'PaidByWrites', 'Pid', 'Port', 'Reason', 'Repair', 'Schema', 'Server', 'SizeBytes', 'Table', 'Unique' }
         @{ Type = 'MigrationOperation'; Names = 'Action', 'Application', 'BackendStart', 'ClientAddress', 'ComputerName', 'Database', 'Duration', 'ErrorId', 'FinishedAt', 'Id', 'Message', 'Operation', 'Outcome', 'Phases', 'Pid', 'Port', 'RecommendedAction', 'Retries', 'Reversibility', 'Rows', 'Samples', 'Schema', 'Server', 'SqlState', 'StartedAt', 'Steps', 'SystemUser', 'Table', 'Target', 'User', 'WaitTime' }
@@ -35,6 +35,8 @@ BeforeAll {
         LockTimeout   = [MigrationSafety.Duration]
         RetryFor      = [MigrationSafety.Duration]
         WaitFor       = [MigrationSafety.Duration]
+        Watch         = [switch]
+        Interval      = [MigrationSafety.Duration]
         Table         = [string]
         Schema        = [string]
         Name          = [string]

@@ -20,14 +20,14 @@ public static class BlockingLockReader
         try
         {
             await using NpgsqlConnection connection = await session.OpenAsync("locks", sink, cancellationToken).ConfigureAwait(false);
-            (List<BlockingNode> nodes, bool hidden) = await ReadNodesAsync(connection, sink, cancellationToken).ConfigureAwait(false);
+            (List<BlockingNode> nodes, bool hidden) = await ReadNodesAsync(connection, session.Info, sink, cancellationToken).ConfigureAwait(false);
             if (hidden)
             {
                 sink.Warning(
                     $"Role {session.Info.User} may not see the queries, users and ages of other roles' sessions; these are empty. To see them: GRANT pg_read_all_stats TO {Sql.SqlName.QuoteIfNeeded(session.Info.User)};");
             }
 
-            return BlockingTree.Order(nodes, session.Info.Server);
+            return BlockingTree.Order(nodes);
         }
         catch (Exception e) when (e is NpgsqlException)
         {
@@ -35,7 +35,7 @@ public static class BlockingLockReader
         }
     }
 
-    private static async Task<(List<BlockingNode> Nodes, bool Hidden)> ReadNodesAsync(NpgsqlConnection connection, IOperationSink sink, CancellationToken cancellationToken)
+    private static async Task<(List<BlockingNode> Nodes, bool Hidden)> ReadNodesAsync(NpgsqlConnection connection, MigrationSession server, IOperationSink sink, CancellationToken cancellationToken)
     {
         // This query's own snapshot is waited for by a concurrent index build, until the query ends: it does not count.
         // pg_locks is copied once. A blocker with pid 0 is a prepared transaction: it is found by the lock that it holds on what is waited for.
@@ -98,7 +98,7 @@ public static class BlockingLockReader
                    pg_catalog.clock_timestamp() - coalesce(p.prepared, a.xact_start),
                    case when a.state like 'idle in transaction%' then pg_catalog.clock_timestamp() - a.state_change end,
                    coalesce(a.usename, p.owner)::text, a.application_name, pg_catalog.host(a.client_addr), a.backend_type, a.backend_start,
-                   coalesce(a.datname, p.database)::text
+                   coalesce(a.datname, p.database)::text, pg_catalog.statement_timestamp()
             from node n
             left join waiter w on w.pid = n.pid and n.gid is null
             left join pg_catalog.pg_stat_activity a on a.pid = n.pid
@@ -151,7 +151,9 @@ public static class BlockingLockReader
                     BackendType = reader.Text(16),
                     BackendStart = reader.Time(17),
                     Database = reader.Text(18),
-                    Server = "",
+                    Server = server.Server,
+                    Port = server.Port,
+                    Timestamp = reader.Time(19)!.Value,
                 }));
         }
 

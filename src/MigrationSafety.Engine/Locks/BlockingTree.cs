@@ -9,7 +9,7 @@ internal sealed record BlockingNode(BlockingNodeKey Key, IReadOnlyList<BlockingN
 /// <summary>Orders sessions so that the table is the tree: roots first, those that hold up most on top, each waiter once, under one of its blockers.</summary>
 internal static class BlockingTree
 {
-    internal static IReadOnlyList<BlockingLock> Order(IReadOnlyList<BlockingNode> nodes, string server)
+    internal static IReadOnlyList<BlockingLock> Order(IReadOnlyList<BlockingNode> nodes)
     {
         Dictionary<BlockingNodeKey, BlockingNode> byKey = nodes.ToDictionary(node => node.Key);
         Dictionary<BlockingNodeKey, List<BlockingNode>> waitersOf = nodes.ToDictionary(node => node.Key, _ => new List<BlockingNode>());
@@ -55,7 +55,6 @@ internal static class BlockingTree
 
                 rows.Add(next.Node.Row with
                 {
-                    Server = server,
                     RootPid = root.Key.Pid,
                     Depth = next.Depth,
                     IsRoot = next.Node.Blockers.Count == 0,

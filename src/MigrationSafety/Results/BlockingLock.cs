@@ -69,6 +69,12 @@ public sealed record BlockingLock
     /// <summary>Server.</summary>
     public required string Server { get; init; }
 
+    /// <summary>Port of the server: two servers of one host differ in it alone.</summary>
+    public required int Port { get; init; }
+
     /// <summary>Database of the session.</summary>
     public string? Database { get; init; }
+
+    /// <summary>When it was seen so, by the server's clock.</summary>
+    public required DateTimeOffset Timestamp { get; init; }
 }

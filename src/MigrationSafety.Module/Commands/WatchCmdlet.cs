@@ -1,0 +1,277 @@
+using System.Collections.Concurrent;
+using System.Diagnostics;
+using System.Globalization;
+using System.Management.Automation;
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Module.Pipeline;
+
+namespace MigrationSafety.Module.Commands;
+
+/// <summary>
+/// Base of the cmdlets that can go on looking: with <c>-Watch</c> a terminal shows a view that is drawn over itself, and a pipe, a variable or a file gets the rows
+/// of each look as objects.
+/// </summary>
+/// <typeparam name="T">Output type; carries the time of the look.</typeparam>
+public abstract class WatchCmdlet<T> : ReadCmdlet<T>
+    where T : class
+{
+    // How soon a terminal that was resized is drawn anew.
+    private static readonly TimeSpan s_resizeCheck = TimeSpan.FromMilliseconds(100);
+    private static readonly TimeSpan s_leastInterval = TimeSpan.FromMilliseconds(100);
+
+    private readonly List<EngineSession> _sessions = [];
+    private readonly HashSet<string> _said = new(StringComparer.Ordinal);
+    private ScriptBlock? _format;
+
+    /// <summary>Looks again and again, until it is stopped.</summary>
+    [Parameter]
+    public SwitchParameter Watch { get; set; }
+
+    /// <summary>Time from one look to the next.</summary>
+    [Parameter]
+    [ValidateNotNull]
+    public Duration Interval { get; set; } = new(TimeSpan.FromSeconds(2));
+
+    /// <summary>What the live view says where a look finds nothing.</summary>
+    private protected abstract string NothingText { get; }
+
+    /// <summary>Whether watching ends when a look finds nothing.</summary>
+    private protected virtual bool EndsWithNothing => false;
+
+    /// <inheritdoc />
+    protected override void BeginProcessing()
+    {
+        string? wrong = Interval.Value < s_leastInterval ? $"-Interval must be at least {s_leastInterval.TotalMilliseconds:0}ms."
+            : !Watch && MyInvocation.BoundParameters.ContainsKey(nameof(Interval)) ? "-Interval is the time between the looks of -Watch, which was not given."
+            : null;
+        if (wrong is not null)
+        {
+            ThrowTerminatingError(ErrorRecords.Of(new MigrationException("InvalidInterval", MigrationErrorKind.InvalidInput, wrong, "Write -Watch -Interval 2s, for example; 2s is the default.")));
+        }
+    }
+
+    /// <inheritdoc />
+    protected override void ProcessRecord()
+    {
+        if (Watch)
+        {
+            _sessions.AddRange(Sessions());
+        }
+        else
+        {
+            base.ProcessRecord();
+        }
+    }
+
+    /// <inheritdoc />
+    protected override void EndProcessing()
+    {
+        if (Watch && _sessions.Count > 0)
+        {
+            if (OutputTarget.IsTerminal(this))
+            {
+                using LiveView view = new(Host);
+                Repeat(looks => Draw(view, looks));
+            }
+            else
+            {
+                Repeat(looks => Write(looks));
+            }
+        }
+
+        base.EndProcessing();
+    }
+
+    private void Repeat(Func<IReadOnlyList<Look>, Action?> show)
+    {
+        while (true)
+        {
+            long start = Stopwatch.GetTimestamp();
+            IReadOnlyList<Look> looks = Runner.Wait(LookAsync);
+            Action? refresh = show(looks);
+            if (EndsWithNothing && looks.All(look => look.Failure is null && look.Rows.Count == 0))
+            {
+                return;
+            }
+
+            // A server that is slow to answer is not asked without a pause.
+            TimeSpan took = Stopwatch.GetElapsedTime(start);
+            TimeSpan pause = took > Interval.Value / 2 ? took : Interval.Value - took;
+            long paused = Stopwatch.GetTimestamp();
+            for (TimeSpan left = pause; left > TimeSpan.Zero; left = pause - Stopwatch.GetElapsedTime(paused))
+            {
+                TimeSpan slice = refresh is not null && left > s_resizeCheck ? s_resizeCheck : left;
+                Runner.Wait(async (_, token) =>
+                {
+                    await Task.Delay(slice, token).ConfigureAwait(false);
+                    return true;
+                });
+                refresh?.Invoke();
+            }
+        }
+    }
+
+    private async Task<IReadOnlyList<Look>> LookAsync(IOperationSink sink, CancellationToken cancellationToken)
+    {
+        using SemaphoreSlim places = new(ThrottleLimit);
+        async Task<Look> OneAsync(EngineSession session)
+        {
+            await places.WaitAsync(cancellationToken).ConfigureAwait(false);
+            WarningsApart warnings = new(sink);
+            try
+            {
+                return new Look(session.Info, await ReadAsync(session, warnings, cancellationToken).ConfigureAwait(false), [.. warnings.Said], null);
+            }
+            catch (Exception e) when (!cancellationToken.IsCancellationRequested)
+            {
+                // A server that restarts is back soon: the others, and the next look, go on.
+                return new Look(session.Info, [], [.. warnings.Said], e);
+            }
+            finally
+            {
+                places.Release();
+            }
+        }
+
+        return await Task.WhenAll(_sessions.Select(OneAsync)).ConfigureAwait(false);
+    }
+
+    /// <summary>Objects to the pipeline; what is the matter is said once, and again after it had been over.</summary>
+    private Action? Write(IReadOnlyList<Look> looks)
+    {
+        HashSet<string> now = new(StringComparer.Ordinal);
+        foreach (Look look in looks)
+        {
+            foreach (string warning in look.Warnings.Where(now.Add).Where(warning => !_said.Contains(warning)))
+            {
+                WriteWarning(warning);
+            }
+
+            if (look.Failure is { } failure)
+            {
+                ErrorRecord error = ErrorRecords.Of(failure);
+                string key = $"{look.Session.Id}: {error.FullyQualifiedErrorId}";
+                if (now.Add(key) && !_said.Contains(key))
+                {
+                    WriteError(error);
+                }
+            }
+
+            foreach (T row in look.Rows)
+            {
+                WriteObject(row);
+            }
+        }
+
+        _said.Clear();
+        _said.UnionWith(now);
+        return null;
+    }
+
+    /// <summary>Draws what was seen; what is returned draws it anew where the terminal has another size by then.</summary>
+    private Action Draw(LiveView view, IReadOnlyList<Look> looks)
+    {
+        string time = DateTime.Now.ToString("HH:mm:ss", CultureInfo.InvariantCulture);
+        (int Width, int Height) drawn = LiveView.Size;
+        view.Draw(Compose(looks, time, drawn));
+        return () =>
+        {
+            if (LiveView.Size != drawn)
+            {
+                drawn = LiveView.Size;
+                view.Draw(Compose(looks, time, drawn));
+            }
+        };
+    }
+
+    private List<string> Compose(IReadOnlyList<Look> looks, string time, (int Width, int Height) size)
+    {
+        bool plain = $"{PSObject.AsPSObject(GetVariableValue("PSStyle") ?? "").Properties["OutputRendering"]?.Value}" == "PlainText";
+        string yellow = plain ? "" : "\u001b[33m";
+        string red = plain ? "" : "\u001b[31m";
+        string where = looks.Count == 1 ? looks[0].Session.ToString() : $"{looks.Count} sessions";
+        List<string> lines = [$"{time}  {where}, every {Interval}; Ctrl-C ends"];
+        foreach (string warning in looks.SelectMany(look => look.Warnings).Distinct())
+        {
+            lines.AddRange(Fold(warning, size.Width).Select(line => yellow + line));
+        }
+
+        foreach (Look look in looks.Where(look => look.Failure is not null))
+        {
+            lines.AddRange(Fold($"{look.Session}: {look.Failure!.Message}", size.Width).Select(line => red + line));
+        }
+
+        lines.Add("");
+        T[] rows = [.. looks.SelectMany(look => look.Rows)];
+        if (rows.Length == 0)
+        {
+            // Where a look failed, nothing is known.
+            lines.Add(looks.Any(look => look.Failure is null) ? NothingText : "");
+            return lines;
+        }
+
+        // As many rows as there is room for; the formatter alone knows how many lines it makes of them.
+        int room = Math.Max(size.Height - lines.Count, 1);
+        int count = Math.Min(rows.Length, room);
+        List<string> table = Format(rows.Take(count), size.Width);
+        while (count > 1 && table.Count + (count < rows.Length ? 1 : 0) > room)
+        {
+            count = Math.Max(1, count - Math.Max(1, table.Count + 1 - room));
+            table = Format(rows.Take(count), size.Width);
+        }
+
+        lines.AddRange(table);
+        if (count < rows.Length)
+        {
+            lines.Add($"... and {rows.Length - count} more");
+        }
+
+        return lines;
+    }
+
+    private List<string> Format(IEnumerable<T> rows, int width)
+    {
+        _format ??= InvokeCommand.NewScriptBlock("$input | Microsoft.PowerShell.Utility\\Out-String -Stream -Width $args[0]");
+        // A column less: some terminals lose the last one when the line is cleared behind it. A narrow terminal cuts what is right, where the formatter would fold it.
+        IEnumerable<string> lines = InvokeCommand.InvokeScript(useLocalScope: true, _format, rows.Cast<object>().ToList(), Math.Max(width, 80) - 1).Select(line => line?.ToString() ?? "");
+        List<string> trimmed = [.. lines.SkipWhile(string.IsNullOrWhiteSpace)];
+        while (trimmed.Count > 0 && string.IsNullOrWhiteSpace(trimmed[^1]))
+        {
+            trimmed.RemoveAt(trimmed.Count - 1);
+        }
+
+        return trimmed;
+    }
+
+    private static IEnumerable<string> Fold(string text, int width)
+    {
+        string rest = text.ReplaceLineEndings(" ");
+        int most = Math.Max(width - 1, 10);
+        while (rest.Length > most)
+        {
+            int cut = rest.LastIndexOf(' ', most);
+            cut = cut > 0 ? cut : most;
+            yield return rest[..cut];
+            rest = rest[cut..].TrimStart();
+        }
+
+        yield return rest;
+    }
+
+    private sealed record Look(MigrationSession Session, IReadOnlyList<T> Rows, string[] Warnings, Exception? Failure);
+
+    /// <summary>Keeps warnings back: each look says them again, and they would stand in the middle of the view.</summary>
+    private sealed class WarningsApart(IOperationSink inner) : IOperationSink
+    {
+        internal ConcurrentQueue<string> Said { get; } = new();
+
+        public void Verbose(string message) => inner.Verbose(message);
+
+        public void Debug(string message) => inner.Debug(message);
+
+        public void Warning(string message) => Said.Enqueue(message);
+
+        public void Progress(OperationProgress progress) => inner.Progress(progress);
+    }
+}
