@@ -144,7 +144,7 @@ public sealed class ProgressTests(Servers servers)
         Task<int> build = bench.Database.ExecuteAsync("create index concurrently ix on orders (tier)", Token);
         await bench.UntilPhaseAsync("waiting for old snapshots");
 
-        MigrationProgress hidden = Assert.Single(await ProgressReader.ReadAsync(session, new() { Table = "orders" }, bench.Sink, Token));
+        MigrationProgress hidden = Assert.Single(await ReadAsync(session, new() { Table = "orders" }, bench.Sink));
         Assert.NotEqual(0, hidden.Pid);
         Assert.Null(hidden.Query);
         Assert.Null(hidden.Phase);
@@ -154,7 +154,7 @@ public sealed class ProgressTests(Servers servers)
 
         // What the warning says is enough.
         await bench.Database.ExecuteAsync($"grant pg_read_all_stats to {stranger.Name}", Token);
-        MigrationProgress seen = Assert.Single(await ProgressReader.ReadAsync(session, new() { Table = "orders" }, bench.Sink, Token));
+        MigrationProgress seen = Assert.Single(await ReadAsync(session, new() { Table = "orders" }, bench.Sink));
         Assert.Equal("waiting for old snapshots", seen.Phase);
         Assert.Single(bench.Sink.Warnings);
         await old.CommitAsync(Token);
@@ -193,7 +193,7 @@ public sealed class ProgressTests(Servers servers)
         // A role that may not read it is shown none, and no error.
         await using TestRole stranger = await TestRole.CreateAsync(bench.Database);
         EngineSession session = await bench.SessionAsync(db => db.Server.ConnectionString(db.Name, stranger.Name));
-        Assert.DoesNotContain(await ProgressReader.ReadAsync(session, new(), new RecordingSink(), Token), p => p.Operation == "BACKFILL");
+        Assert.DoesNotContain(await ReadAsync(session, new(), new RecordingSink()), p => p.Operation == "BACKFILL");
 
         await row.CommitAsync(Token);
         plan = await Backfill.PlanAsync(bench.Session, BackfillBench.Request("orders", "tier", "'standard'", batchSize: 700), bench.Sink, Token);
@@ -201,8 +201,13 @@ public sealed class ProgressTests(Servers servers)
         Assert.Empty(await ReadAsync(bench, new() { Table = "orders" }));
     }
 
-    private static Task<IReadOnlyList<MigrationProgress>> ReadAsync(IndexBench bench, ProgressFilter filter) =>
-        ProgressReader.ReadAsync(bench.Session, filter, bench.Sink, Token);
+    private static Task<IReadOnlyList<MigrationProgress>> ReadAsync(IndexBench bench, ProgressFilter filter) => ReadAsync(bench.Session, filter, bench.Sink);
+
+    private static async Task<IReadOnlyList<MigrationProgress>> ReadAsync(EngineSession session, ProgressFilter filter, RecordingSink sink)
+    {
+        await using ProgressReader reader = new(session, filter, sink);
+        return await reader.ReadAsync(Token);
+    }
 
     private static async Task<MigrationProgress> UntilAsync(IndexBench bench, string phase)
     {

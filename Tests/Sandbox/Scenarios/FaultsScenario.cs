@@ -1,5 +1,6 @@
 using System.Globalization;
 using MigrationSafety.Engine.Progress;
+using MigrationSafety.Engine.Sessions;
 using Npgsql;
 using Spectre.Console;
 
@@ -23,7 +24,9 @@ internal sealed class FaultsScenario : Scenario
         await Migration.ApplyAsync(bench.Shop, bench.Screen, cancellationToken);
         bench.Traffic.WritesTier = true;
 
-        await using FaultRun run = new(bench, new Random(seed), await bench.Shop.Admin.OpenConnectionAsync(cancellationToken));
+        MigrationSession session = await SessionFactory.ConnectAsync(new() { Text = bench.Shop.Uri }, bench.Screen, cancellationToken);
+        await using ProgressReader progress = new(EngineSession.Of(session), new() { Operations = ["CREATE INDEX*"] }, bench.Screen);
+        await using FaultRun run = new(bench, new Random(seed), progress, await bench.Shop.Admin.OpenConnectionAsync(cancellationToken));
         int inBackfill = options.Kills / 2;
         int inIndex = options.Kills - inBackfill;
         await bench.MeasureAsync($"Index build, {inIndex} kills", () => run.IndexAsync(inIndex, cancellationToken), cancellationToken);
@@ -82,7 +85,7 @@ internal sealed class FaultsScenario : Scenario
     private sealed record Kill(string Operation, string Moment, string Found);
 
     /// <summary>Starts, watches and kills the clients.</summary>
-    private sealed class FaultRun(Bench bench, Random random, NpgsqlConnection connection) : IAsyncDisposable
+    private sealed class FaultRun(Bench bench, Random random, ProgressReader progress, NpgsqlConnection connection) : IAsyncDisposable
     {
         private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(5);
 
@@ -192,11 +195,11 @@ internal sealed class FaultsScenario : Scenario
                     return $"session open, {await QueryAsync(pids[0], cancellationToken)}";
                 }
 
-                foreach (IndexBuildSample sample in (await IndexBuildSample.ReadAsync(connection, null, null, cancellationToken)).Where(sample => pids.Contains(sample.Pid)))
+                foreach (MigrationProgress build in await progress.ReadAsync(cancellationToken))
                 {
-                    if (IndexBuildPhase.Of(sample) is { } phase && phase.Overall >= target)
+                    if (pids.Contains(build.Pid) && build.Percent >= target)
                     {
-                        return string.Create(CultureInfo.InvariantCulture, $"{sample.Phase}, some {phase.Overall:0} % of the whole");
+                        return string.Create(CultureInfo.InvariantCulture, $"{build.Phase}, some {build.Percent:0} % of the whole");
                     }
                 }
 

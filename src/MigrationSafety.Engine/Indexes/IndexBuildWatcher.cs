@@ -22,8 +22,7 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
     private readonly CancellationTokenSource _stop = new();
     private readonly TaskCompletionSource _lost = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly Task _loop;
-    private double _percent;
-    private TimeSpan _worked;
+    private readonly ProgressTracker _tracker;
 
     private IndexBuildWatcher(EngineSession session, IOperationSink sink, string activity, int pid, TimeSpan silence, CancellationToken cancellationToken)
     {
@@ -33,6 +32,7 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
         _pid = pid;
         _silence = silence;
         _cancelled = cancellationToken;
+        _tracker = new ProgressTracker(session.Info, new ProgressFilter { Pid = pid });
         _loop = Task.Run(WatchAsync, CancellationToken.None);
     }
 
@@ -122,23 +122,18 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
         connection ??= await _session.OpenAsync("progress", _sink, cancellationToken).ConfigureAwait(false);
         try
         {
-            long start = Stopwatch.GetTimestamp();
-            IReadOnlyList<IndexBuildSample> samples = await IndexBuildSample.ReadAsync(connection, _pid, table: null, cancellationToken).ConfigureAwait(false);
-            if (samples is [IndexBuildSample sample] && IndexBuildPhase.Of(sample) is { } phase)
+            IReadOnlyList<MigrationProgress> samples = await _tracker.SampleAsync(connection, _sink, cancellationToken).ConfigureAwait(false);
+            if (samples is [{ PhaseNumber: not null } build])
             {
                 string? waiting = null;
-                _sink.Record(new PhaseEvent(sample.Command, sample.Index, sample.Phase!, sample.BlockedBy.Length > 0, phase.Total));
-                if (sample.BlockedBy.Length > 0)
+                _sink.Record(new PhaseEvent(build.Operation, build.Index, build.Phase!, build.BlockedBy.Length > 0, build.Total));
+                if (build.BlockedBy.Length > 0)
                 {
                     IReadOnlyList<LockBlocker> known = await LockObserver.BlockersOfAsync(connection, _pid, cancellationToken).ConfigureAwait(false);
-                    waiting = known.Count > 0 ? "Waits for " + string.Join("; ", known.Select(blocker => blocker.ToString())) : "Waits for " + sample.Waiting();
-                }
-                else
-                {
-                    _worked += s_every + Stopwatch.GetElapsedTime(start);
+                    waiting = "Waits for " + (known.Count > 0 ? string.Join("; ", known.Select(blocker => blocker.ToString())) : build.WaitingFor);
                 }
 
-                Report(sample, phase, waiting);
+                Report(build, waiting);
             }
 
             return connection;
@@ -150,12 +145,10 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
         }
     }
 
-    private void Report(IndexBuildSample sample, IndexBuildPhase phase, string? waiting)
+    private void Report(MigrationProgress build, string? waiting)
     {
-        // The table grows while it is scanned, and the shares of the phases are assumed: what was said stays said.
-        _percent = Math.Max(_percent, phase.Overall);
-        TimeSpan? remaining = waiting is null && _percent is > 5 and < 100 ? _worked * ((100 - _percent) / _percent) : null;
-        string numbers = phase is { Done: { } done, Total: { } total } ? string.Create(CultureInfo.CurrentCulture, $", {done:N0} of {total:N0} {phase.Unit}") : "";
-        _sink.Progress(new OperationProgress(_activity, $"{phase.Number}/{phase.Count} {sample.Phase}{numbers}", Math.Round(_percent, 1), remaining, waiting));
+        string numbers = build is { Done: { } done, Total: { } total } ? string.Create(CultureInfo.CurrentCulture, $", {done:N0} of {total:N0} {build.Unit}") : "";
+        double? percent = build.Percent is { } exact ? Math.Round(exact, 1) : null;
+        _sink.Progress(new OperationProgress(_activity, $"{build.PhaseNumber}/{build.PhaseCount} {build.Phase}{numbers}", percent, build.Remaining, waiting));
     }
 }

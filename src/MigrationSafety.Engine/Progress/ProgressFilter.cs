@@ -8,4 +8,13 @@ public sealed record ProgressFilter
 
     /// <summary>Process id of the backend; null for all.</summary>
     public int? Pid { get; init; }
+
+    /// <summary>Operations by name, such as <c>CREATE INDEX*</c>; case does not matter; empty for all.</summary>
+    public IReadOnlyList<string> Operations { get; init; } = [];
+
+    /// <summary>Whether an operation of this name is asked for.</summary>
+    /// <param name="operation">Operation.</param>
+    /// <returns>True where it is.</returns>
+    internal bool Wants(string operation) =>
+        Operations.Count == 0 || Operations.Any(pattern => System.IO.Enumeration.FileSystemName.MatchesSimpleExpression(pattern, operation, ignoreCase: true));
 }

@@ -22,6 +22,15 @@ public sealed class GetMigrationProgressCommand : ReadCmdlet<MigrationProgress>
     [ValidateRange(1, int.MaxValue)]
     public int? Pid { get; set; }
 
-    private protected override Task<IReadOnlyList<MigrationProgress>> ReadAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken) =>
-        ProgressReader.ReadAsync(session, new ProgressFilter { Table = Table, Pid = Pid }, sink, cancellationToken);
+    /// <summary>Operations of these names alone; wildcards are taken.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    [SupportsWildcards]
+    public string[]? Operation { get; set; }
+
+    private protected override async Task<IReadOnlyList<MigrationProgress>> ReadAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        await using ProgressReader reader = new(session, new ProgressFilter { Table = Table, Pid = Pid, Operations = Operation ?? [] }, sink);
+        return await reader.ReadOnceAsync(cancellationToken).ConfigureAwait(false);
+    }
 }

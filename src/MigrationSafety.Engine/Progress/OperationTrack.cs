@@ -1,0 +1,216 @@
+namespace MigrationSafety.Engine.Progress;
+
+/// <summary>One operation over time: its rate, how much of the whole is done, and when it ends. Times are the server's.</summary>
+internal sealed class OperationTrack(LearntPhases learnt)
+{
+    // The window of the rate grows with the operation: a quarter of what was seen of it, within these bounds.
+    private const double ShortestWindow = 4;
+    private const double LongestWindow = 300;
+    private const int MostPoints = 600;
+
+    private readonly Queue<Point> _points = new();
+    private DateTime _lastTime;
+    private double _worked;
+    private double? _firstWork;
+    private string? _phase;
+    private int _part = -1;
+    private double? _partSince;
+    private double _percent;
+    private long? _firstPosition;
+    private ProgressSample? _sample;
+
+    /// <summary>A moment: seconds of work seen so far (waiting for locks left out), work done of the whole, and the phase's counter.</summary>
+    private sealed record Point(double Worked, double Work, int Part, string? Phase, long? Done, long? Lag);
+
+    /// <summary>The first sample, which the end is compared with.</summary>
+    internal ProgressSample First { get; private set; } = null!;
+
+    internal ProgressSample Last => _sample!;
+
+    internal OperationState State { get; private set; } = null!;
+
+    /// <summary>Takes the next sample.</summary>
+    /// <param name="sample">Sample.</param>
+    /// <param name="time">When it was taken.</param>
+    /// <param name="session">Whose server.</param>
+    internal MigrationProgress Add(ProgressSample sample, DateTime time, MigrationSession session)
+    {
+        OperationState state = ProgressModels.Of(sample, learnt);
+        bool waits = sample.BlockedBy.Length > 0 || sample.WaitEventType == "Lock" || state.Phase == "interrupted";
+        if (_sample is null)
+        {
+            First = sample;
+        }
+        else if (!waits)
+        {
+            _worked += Math.Max(0, (time - _lastTime).TotalSeconds);
+        }
+
+        if (state.Part != _part || (state.Phase != _phase && state.Within is null))
+        {
+            // When a part began is known only of those whose beginning was seen.
+            _partSince = _sample is null ? null : _worked;
+        }
+
+        (_part, _phase, _lastTime, _sample, State) = (state.Part, state.Phase, time, sample, state);
+        if (state.Endless)
+        {
+            _firstPosition ??= sample.Number("position");
+        }
+
+        double? speed = Speed(sample);
+        double? work = Work(state, speed);
+        _firstWork ??= work;
+        _points.Enqueue(new Point(_worked, work ?? 0, state.Part, state.Phase, state.Done, state.Endless ? state.Total : null));
+        Forget();
+
+        double all = state.Shares * state.Rounds.Total;
+        double? percent = work is { } w && all > 0 ? Math.Clamp(100 * w / all, 0, 100) : null;
+        if (percent is not null)
+        {
+            // The table grows while it is scanned, and shares are assumed: what was said stays said.
+            _percent = Math.Max(_percent, percent.Value);
+            percent = _percent;
+        }
+
+        TimeSpan? remaining = waits ? null : state.Endless ? CatchUp(state) : work is { } done && percent is not null ? Remaining(sample, state, done, all) : null;
+        return Progress(sample, state, session) with
+        {
+            Percent = percent,
+            Rate = Rate(state),
+            Remaining = remaining,
+            EstimatedEnd = remaining is { } left ? new DateTimeOffset(time + left, TimeSpan.Zero).ToLocalTime() : null,
+            Confidence = percent is null && remaining is null ? ProgressConfidence.Unknown : Confidence(state),
+        };
+    }
+
+    /// <summary>How much of the whole is done, in the unit of the shares.</summary>
+    private double? Work(OperationState state, double? speed)
+    {
+        if (state.Parts.Count == 0)
+        {
+            return null;
+        }
+
+        OperationPart part = state.Parts[state.Part];
+        double within = state.Within ?? Uncounted(part, speed);
+        return (state.Rounds.Done * state.Shares) + state.Parts.Take(state.Part).Sum(p => p.Share) + (part.Share * within);
+    }
+
+    /// <summary>A part in which nothing is counted (a sort): by the time since it began, as fast as the work so far went; half of it where that is not known.</summary>
+    private double Uncounted(OperationPart part, double? speed)
+    {
+        if (_partSince is not { } since || speed is not > 0 || part.Share <= 0)
+        {
+            return 0.5;
+        }
+
+        double expected = (_worked - since) * speed.Value / part.Share;
+        return expected <= 0.8 ? expected : 0.8 + (0.19 * (1 - Math.Exp(-(expected - 0.8) / 0.4)));
+    }
+
+    /// <summary>Work a second, over all that was seen; from its start where little was seen. Null where nothing moved.</summary>
+    private double? Speed(ProgressSample sample)
+    {
+        double? seen = _points.Count > 0 && _firstWork is { } first && _worked > 0.05 ? (_points.Last().Work - first) / _worked : null;
+        double elapsed = sample.Elapsed?.TotalSeconds ?? 0;
+        if (_points.Count > 0 && elapsed > 0 && _worked < Math.Min(5, elapsed / 4) && _points.Last().Work > 0)
+        {
+            // It may have waited before it was looked at: at least as fast as this.
+            return Math.Max(seen ?? 0, _points.Last().Work / elapsed);
+        }
+
+        return seen > 0 ? seen : null;
+    }
+
+    private TimeSpan? Remaining(ProgressSample sample, OperationState state, double work, double all)
+    {
+        double? overall = Speed(sample);
+        double partEnd = (state.Rounds.Done * state.Shares) + state.Parts.Take(state.Part + 1).Sum(part => part.Share);
+        // Within the part, the rate of the last while counts; for what comes after it, the speed of the whole.
+        Point? begin = _points.FirstOrDefault(point => point.Part == state.Part);
+        double? inPart = begin is not null && state.Within is not null && _worked - begin.Worked > 0.05 && work > begin.Work ? (work - begin.Work) / (_worked - begin.Worked) : null;
+        double rest = Math.Max(0, partEnd - work);
+        double after = Math.Max(0, all - partEnd);
+        double? seconds = (rest > 0 ? rest / (inPart ?? overall) : 0) + (after > 0 ? after / (overall ?? inPart) : 0);
+        return seconds is { } s && double.IsFinite(s) && s < TimeSpan.MaxValue.TotalSeconds / 10 ? TimeSpan.FromSeconds(s) : null;
+    }
+
+    /// <summary>A stream has caught up when its lag, at the rate at which it gets less, is none.</summary>
+    private TimeSpan? CatchUp(OperationState state)
+    {
+        Point begin = _points.Peek();
+        return state.Total is 0 ? TimeSpan.Zero
+            : begin.Lag is { } before && state.Total is { } now && now < before && _worked > begin.Worked
+                ? TimeSpan.FromSeconds(now * (_worked - begin.Worked) / (before - now))
+                : null;
+    }
+
+    private double? Rate(OperationState state)
+    {
+        Point last = _points.Last();
+        Point begin = _points.First(point => point.Phase == last.Phase);
+        (long? before, long? now) = (begin.Done, last.Done);
+        if (state.Endless)
+        {
+            return null;
+        }
+
+        return before is { } b && now is { } n && last.Worked - begin.Worked > 0.05 ? Math.Max(0, (n - b) / (last.Worked - begin.Worked)) : null;
+    }
+
+    private ProgressConfidence Confidence(OperationState state)
+    {
+        // The last part that takes time, counted by the server: nothing is left to assume, as far as the rest goes.
+        bool last = state.Parts.Count > 0 && state.Within is not null && state.Rounds.Done + 1 >= state.Rounds.Total && state.Parts.Skip(state.Part + 1).All(part => part.Share == 0);
+        ProgressConfidence basis = last && state.Parts.Count > 1 ? ProgressConfidence.Measured : state.Basis;
+        bool brief = _worked < ShortestWindow / 2;
+        return basis == ProgressConfidence.Measured && (state.Estimated || brief) ? ProgressConfidence.Estimated : basis;
+    }
+
+    /// <summary>Points older than the window go; a long window is thinned out.</summary>
+    private void Forget()
+    {
+        double window = Math.Clamp(_worked / 4, ShortestWindow, LongestWindow);
+        while (_points.Count > 2 && (_worked - _points.Peek().Worked > window || _points.Count > MostPoints))
+        {
+            _points.Dequeue();
+        }
+    }
+
+    private MigrationProgress Progress(ProgressSample sample, OperationState state, MigrationSession session)
+    {
+        (long? done, long? total) = (state.Done, state.Total);
+        if (state.Endless && _firstPosition is { } first && sample.Number("position") is { } position)
+        {
+            // Of a stream: what was applied since it was first looked at, and what is there to be applied.
+            done = Math.Max(0, position - first);
+            total = done + total;
+        }
+
+        return new MigrationProgress
+        {
+            Pid = sample.Pid,
+            Operation = state.Operation,
+            Target = sample.Target ?? (sample.View == "basebackup" ? sample.Application : null),
+            Index = sample.Index,
+            Phase = state.Phase,
+            PhaseNumber = state.PhaseNumber,
+            PhaseCount = state.PhaseCount,
+            Done = done,
+            Total = total,
+            Unit = done is null && total is null ? null : state.Unit,
+            PhasePercent = OperationState.Fraction(done, total) * 100,
+            Elapsed = sample.Elapsed,
+            WaitingFor = ProgressModels.Waiting(sample, state),
+            BlockedBy = sample.BlockedBy,
+            Query = sample.Query,
+            User = sample.User,
+            Application = sample.Application,
+            Server = session.Server,
+            Port = session.Port,
+            Database = sample.Database,
+            Counters = sample.Counters,
+        };
+    }
+}

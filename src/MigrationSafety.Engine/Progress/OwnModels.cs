@@ -1,0 +1,119 @@
+using System.Text.RegularExpressions;
+
+namespace MigrationSafety.Engine.Progress;
+
+/// <summary>What the server has no view for: backfills of this module, long DDL, logical replication.</summary>
+internal static partial class OwnModels
+{
+    internal static OperationState Backfill(ProgressSample sample)
+    {
+        long sweep = sample.Number("sweep") ?? 1;
+        long seen = sample.Number("rows_seen") ?? 0;
+        bool interrupted = sample.Text("state") == "interrupted";
+        // The total is an estimate of the server's; a sweep over rows that were locked comes when all have been seen.
+        long? total = sample.Number("rows_in_table") is { } rows and > 0 ? Math.Max(rows, seen) : null;
+        return new OperationState
+        {
+            Operation = "BACKFILL",
+            Phase = interrupted ? "interrupted" : sweep > 1 ? $"running, sweep {sweep}" : "running",
+            Done = seen,
+            Total = total,
+            Unit = "rows",
+            Parts = total is null ? [] : [new("all", 1)],
+            Within = OperationState.Fraction(seen, total),
+            Estimated = true,
+            Basis = ProgressConfidence.Measured,
+        };
+    }
+
+    internal static OperationState LongDdl(ProgressSample sample)
+    {
+        Match match = DdlPattern().Match(sample.Query ?? "");
+        string operation = match.Success ? SpacePattern().Replace(match.Value, " ").ToUpperInvariant() : "DDL";
+        long files = sample.Number("new_files") ?? 0;
+        long begun = sample.Number("indexes_begun") ?? 0;
+        long indexes = sample.Number("indexes") ?? 0;
+        bool queued = sample.WaitEventType == "Lock";
+        OperationState state = new() { Operation = operation.StartsWith("CREATE", StringComparison.Ordinal) ? operation + " AS" : operation };
+        if (files == 0)
+        {
+            // Whether it scans the table or merely writes to the catalog, no server tells.
+            return state with { Phase = queued ? "waiting for a lock" : "running, without new files so far" };
+        }
+
+        long? written = sample.Number("new_bytes");
+        long? old = sample.Number("old_bytes") is { } bytes and > 0 ? bytes : null;
+        double heap = old ?? 0;
+        // That an index page costs as much as two of the table is assumed.
+        double pages = (sample.Number("index_pages") ?? 0) * 8192.0 * 2;
+        OperationPart[] parts = [new("rewriting table", heap), new("rebuilding indexes", pages)];
+        if (begun == 0)
+        {
+            return state with
+            {
+                Phase = sample.Target is null ? "writing a new table" : "rewriting table",
+                PhaseNumber = indexes > 0 ? 1 : null,
+                PhaseCount = indexes > 0 ? 2 : null,
+                Done = written,
+                Total = old is null || written is null ? null : Math.Max(old.Value, written.Value),
+                Unit = written is null ? null : "bytes",
+                Parts = old is null || written is null ? [] : parts,
+                Within = OperationState.Fraction(written, old),
+                Estimated = true,
+            };
+        }
+
+        double through = (sample.Number("index_pages_begun") ?? 0) - (sample.Number("index_pages_current") ?? 0);
+        return state with
+        {
+            Phase = "rebuilding indexes",
+            PhaseNumber = 2,
+            PhaseCount = 2,
+            Done = begun - 1,
+            Total = indexes,
+            Unit = "indexes",
+            Parts = old is null ? [] : parts,
+            Part = 1,
+            Within = sample.Number("index_pages") is { } all and > 0 ? Math.Min(1, through / all) : OperationState.Fraction(begun - 1, indexes),
+        };
+    }
+
+    internal static OperationState Replication(ProgressSample sample)
+    {
+        (long tables, long ready, long copied) = (sample.Number("tables") ?? 0, sample.Number("tables_ready") ?? 0, sample.Number("tables_copied") ?? 0);
+        long? lag = sample.Number("lag_bytes");
+        OperationState state = new() { Operation = "LOGICAL REPLICATION", Endless = ready == tables };
+        if (sample.View == ProgressQueries.Subscription && ready < tables)
+        {
+            return state with
+            {
+                Phase = "initial copy",
+                PhaseNumber = 1,
+                PhaseCount = 2,
+                Done = copied,
+                Total = tables,
+                Unit = "tables",
+                Parts = [new("initial copy", 1)],
+                Within = OperationState.Fraction(copied, tables),
+                // One table may be a thousand times another.
+                Basis = ProgressConfidence.Assumed,
+                Waiting = sample.Pid == 0 ? "a worker: none is running" : null,
+            };
+        }
+
+        return state with
+        {
+            Phase = sample.Pid == 0 ? "without a worker" : sample.Text("state") is { } at and not "streaming" ? at : lag > 0 ? "catching up" : "streaming",
+            PhaseNumber = sample.View == ProgressQueries.Subscription ? 2 : null,
+            PhaseCount = sample.View == ProgressQueries.Subscription ? 2 : null,
+            Total = lag,
+            Unit = lag is null ? null : "bytes",
+        };
+    }
+
+    [GeneratedRegex(@"\b(ALTER\s+(TABLE|MATERIALIZED\s+VIEW|DOMAIN|FOREIGN\s+TABLE)|REFRESH\s+MATERIALIZED\s+VIEW(\s+CONCURRENTLY)?|CREATE\s+(UNLOGGED\s+|TEMP(ORARY)?\s+)?(TABLE|MATERIALIZED\s+VIEW))\b", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
+    private static partial Regex DdlPattern();
+
+    [GeneratedRegex(@"\s+")]
+    private static partial Regex SpacePattern();
+}

@@ -1,0 +1,36 @@
+namespace MigrationSafety.Engine.Progress;
+
+/// <summary>Which model reads which view.</summary>
+internal static class ProgressModels
+{
+    internal static OperationState Of(ProgressSample sample, LearntPhases learnt) => sample.View switch
+    {
+        "create_index" => IndexBuildModel.Of(sample, learnt),
+        "vacuum" => MaintenanceModels.Vacuum(sample),
+        "analyze" => MaintenanceModels.Analyze(sample),
+        "cluster" => MaintenanceModels.Cluster(sample),
+        "copy" => TransferModels.Copy(sample),
+        "basebackup" => TransferModels.BaseBackup(sample),
+        ProgressQueries.Backfill => OwnModels.Backfill(sample),
+        ProgressQueries.Ddl => OwnModels.LongDdl(sample),
+        ProgressQueries.Subscription or ProgressQueries.Publication => OwnModels.Replication(sample),
+        _ => TransferModels.Unknown(sample),
+    };
+
+    /// <summary>What it waits for, in words; null while it works.</summary>
+    internal static string? Waiting(ProgressSample sample, OperationState state)
+    {
+        if (sample.BlockedBy.Length > 0)
+        {
+            return $"{(sample.WaitEvent is "virtualxid" or "transactionid" ? "transaction of" : "lock of")} {string.Join(", ", sample.BlockedBy.Select(pid => pid == 0 ? "a prepared transaction" : $"pid {pid}"))}";
+        }
+
+        return state.Waiting ?? sample.WaitEventType switch
+        {
+            null or "Activity" or "Client" or "Extension" => null,
+            "Lock" => $"lock ({sample.WaitEvent})",
+            "IO" => $"I/O ({sample.WaitEvent})",
+            { } type => $"{type} ({sample.WaitEvent})",
+        };
+    }
+}

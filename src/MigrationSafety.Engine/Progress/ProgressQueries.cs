@@ -1,0 +1,191 @@
+using MigrationSafety.Engine.Execution;
+
+namespace MigrationSafety.Engine.Progress;
+
+/// <summary>
+/// The queries of a sample. They ask for no lock on any table: pg_relation_size() and its kin would queue behind the very ALTER that is asked about.
+/// $1 is a pid, $2 the oid of a table; null for all.
+/// </summary>
+internal static class ProgressQueries
+{
+    /// <summary>The kinds of sample that no view of the server's gives.</summary>
+    internal const string Backfill = "backfill";
+
+    internal const string Ddl = "ddl";
+
+    internal const string Subscription = "subscription";
+
+    internal const string Publication = "publication";
+
+    /// <summary>The server's clock, its next transaction, and whether it has backfills by now.</summary>
+    internal const string Server = """
+        select pg_catalog.clock_timestamp(), pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text,
+               (select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                where n.nspname = 'migration_safety' and c.relname = 'backfill' and c.relkind = 'r')
+        """;
+
+    // In the order in which ProgressSample reads them. Whom a session waits for is asked only where it waits, or where that cannot be seen:
+    // pg_blocking_pids stops the server's lock tables for a moment.
+    private const string Activity = """
+        a.usename::text, a.application_name, pg_catalog.left(a.query, 1000), a.query_start, a.backend_start, pg_catalog.clock_timestamp() - a.query_start,
+        a.wait_event_type, a.wait_event,
+        case when a.wait_event_type = 'Lock' or a.query = '<insufficient privilege>' then pg_catalog.array_remove(pg_catalog.pg_blocking_pids(a.pid), pg_catalog.pg_backend_pid()) end,
+        a.backend_xid::text
+        """;
+
+    /// <summary>All views of the server that tell progress, whatever their columns are.</summary>
+    internal static string Views(ProgressCatalog catalog)
+    {
+        string union = string.Join(
+            " union all ",
+            catalog.Views.Select(view => $"select '{view}' as view, v.pid, pg_catalog.to_jsonb(v) as counters from pg_catalog.pg_stat_progress_{view} v"));
+        return $"""
+            with p as materialized ({union})
+            select p.view, p.pid, (p.counters - array['pid', 'datid', 'datname'])::text, f.facts::text, coalesce(p.counters->>'datname', a.datname::text), {Activity}
+            from p
+            left join pg_catalog.pg_stat_activity a on a.pid = p.pid
+            left join lateral (
+                select pg_catalog.jsonb_build_object(
+                    'table', pg_catalog.format('%I.%I', n.nspname, c.relname), 'tuples', c.reltuples, 'pages', c.relpages, 'file', c.relfilenode,
+                    'toast_pages', (select relpages from pg_catalog.pg_class where oid = c.reltoastrelid),
+                    'vacuums', pg_catalog.pg_stat_get_vacuum_count(c.oid) + pg_catalog.pg_stat_get_autovacuum_count(c.oid),
+                    'analyzes', pg_catalog.pg_stat_get_analyze_count(c.oid) + pg_catalog.pg_stat_get_autoanalyze_count(c.oid),
+                    'dead_tuples', pg_catalog.pg_stat_get_dead_tuples(c.oid),
+                    'index', (select pg_catalog.format('%I.%I', s.nspname, i.relname) from pg_catalog.pg_class i join pg_catalog.pg_namespace s on s.oid = i.relnamespace where i.oid = x.oid),
+                    'index_file', (select relfilenode from pg_catalog.pg_class where oid = x.oid),
+                    -- keys that are compared by the rules of a language take several times as long to sort
+                    'slow_keys', (select pg_catalog.count(*) from pg_catalog.pg_attribute k join pg_catalog.pg_collation l on l.oid = k.attcollation
+                                  where k.attrelid = x.oid and k.attlen = -1 and l.collname not in ('C', 'POSIX')),
+                    'indexes', y.indexes, 'index_pages', y.pages, 'unfinished', y.unfinished, 'unfinished_before', y.before) as facts
+                from pg_catalog.pg_class c
+                join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                cross join (select nullif(coalesce((p.counters->>'index_relid')::oid, (p.counters->>'cluster_index_relid')::oid), 0) as oid) x
+                cross join lateral (
+                    select pg_catalog.count(*) as indexes, pg_catalog.sum(i.relpages) as pages, pg_catalog.count(*) filter (where not d.indisvalid) as unfinished,
+                           pg_catalog.count(*) filter (where not d.indisvalid and d.indexrelid < x.oid) as before
+                    from pg_catalog.pg_index d join pg_catalog.pg_class i on i.oid = d.indexrelid where d.indrelid = c.oid) y
+                where p.counters->>'datname' = pg_catalog.current_database() and c.oid = (p.counters->>'relid')::oid
+            ) f on true
+            where ($1::int4 is null or p.pid = $1) and ($2::oid is null or (p.counters->>'datname' = pg_catalog.current_database() and ((p.counters->>'relid')::oid = $2
+                  or (p.counters->>'relid' is null and exists (select from pg_catalog.pg_locks l where l.pid = p.pid and l.relation = $2 and l.database = (p.counters->>'datid')::oid)))))
+            order by a.query_start, p.pid
+            """;
+    }
+
+    /// <summary>This module's own backfills of this database, those included that nobody works on.</summary>
+    internal static string Backfills => $"""
+        select '{Backfill}', coalesce(w.pid, 0),
+               pg_catalog.jsonb_build_object('name', b.name, 'relid', b.table_oid::int8, 'state', case when w.pid is null then 'interrupted' else 'running' end, 'sweep', b.sweep,
+                   'rows_seen', b.rows_seen, 'rows_in_table', b.rows_in_table, 'rows_done', b.rows_done, 'rows_estimated', b.rows_estimated, 'batches', b.batches)::text,
+               pg_catalog.jsonb_build_object('table', pg_catalog.format('%I.%I', b.table_schema, b.table_name))::text,
+               pg_catalog.current_database()::text, coalesce(a.usename::text, b.role), coalesce(nullif(a.application_name, ''), b.application), pg_catalog.left(a.query, 1000),
+               b.started_at, b.backend_start, case when w.pid is null then b.updated_at else pg_catalog.clock_timestamp() end - b.started_at,
+               a.wait_event_type, a.wait_event,
+               case when a.wait_event_type = 'Lock' or a.query = '<insufficient privilege>' then pg_catalog.array_remove(pg_catalog.pg_blocking_pids(w.pid), pg_catalog.pg_backend_pid()) end,
+               null::text
+        from migration_safety.backfill b
+        -- Whoever works on one holds the table's advisory lock, which every role may see; a pid alone may be somebody else's by now.
+        left join pg_catalog.pg_locks w on w.locktype = 'advisory' and w.granted and w.objsubid = 2 and w.pid = b.pid
+            and w.classid = {TableOperationLock.ClassId}::oid and w.objid = b.table_oid
+            and w.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+        left join pg_catalog.pg_stat_activity a on a.pid = w.pid and a.usename is not null
+        where b.state <> 'completed' and ($1::int4 is null or w.pid = $1) and ($2::oid is null or b.table_oid = $2)
+        order by b.started_at
+        """;
+
+    /// <summary>
+    /// Long DDL that has no view: what it holds and awaits, and how its new files grow. A table that is written anew gets another oid until the end, which
+    /// nobody sees in pg_class, but everybody in pg_locks; its file has that number. The indexes follow, each locked when its turn comes.
+    /// </summary>
+    internal static string LongDdl(ProgressCatalog catalog)
+    {
+        // Without the privilege the sizes stay null.
+        string Size(string path) => catalog.MaySeeFiles ? $"(pg_catalog.pg_stat_file({path}, true)).size" : "null::int8";
+        return $"""
+            with recursive a as materialized (
+                select * from pg_catalog.pg_stat_activity
+                where state = 'active' and leader_pid is null and datname = pg_catalog.current_database() and pid <> pg_catalog.pg_backend_pid() and ($1::int4 is null or pid = $1)
+                  and query ~* '\m(alter\s+(table|materialized|domain|foreign)|refresh\s+materialized|create\s+((unlogged|temp|temporary)\s+)?(table|materialized)\M.*\mas)\M'
+            ), l as materialized (
+                select l.pid, l.relation, l.mode, l.granted, c.oid, c.relname, c.relkind, c.relpages, c.reltoastrelid, c.relnamespace, c.relfilenode, l.database
+                from pg_catalog.pg_locks l
+                left join pg_catalog.pg_class c on c.oid = l.relation
+                where l.locktype = 'relation' and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+                  and l.pid in (select pid from a) and l.mode not in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
+            ), target as materialized (
+                select distinct on (l.pid) l.* from l join a on a.pid = l.pid
+                where l.relkind in ('r', 'p', 'm', 'f')
+                order by l.pid, pg_catalog.strpos(a.query, l.relname) = 0, l.granted, pg_catalog.strpos(a.query, l.relname), l.oid
+            ), file (pid, new, path, segment, size) as (
+                select w.pid, w.new, w.path, 0, {Size("w.path")}
+                from (
+                    select distinct n.pid, true as new, coalesce(pg_catalog.regexp_replace(pg_catalog.pg_relation_filepath(t.oid), '/[^/]*$', ''), 'base/' || n.database) || '/' || n.relation as path
+                    from l n left join target t on t.pid = n.pid
+                    where n.granted and n.mode = 'AccessExclusiveLock' and n.oid is null
+                    union
+                    select o.pid, false, pg_catalog.pg_relation_filepath(r.oid)
+                    from l o cross join lateral (values (o.oid), (nullif(o.reltoastrelid, 0))) as r (oid)
+                    where o.granted and o.mode = 'AccessExclusiveLock' and o.relkind in ('r', 'm') and r.oid is not null
+                ) w
+                where w.path is not null
+                union all
+                select pid, new, path, segment + 1, {Size("path || '.' || (segment + 1)")} from file where size = {catalog.SegmentSize}
+            )
+            select '{Ddl}', a.pid,
+                   pg_catalog.jsonb_build_object('relid', t.oid::int8, 'new_files', f.new_files, 'new_bytes', f.new_bytes, 'old_bytes', f.old_bytes,
+                       'indexes', x.indexes, 'indexes_begun', x.begun, 'index_pages', x.pages, 'index_pages_begun', x.pages_begun, 'index_pages_current', x.pages_current,
+                       'lock_mode', t.mode, 'lock_granted', t.granted)::text,
+                   pg_catalog.jsonb_build_object('table', pg_catalog.format('%I.%I', n.nspname, t.relname), 'pages', t.relpages, 'file', t.relfilenode)::text,
+                   a.datname::text, {Activity}
+            from a
+            left join target t on t.pid = a.pid
+            left join pg_catalog.pg_namespace n on n.oid = t.relnamespace
+            cross join lateral (
+                select pg_catalog.count(*) filter (where new and segment = 0) as new_files, pg_catalog.sum(size) filter (where new) as new_bytes, pg_catalog.sum(size) filter (where not new) as old_bytes
+                from file where file.pid = a.pid
+            ) f
+            cross join lateral (
+                select pg_catalog.count(*) as indexes, pg_catalog.sum(i.relpages) as pages, pg_catalog.count(k.oid) as begun,
+                       pg_catalog.sum(i.relpages) filter (where k.oid is not null) as pages_begun,
+                       -- one after the other, by oid: the last is the one in work
+                       (pg_catalog.array_agg(i.relpages order by d.indexrelid desc) filter (where k.oid is not null))[1] as pages_current
+                from pg_catalog.pg_index d join pg_catalog.pg_class i on i.oid = d.indexrelid
+                left join (select distinct l.oid from l where l.pid = a.pid and l.granted and l.mode = 'AccessExclusiveLock') k on k.oid = d.indexrelid
+                where d.indrelid = t.oid
+            ) x
+            where (t.oid is not null or f.new_files > 0) and ($2::oid is null or t.oid = $2)
+            order by a.query_start, a.pid
+            """;
+    }
+
+    /// <summary>Logical replication as this database takes part in it: what it subscribes to (initial copy, then the stream), and who streams from it.</summary>
+    internal static string Replication => $"""
+        select '{Subscription}', coalesce(s.pid, 0),
+               pg_catalog.jsonb_build_object('name', b.subname, 'tables', r.tables, 'tables_ready', r.ready, 'tables_copied', r.copied,
+                   'lag_bytes', case when s.pid is not null then greatest(pg_catalog.pg_wal_lsn_diff(s.received_lsn, s.latest_end_lsn), 0) end,
+                   'position', pg_catalog.pg_wal_lsn_diff(s.latest_end_lsn, '0/0'),
+                   'last_message_seconds', pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.last_msg_receipt_time))::text,
+               pg_catalog.jsonb_build_object('table', b.subname)::text, pg_catalog.current_database()::text, {Activity}
+        from pg_catalog.pg_subscription b
+        left join pg_catalog.pg_stat_subscription s on s.subid = b.oid and s.relid is null and s.pid is not null
+        left join pg_catalog.pg_stat_activity a on a.pid = s.pid
+        cross join lateral (
+            select pg_catalog.count(*) as tables, pg_catalog.count(*) filter (where srsubstate = 'r') as ready, pg_catalog.count(*) filter (where srsubstate in ('f', 's', 'r')) as copied
+            from pg_catalog.pg_subscription_rel where srsubid = b.oid) r
+        where b.subenabled and b.subdbid = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+          and ($1::int4 is null or s.pid = $1) and $2::oid is null
+        union all
+        select '{Publication}', r.pid,
+               pg_catalog.jsonb_build_object('name', s.slot_name, 'state', r.state,
+                   'lag_bytes', greatest(pg_catalog.pg_wal_lsn_diff(w.lsn, s.confirmed_flush_lsn), 0), 'position', pg_catalog.pg_wal_lsn_diff(s.confirmed_flush_lsn, '0/0'),
+                   'replay_lag_seconds', pg_catalog.date_part('epoch', r.replay_lag))::text,
+               pg_catalog.jsonb_build_object('table', s.slot_name)::text, s.database::text, {Activity}
+        from pg_catalog.pg_replication_slots s
+        join pg_catalog.pg_stat_replication r on r.pid = s.active_pid
+        left join pg_catalog.pg_stat_activity a on a.pid = r.pid
+        cross join (select case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn() else pg_catalog.pg_current_wal_lsn() end as lsn) w
+        -- the slots of an initial copy are shown by their COPY
+        where s.slot_type = 'logical' and s.database = pg_catalog.current_database() and s.slot_name not like 'pg\_%\_sync\_%'
+          and ($1::int4 is null or r.pid = $1) and $2::oid is null
+        """;
+}

@@ -1,0 +1,183 @@
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sql;
+using Npgsql;
+using NpgsqlTypes;
+
+namespace MigrationSafety.Engine.Progress;
+
+/// <summary>
+/// Takes samples of what runs on a server, one round trip each, and remembers the operations from one sample to the next. Not for two threads at once.
+/// </summary>
+internal sealed class ProgressTracker(MigrationSession session, ProgressFilter filter) : IAsyncDisposable
+{
+    private Dictionary<string, OperationTrack> _tracks = new(StringComparer.Ordinal);
+    private ProgressCatalog? _catalog;
+    private NpgsqlConnection? _connection;
+    private NpgsqlBatch? _batch;
+    private LearntPhases _learnt = LearntPhases.None;
+    private bool _warned;
+
+    /// <summary>The operations of the last sample.</summary>
+    internal IReadOnlyCollection<OperationTrack> Running => _tracks.Values;
+
+    /// <summary>Those of the sample before that are in the last one no more.</summary>
+    internal IReadOnlyList<OperationTrack> Gone { get; private set; } = [];
+
+    /// <summary>Number of the transaction that the server begins next: what makes a whole number of a transaction's 32 bits.</summary>
+    internal ulong NextTransaction { get; private set; }
+
+    /// <summary>The server's clock at the last sample.</summary>
+    internal DateTime Time { get; private set; }
+
+    /// <summary>Takes a sample. On another connection than before, it prepares itself first.</summary>
+    /// <returns>The operations, those of the views first, each kind oldest first.</returns>
+    /// <exception cref="MigrationException"><c>TableNotFound</c>, <c>InvalidName</c>.</exception>
+    internal async Task<IReadOnlyList<MigrationProgress>> SampleAsync(NpgsqlConnection connection, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        IReadOnlyList<ProgressSample> samples;
+        try
+        {
+            samples = await ReadAsync(connection, sink, cancellationToken).ConfigureAwait(false);
+        }
+        catch (PostgresException e) when (e.SqlState is SqlStates.UndefinedTable or SqlStates.UndefinedColumn or SqlStates.InsufficientPrivilege or "3F000" && _catalog is not null)
+        {
+            // The table of the backfills went, or was barred, since it was looked for: look again.
+            await ForgetAsync().ConfigureAwait(false);
+            samples = await ReadAsync(connection, sink, cancellationToken).ConfigureAwait(false);
+        }
+
+        return Track(samples);
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        if (_batch is { } batch)
+        {
+            _batch = null;
+            await batch.DisposeAsync().ConfigureAwait(false);
+        }
+    }
+
+    private async Task ForgetAsync()
+    {
+        await DisposeAsync().ConfigureAwait(false);
+        (_catalog, _connection) = (null, null);
+    }
+
+    private async Task<IReadOnlyList<ProgressSample>> ReadAsync(NpgsqlConnection connection, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        if (_connection != connection || _batch is null)
+        {
+            await ForgetAsync().ConfigureAwait(false);
+            _catalog = await ProgressCatalog.ReadAsync(connection, filter.Table, cancellationToken).ConfigureAwait(false);
+            (_batch, _connection) = (Batch(connection, _catalog), connection);
+            _learnt = await LearntPhases.ReadAsync(connection, cancellationToken).ConfigureAwait(false);
+            // Planning takes longer than running it.
+            await _batch.PrepareAsync(cancellationToken).ConfigureAwait(false);
+        }
+
+        List<ProgressSample> samples = [];
+        uint? backfills;
+        await using (NpgsqlDataReader reader = await _batch.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false))
+        {
+            await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
+            Time = reader.GetDateTime(0);
+            NextTransaction = ulong.Parse(reader.GetString(1), System.Globalization.CultureInfo.InvariantCulture);
+            backfills = reader.IsDBNull(2) ? null : reader.GetFieldValue<uint>(2);
+            while (await reader.NextResultAsync(cancellationToken).ConfigureAwait(false))
+            {
+                while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+                {
+                    samples.Add(ProgressSample.Read(reader));
+                }
+            }
+        }
+
+        Warn(samples, _catalog!, sink);
+        if (backfills != _catalog!.Backfills)
+        {
+            // Made, or made anew, since it was looked for: from the next sample on.
+            await ForgetAsync().ConfigureAwait(false);
+        }
+
+        return samples;
+    }
+
+    private NpgsqlBatch Batch(NpgsqlConnection connection, ProgressCatalog catalog)
+    {
+        NpgsqlBatch batch = new(connection) { BatchCommands = { new(ProgressQueries.Server) } };
+        List<string> queries = [ProgressQueries.Views(catalog), ProgressQueries.LongDdl(catalog), ProgressQueries.Replication];
+        if (catalog.MayReadBackfills)
+        {
+            queries.Add(ProgressQueries.Backfills);
+        }
+
+        foreach (string query in queries)
+        {
+            batch.BatchCommands.Add(new(query)
+            {
+                Parameters =
+                {
+                    new() { Value = (object?)filter.Pid ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Integer },
+                    new() { Value = (object?)catalog.Table ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Oid },
+                },
+            });
+        }
+
+        return batch;
+    }
+
+    private List<MigrationProgress> Track(IReadOnlyList<ProgressSample> samples)
+    {
+        HashSet<int> inViews = [.. samples.Where(sample => sample.View != ProgressQueries.Ddl).Select(sample => sample.Pid)];
+        Dictionary<string, OperationTrack> tracks = new(StringComparer.Ordinal);
+        List<MigrationProgress> found = [];
+        foreach (ProgressSample sample in samples)
+        {
+            // An ALTER TABLE that builds an index, and a REINDEX that ALTER is a part of the text of, are what their view says.
+            if ((sample.View == ProgressQueries.Ddl && inViews.Contains(sample.Pid)) || !filter.Wants(ProgressModels.Of(sample, _learnt).Operation))
+            {
+                continue;
+            }
+
+            if (!_tracks.TryGetValue(sample.Key, out OperationTrack? track))
+            {
+                track = new OperationTrack(_learnt);
+            }
+
+            tracks[sample.Key] = track;
+            found.Add(track.Add(sample, Time, session));
+        }
+
+        Gone = [.. _tracks.Where(track => !tracks.ContainsKey(track.Key)).Select(track => track.Value)];
+        _tracks = tracks;
+        return found;
+    }
+
+    private void Warn(IReadOnlyList<ProgressSample> samples, ProgressCatalog catalog, IOperationSink sink)
+    {
+        if (_warned)
+        {
+            return;
+        }
+
+        string role = SqlName.QuoteIfNeeded(session.User);
+        if (samples.Any(sample => sample.Hidden))
+        {
+            _warned = true;
+            sink.Warning($"{session.User} is not shown what other roles' operations are at. Have a superuser run: GRANT pg_read_all_stats TO {role};");
+        }
+
+        if (catalog.Backfills is not null && !catalog.MayReadBackfills)
+        {
+            _warned = true;
+            sink.Warning($"{session.User} may not read the backfills of this database. Have their owner run: GRANT USAGE ON SCHEMA migration_safety TO {role}; GRANT SELECT ON migration_safety.backfill TO {role};");
+        }
+
+        if (!catalog.MaySeeFiles && samples.Any(sample => sample.View == ProgressQueries.Ddl && sample.Number("new_files") > 0))
+        {
+            _warned = true;
+            sink.Warning($"{session.User} may not see how the new files of a rewrite grow. Have a superuser run: GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_file(text, boolean) TO {role};");
+        }
+    }
+}
