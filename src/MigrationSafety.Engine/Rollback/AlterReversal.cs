@@ -43,7 +43,7 @@ internal sealed class AlterReversal
             case AddConstraint { Constraint: var constraint }:
                 Add(constraint);
                 break;
-            case OtherAction { MovesTable: true }:
+            case AttachPartition or DetachPartition or SetInherit:
                 _others.Add(_forward.Unknown(
                     $"ALTER TABLE, \"{Short(action.Text)}\": not understood here; write its reversal by hand, here, before what follows, which uses the names from before it."));
                 break;

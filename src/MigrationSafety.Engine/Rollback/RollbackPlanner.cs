@@ -50,11 +50,11 @@ internal sealed class RollbackPlanner
                     names.Add(index.Table);
                     names.UnionWith(index.Name is null ? [] : [index.Table with { Name = index.Name }]);
                     break;
-                case CreateTable table:
+                case MakesTable { Kind: ObjectKind.Table } table:
                     names.UnionWith([table.Table, .. table.References]);
-                    names.UnionWith(table.PartitionOf is null ? [] : [table.PartitionOf]);
+                    names.UnionWith(table is CreateTable { PartitionOf: { } partitioned } ? [partitioned] : []);
                     break;
-                case AlterTable alter:
+                case AlterTable { Kind: ObjectKind.Table } alter:
                     names.Add(alter.Table);
                     foreach (TableAction action in alter.Actions)
                     {
@@ -110,13 +110,13 @@ internal sealed class RollbackPlanner
 
             switch (_parsed[i])
             {
-                case CreateTable create:
+                case MakesTable { Kind: ObjectKind.Table } create:
                     _tables.Learn(create, _paths[i]);
                     break;
-                case AlterTable alter:
+                case AlterTable { Kind: ObjectKind.Table } alter:
                     _tables.Learn(alter, _paths[i]);
                     break;
-                case OtherStatement { Tag: not "DROP SCHEMA" } other when other.Tag.StartsWith("DROP", StringComparison.Ordinal):
+                case DropObjects { Kind: not ObjectKind.Schema } or DropOwned:
                     _names.NoteDropped(statement);
                     break;
             }
@@ -134,10 +134,12 @@ internal sealed class RollbackPlanner
         return parsed switch
         {
             CreateIndex index => _indexes.Reverse(forward, index),
-            CreateTable table => _tables.Reverse(forward, table),
-            AlterTable alter => _tables.Reverse(forward, alter),
-            OtherStatement other => [Reverse(forward, other)],
-            _ => [Command(forward)],
+            MakesTable { Kind: ObjectKind.Table } table => _tables.Reverse(forward, table),
+            AlterTable { Kind: ObjectKind.Table } alter => _tables.Reverse(forward, alter),
+            RenameObject { Object.Kind: ObjectKind.Table } rename => [Renamed(forward, rename.Object.Name, rename.Part == RenamedPart.Whole)],
+            SetSchema { Object.Kind: ObjectKind.Table } moved => [Renamed(forward, moved.Object.Name, true)],
+            { } other => [Reverse(forward, StatementEffect.Of(other))],
+            null => [Command(forward)],
         };
     }
 
@@ -159,9 +161,24 @@ internal sealed class RollbackPlanner
         };
     }
 
-    private RollbackStatement Reverse(ForwardStatement forward, OtherStatement other)
+    /// <summary>RENAME and SET SCHEMA of a table.</summary>
+    private RollbackStatement Renamed(ForwardStatement forward, QualifiedName table, bool whole)
     {
-        if (other.Effect == StatementEffect.Nothing)
+        ResolvedName name = _names.Existing(table, forward.Path);
+        if (!whole && _names.Made(name.Name) is not null)
+        {
+            return forward.NotNeeded($"It goes with the table {name.Name}, which this script makes.");
+        }
+
+        string text = RollbackText.OneLine(forward.Statement.Text, 100);
+        return forward.Unknown(whole
+            ? $"\"{text}\": not understood here; write its reversal by hand, here, before what follows, which uses the names from before it."
+            : $"\"{text}\": not understood here; write its reversal by hand.");
+    }
+
+    private RollbackStatement Reverse(ForwardStatement forward, StatementEffect other)
+    {
+        if (other.Kind == EffectKind.Nothing)
         {
             return forward.NotNeeded($"{other.Tag} leaves nothing to take back.");
         }
@@ -180,7 +197,7 @@ internal sealed class RollbackPlanner
             }
         }
 
-        if (other.Effect == StatementEffect.WritesRows)
+        if (other.Kind == EffectKind.WritesRows)
         {
             return forward.Irreversible(other.Tag switch
             {

@@ -16,16 +16,16 @@ internal sealed class TableReversal
     }
 
     /// <summary>Learns of a table before reversals are made.</summary>
-    internal void Learn(CreateTable create, ScriptPath? path)
+    internal void Learn(MakesTable create, ScriptPath? path)
     {
         ResolvedName table = _names.New(create.Table, path);
         ScriptTable made = _names.Table(table.Name);
 
         // With IF NOT EXISTS only the catalog can say that it is made; a temporary table goes by itself.
         made.Certain |= create.Temporary || (table.Known && (!create.IfNotExists || (_names.Catalog is not null && table.Relation is null)));
-        made.Columns.UnionWith(create.Columns);
+        made.Columns.UnionWith(create.ColumnNames);
         made.Parents.UnionWith(create.References.Select(r => _names.Existing(r, path).Name));
-        if (create.PartitionOf is { } partitioned)
+        if (create is CreateTable { PartitionOf: { } partitioned })
         {
             made.Parents.Add(_names.Existing(partitioned, path).Name);
         }
@@ -51,7 +51,7 @@ internal sealed class TableReversal
         }
     }
 
-    internal IEnumerable<RollbackStatement> Reverse(ForwardStatement forward, CreateTable create)
+    internal IEnumerable<RollbackStatement> Reverse(ForwardStatement forward, MakesTable create)
     {
         ResolvedName table = _names.New(create.Table, forward.Path);
         if (create.Temporary)

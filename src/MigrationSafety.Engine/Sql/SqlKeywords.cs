@@ -2,26 +2,45 @@ using System.Collections.Frozen;
 
 namespace MigrationSafety.Engine.Sql;
 
-/// <summary>Keywords that a name must not be without quotation marks.</summary>
+/// <summary>Keywords that a name must not be without quotation marks, and those that it can be in some places.</summary>
 internal static class SqlKeywords
 {
-    // All of pg_get_keywords() whose catcode is not U, of PostgreSQL 14 to 18 together: what quote_ident() quotes.
-    private const string Words = """
-        all analyse analyze and any array as asc asymmetric authorization between bigint binary bit boolean both case cast char character
-        check coalesce collate collation column concurrently constraint create cross current_catalog current_date current_role
-        current_schema current_time current_timestamp current_user dec decimal default deferrable desc distinct do else end except exists
-        extract false fetch float for foreign freeze from full grant greatest group grouping having ilike in initially inner inout int
-        integer intersect interval into is isnull join json json_array json_arrayagg json_exists json_object json_objectagg json_query
-        json_scalar json_serialize json_table json_value lateral leading least left like limit localtime localtimestamp merge_action
-        national natural nchar none normalize not notnull null nullif numeric offset on only or order out outer overlaps overlay placing
-        position precision primary real references returning right row select session_user setof similar smallint some substring symmetric
-        system_user table tablesample then time timestamp to trailing treat trim true union unique user using values varchar variadic
-        verbose when where window with xmlattributes xmlconcat xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot
+    // pg_get_keywords() with catcode R in all of PostgreSQL 14 to 18: never a name.
+    private const string Reserved = """
+        all analyse analyze and any array as asc asymmetric both case cast check collate column constraint create current_catalog current_date
+        current_role current_time current_timestamp current_user default deferrable desc distinct do else end except false fetch for foreign
+        from grant group having in initially intersect into lateral leading limit localtime localtimestamp not null offset on only or order
+        placing primary references returning select session_user some symmetric table then to trailing true union unique user using variadic
+        when where window with
+        """;
+
+    // Those with catcode T: names of functions and types, not of tables and columns.
+    private const string FunctionsAndTypes = """
+        authorization binary collation concurrently cross current_schema freeze full ilike inner is isnull join left like natural notnull
+        outer overlaps right similar tablesample verbose
+        """;
+
+    // Those with catcode C, and what is reserved in some majors only: quote_ident() quotes them, and the grammar takes them as names.
+    private const string Others = """
+        between bigint bit boolean char character coalesce dec decimal exists extract float greatest grouping inout int integer interval json
+        json_array json_arrayagg json_exists json_object json_objectagg json_query json_scalar json_serialize json_table json_value least
+        merge_action national nchar none normalize nullif numeric out overlay position precision real row setof smallint substring system_user
+        time timestamp treat trim values varchar xmlattributes xmlconcat xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot
         xmlserialize xmltable
         """;
 
-    private static readonly FrozenSet<string> s_words = Words.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries).ToFrozenSet(StringComparer.Ordinal);
+    private static readonly FrozenSet<string> s_reserved = Split(Reserved);
+    private static readonly FrozenSet<string> s_functionsAndTypes = Split(FunctionsAndTypes);
+    private static readonly FrozenSet<string> s_all = Split(Reserved + " " + FunctionsAndTypes + " " + Others);
 
     /// <summary>Whether a word, in lower case, is reserved in some place.</summary>
-    internal static bool NeedsQuotes(string word) => s_words.Contains(word);
+    internal static bool NeedsQuotes(string word) => s_all.Contains(word);
+
+    /// <summary>Whether a word, in lower case, is no name of a table or column.</summary>
+    internal static bool IsNoName(string word) => s_reserved.Contains(word) || s_functionsAndTypes.Contains(word);
+
+    /// <summary>Whether a word, in lower case, is no name of anything.</summary>
+    internal static bool IsReserved(string word) => s_reserved.Contains(word);
+
+    private static FrozenSet<string> Split(string words) => words.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries).ToFrozenSet(StringComparer.Ordinal);
 }

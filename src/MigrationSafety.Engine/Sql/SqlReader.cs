@@ -13,13 +13,18 @@ internal sealed record QualifiedName(string? Schema, string Name)
 }
 
 /// <summary>Reads the tokens of a statement from left to right: the hands of every statement parser.</summary>
-internal sealed class SqlReader
+internal sealed partial class SqlReader
 {
     private readonly SqlStatement _statement;
-    private readonly int _end;
+    private int _end;
 
     internal SqlReader(SqlStatement statement)
         : this(statement, 0, statement.Tokens.Length)
+    {
+    }
+
+    internal SqlReader(SqlFragment fragment)
+        : this(fragment.Statement, fragment.First, fragment.End)
     {
     }
 
@@ -32,6 +37,9 @@ internal sealed class SqlReader
 
     /// <summary>Index of the next token.</summary>
     internal int At { get; private set; }
+
+    /// <summary>Whether something was not as expected. From then on nothing is left, so that every loop ends and nothing more is taken.</summary>
+    internal bool Failed { get; private set; }
 
     /// <summary>Whether nothing is left.</summary>
     internal bool AtEnd => At >= _end;
@@ -57,6 +65,10 @@ internal sealed class SqlReader
     /// <summary>Takes three keywords if they are next.</summary>
     internal bool Take(string first, string second, string third) =>
         Step(Sees(first, second) && At + 2 < _end && _statement.Is(At + 2, third), 3);
+
+    /// <summary>Takes four keywords if they are next.</summary>
+    internal bool Take(string first, string second, string third, string fourth) =>
+        Step(Sees(first, second) && At + 3 < _end && _statement.Is(At + 2, third) && _statement.Is(At + 3, fourth), 4);
 
     /// <summary>Takes an operator or punctuation if it is next.</summary>
     internal bool TakeMark(string mark) => Step(SeesMark(mark), 1);

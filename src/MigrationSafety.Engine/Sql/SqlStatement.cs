@@ -101,7 +101,7 @@ internal sealed class SqlStatement
     }
 
     /// <summary>Whether a token is this keyword; the word is given in lower case.</summary>
-    internal bool Is(int index, string word) => index < Tokens.Length && Tokens[index].Kind == SqlTokenKind.Word && Ascii.EqualsIgnoreCase(Tokens[index].Span(Script), word);
+    internal bool Is(int index, ReadOnlySpan<char> word) => index < Tokens.Length && Tokens[index].Kind == SqlTokenKind.Word && Ascii.EqualsIgnoreCase(Tokens[index].Span(Script), word);
 
     /// <summary>Whether the tokens from an index are these keywords.</summary>
     internal bool Is(int index, string first, string second) => Is(index, first) && Is(index + 1, second);

@@ -1,118 +1,90 @@
 namespace MigrationSafety.Engine.Sql.Statements;
 
-/// <summary>What a statement says, as far as it is understood.</summary>
-/// <param name="Tag">The command, such as <c>ALTER TABLE</c>.</param>
-internal abstract record ParsedStatement(string Tag);
-
-/// <summary>A statement that is kept as text.</summary>
-/// <param name="Tag">The command.</param>
-/// <param name="Effect">What can be said of it all the same.</param>
-/// <param name="Target">The table that it writes or describes, where it is of a kind that tells.</param>
-/// <param name="WrittenColumns">The columns that an UPDATE sets; empty for everything else, and where they cannot be told.</param>
-internal sealed record OtherStatement(string Tag, StatementEffect Effect, QualifiedName? Target, IReadOnlyList<string> WrittenColumns) : ParsedStatement(Tag);
-
-/// <summary>What a statement that is not understood in full does to the database.</summary>
-internal enum StatementEffect
+/// <summary>What a statement says.</summary>
+/// <param name="Tag">The command in PostgreSQL's words, such as <c>ALTER TABLE</c> (manual, "Event Trigger Firing Matrix").</param>
+internal abstract record ParsedStatement(string Tag)
 {
-    /// <summary>Cannot be told.</summary>
-    Unknown,
-
-    /// <summary>Nothing that lasts: settings of the session, statistics, locks of the transaction.</summary>
-    Nothing,
-
-    /// <summary>It writes rows.</summary>
-    WritesRows,
+    /// <summary>The things that it makes, changes or reads first of all; of a trigger, rule or policy its table. Empty where there are none, or where it names none.</summary>
+    internal virtual IReadOnlyList<QualifiedName> Targets => [];
 }
+
+/// <summary>A statement that is not understood, or not in this form: kept as text.</summary>
+/// <param name="Tag">The command, as far as its first words tell.</param>
+internal sealed record OtherStatement(string Tag) : ParsedStatement(Tag);
 
 /// <summary>Parses one statement.</summary>
 internal static class StatementParser
 {
-    /// <summary>What a statement says; what no family understands comes as <see cref="OtherStatement"/>.</summary>
-    internal static ParsedStatement Parse(SqlStatement statement) =>
-        statement.IsBroken ? Other(statement)
-        : CreateIndex.TryParse(new SqlReader(statement))
-        ?? AlterTable.TryParse(new SqlReader(statement))
-        ?? CreateTable.TryParse(new SqlReader(statement))
-        ?? (ParsedStatement)Other(statement);
-
-    private static OtherStatement Other(SqlStatement statement)
+    /// <summary>What a statement says; what no family understands whole comes as <see cref="OtherStatement"/>.</summary>
+    internal static ParsedStatement Parse(SqlStatement statement)
     {
-        string tag = CommandTag.Of(statement);
-        SqlReader reader = new(statement);
-        QualifiedName? target = null;
-        IReadOnlyList<string> columns = [];
-        switch (tag)
+        if (!statement.IsBroken)
         {
-            case "INSERT":
-                target = reader.Take("insert", "into") ? reader.TakeQualifiedName() : null;
-                break;
-            case "COPY":
-                reader.Skip();
-                target = reader.TakeQualifiedName();
-                reader.TakeParentheses();
-                target = reader.Sees("from") ? target : null;
-                break;
-            case "DELETE":
-                target = reader.Take("delete", "from") ? reader.TakeRelation()?.Name : null;
-                break;
-            case "TRUNCATE TABLE":
-                reader.Skip();
-                reader.Take("table");
-                target = reader.TakeRelation()?.Name;
-                target = reader.SeesMark(",") ? null : target;
-                break;
-            case "UPDATE":
-                reader.Skip();
-                target = reader.TakeRelation()?.Name;
-                columns = SetColumns(reader);
-                break;
-            case "COMMENT":
-                target = reader.Take("comment", "on", "table") ? reader.TakeQualifiedName()
-                    : reader.Take("comment", "on", "column") ? reader.TakeColumnsTable()
-                    : null;
-                break;
+            SqlReader reader = new(statement);
+            if (Read(reader) is { } parsed && !reader.Failed && reader.AtEnd)
+            {
+                return parsed;
+            }
         }
 
-        return new OtherStatement(tag, EffectOf(statement, tag), target, columns);
+        return new OtherStatement(CommandTag.Of(statement));
     }
 
-    private static StatementEffect EffectOf(SqlStatement statement, string tag) => tag switch
+    /// <summary>Parses a statement wherever it stands. Where the reader has failed afterwards, what is returned means nothing.</summary>
+    internal static ParsedStatement? Read(SqlReader r)
     {
-        "INSERT" or "UPDATE" or "DELETE" or "MERGE" or "TRUNCATE TABLE" => StatementEffect.WritesRows,
-        "COPY" => Enumerable.Range(0, statement.Tokens.Length).Any(i => statement.Is(i, "from")) ? StatementEffect.WritesRows : StatementEffect.Unknown,
-        "SET" or "RESET" or "SHOW" or "DISCARD" or "ANALYZE" or "VACUUM" or "CHECKPOINT" or "LOCK TABLE" or "LISTEN" or "UNLISTEN" or "DEALLOCATE" or "SET CONSTRAINTS"
-            => StatementEffect.Nothing,
-        _ => StatementEffect.Unknown,
-    };
-
-    /// <summary>The columns after SET; empty where one of them cannot be told.</summary>
-    private static List<string> SetColumns(SqlReader reader)
-    {
-        reader.SkipTo("set");
-        if (!reader.Take("set"))
+        switch (r.Word())
         {
-            return [];
+            case "create":
+                return CreateStatements.Read(r);
+            case "alter":
+                r.Skip();
+                return AlterStatements.Read(r);
+            case "drop":
+                r.Skip();
+                return DropObjects.Read(r);
+            case "select" or "values" or "with" or "insert" or "update" or "delete" or "merge" or "table":
+                return DataStatements.Read(r);
+            case "grant" or "revoke":
+                return GrantStatements.Read(r);
+            case "comment":
+                return CommentOn.Read(r);
+            case "security":
+                return SecurityLabel.Read(r);
+            case "set" or "reset":
+                return SetVariable.Read(r);
+            case "prepare" when !r.Sees("prepare", "transaction"):
+                return PrepareStatement.Read(r);
+            case "begin" or "start" or "commit" or "end" or "rollback" or "abort" or "savepoint" or "release" or "prepare":
+                return TransactionStatement.Read(r);
+            case "copy":
+                return Copy.Read(r);
+            case "truncate":
+                return Truncate.Read(r);
+            case "lock":
+                return LockTables.Read(r);
+            case "reindex":
+                return Reindex.Read(r);
+            case "cluster":
+                return Cluster.Read(r);
+            case "vacuum" or "analyze" or "analyse":
+                return Vacuum.Read(r);
+            case "refresh":
+                return RefreshMaterializedView.Read(r);
+            case "reassign":
+                return ReassignOwned.Read(r);
+            case "import":
+                return ImportForeignSchema.Read(r);
+            case "do":
+                return DoBlock.Read(r);
+            case "call":
+                return CallProcedure.Read(r);
+            case "explain":
+                return Explain.Read(r);
+            case "deallocate" or "close" or "discard" or "declare" or "checkpoint" or "execute" or "listen" or "unlisten" or "notify" or "load" or "show" or "fetch" or "move":
+                return SessionStatement.Read(r);
+            default:
+                return r.SeesMark("(") ? DataStatements.Read(r) : null;
         }
-
-        int start = reader.At;
-        reader.SkipTo("from", "where", "returning");
-        List<string> columns = [];
-        foreach (SqlReader part in reader.Since(start).SplitAtCommas())
-        {
-            if (part.SeesMark("(") && part.TakeNameList() is { } list)
-            {
-                columns.AddRange(list);
-            }
-            else if (part.TakeName() is { } name)
-            {
-                columns.Add(name);
-            }
-            else
-            {
-                return [];
-            }
-        }
-
-        return columns;
     }
 }
