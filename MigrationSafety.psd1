@@ -23,6 +23,7 @@
         'Get-MigrationSession'
         'Get-SchemaSnapshot'
         'Invoke-SafeIndexBuild'
+        'Invoke-SafeIndexDrop'
         'New-RollbackScript'
         'Start-Backfill'
     )

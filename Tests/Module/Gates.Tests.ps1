@@ -6,6 +6,7 @@ BeforeDiscovery {
         @{ Type = 'BackfillResult'; Names = 'Batches', 'Database', 'Duration', 'Name', 'Outcome', 'Remaining', 'Resumed', 'Rows', 'RowsPerSecond', 'Schema', 'Server', 'Steps', 'Table', 'TotalRows' }
         @{ Type = 'BlockingLock'; Names = 'Application', 'BackendStart', 'BackendType', 'BlockedCount', 'BlockingPid', 'ClientAddress', 'Database', 'Depth', 'HeldMode', 'IdleTime', 'IsRoot', 'LockType', 'Pid', 'Port', 'Query', 'Relation', 'RequestedMode', 'RootPid', 'Server', 'State', 'Timestamp', 'TransactionAge', 'User', 'WaitTime' }
         @{ Type = 'IndexBuildResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Name', 'Outcome', 'Schema', 'Server', 'SizeBytes', 'Steps', 'Table', 'WaitTime' }
+        @{ Type = 'IndexDropResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Name', 'Outcome', 'Port', 'Schema', 'Server', 'SizeBytes', 'Steps', 'Table', 'WaitTime' }
         @{ Type = 'InvalidIndex'; Names = 'Advice', 'Database', 'Definition', 'Detail', 'MissingPartition', 'Name', 'Original', 'PaidByWrites', 'Pid', 'Port', 'Reason', 'Repair', 'Schema', 'Server', 'SizeBytes', 'Table', 'Unique' }
         @{ Type = 'MigrationOperation'; Names = 'Action', 'Application', 'BackendStart', 'ClientAddress', 'ComputerName', 'Database', 'Duration', 'ErrorId', 'FinishedAt', 'Id', 'Message', 'Operation', 'Outcome', 'Phases', 'Pid', 'Port', 'RecommendedAction', 'Retries', 'Reversibility', 'Rows', 'Samples', 'Schema', 'Server', 'SqlState', 'StartedAt', 'Steps', 'SystemUser', 'Table', 'Target', 'User', 'WaitTime' }
         @{ Type = 'OperationPhase'; Names = 'Command', 'Duration', 'Name', 'StartedAt', 'Target', 'Total', 'WaitTime' }
@@ -141,6 +142,7 @@ Describe 'The properties of what is returned' {
             'BackfillResult'
             'BlockingLock'
             'IndexBuildResult'
+            'IndexDropResult'
             'InvalidIndex'
             'MigrationOperation'
             'MigrationProgress'

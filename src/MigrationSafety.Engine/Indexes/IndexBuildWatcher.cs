@@ -136,6 +136,12 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
                 Report(build, waiting);
             }
 
+            else if (samples.Count == 0 && await LockObserver.BlockersOfAsync(connection, _pid, cancellationToken).ConfigureAwait(false) is { Count: > 0 } blockers)
+            {
+                // DROP INDEX CONCURRENTLY has no view.
+                _sink.Progress(new OperationProgress(_activity, "waiting", CurrentOperation: "Waits for " + string.Join("; ", blockers.Select(blocker => blocker.ToString()))));
+            }
+
             return connection;
         }
         catch

@@ -69,12 +69,18 @@ internal sealed partial record InvalidIndexEntry
         : RebuildSuffix().Match(Name).Groups[1].Value == "ccnew" ? InvalidIndexReason.RebuildCopy
         : InvalidIndexReason.RebuildOriginal;
 
+    /// <summary>Reads one.</summary>
+    /// <returns>The index; null where it is valid or has gone.</returns>
+    internal static async Task<InvalidIndexEntry?> ReadOneAsync(NpgsqlConnection connection, uint index, CancellationToken cancellationToken) =>
+        (await ReadAsync(connection, table: null, schema: null, cancellationToken, index).ConfigureAwait(false)).SingleOrDefault();
+
     /// <summary>Reads all that are not valid, or those of one table or schema.</summary>
     /// <param name="connection">Connection.</param>
     /// <param name="table">Table; null for all. Its toast table and its partitions are included.</param>
     /// <param name="schema">Schema, as in the catalog; null for all. The toast tables of its tables are included.</param>
     /// <param name="cancellationToken">Cancels.</param>
-    internal static async Task<IReadOnlyList<InvalidIndexEntry>> ReadAsync(NpgsqlConnection connection, uint? table, string? schema, CancellationToken cancellationToken)
+    /// <param name="index">This one alone; null for all.</param>
+    internal static async Task<IReadOnlyList<InvalidIndexEntry>> ReadAsync(NpgsqlConnection connection, uint? table, string? schema, CancellationToken cancellationToken, uint? index = null)
     {
         // Reading a size takes ACCESS SHARE on the index: where somebody holds ACCESS EXCLUSIVE, its pages at the last look are good enough.
         const string Query = """
@@ -85,7 +91,7 @@ internal sealed partial record InvalidIndexEntry
                 from pg_catalog.pg_index i
                 join pg_catalog.pg_class c on c.oid = i.indexrelid
                 join pg_catalog.pg_class t on t.oid = i.indrelid
-                where not (i.indisvalid and i.indisready and i.indislive)
+                where not (i.indisvalid and i.indisready and i.indislive) and ($3::oid is null or i.indexrelid = $3)
             )
             select u.indexrelid, n.nspname::text, u.relname::text, u.indrelid, m.nspname::text, u.tablename::text,
                    case when u.owner is not null then (select pg_catalog.format('%I.%I', s.nspname, o.relname) from pg_catalog.pg_class o join pg_catalog.pg_namespace s on s.oid = o.relnamespace where o.oid = u.owner) end,
@@ -114,6 +120,7 @@ internal sealed partial record InvalidIndexEntry
             {
                 new() { Value = (object?)table ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Oid },
                 new() { Value = (object?)schema ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Name },
+                new() { Value = (object?)index ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Oid },
             },
         };
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);

@@ -39,6 +39,11 @@ internal sealed record SqlFacts(TableLockMode LockMode, bool Transactional, bool
             return AlterTable(s);
         }
 
+        if (s.Is(0, "comment", "on"))
+        {
+            return new SqlFacts(TableLockMode.ShareUpdateExclusive, true, false, false);
+        }
+
         if (s.Is(0, "do"))
         {
             // A DO block reaches this as a reversal of ours alone: a backfill taken back in batches that it commits itself.
@@ -61,13 +66,13 @@ internal sealed record SqlFacts(TableLockMode LockMode, bool Transactional, bool
         }
 
         bool drops = false;
-        bool onlyValidates = true;
+        bool lightly = true;
         foreach (SqlReader action in reader.SplitAtCommas())
         {
             drops |= action.Sees("drop");
-            onlyValidates &= action.Sees("validate", "constraint");
+            lightly &= action.Sees("validate", "constraint") || action.Sees("cluster", "on");
         }
 
-        return new SqlFacts(onlyValidates ? TableLockMode.ShareUpdateExclusive : TableLockMode.AccessExclusive, true, false, drops);
+        return new SqlFacts(lightly ? TableLockMode.ShareUpdateExclusive : TableLockMode.AccessExclusive, true, false, drops);
     }
 }

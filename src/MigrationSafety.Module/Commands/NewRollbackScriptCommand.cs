@@ -139,6 +139,9 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
             case IndexBuildResult index:
                 _results.Add((index.Server, index.Database, $"index {index.Schema}.{index.Name}", index.Steps));
                 break;
+            case IndexDropResult index:
+                _results.Add((index.Server, index.Database, $"drop of index {index.Schema}.{index.Name}", index.Steps));
+                break;
             case BackfillResult backfill:
                 _results.Add((backfill.Server, backfill.Database, $"backfill {backfill.Name}", backfill.Steps));
                 break;

@@ -50,6 +50,13 @@ public sealed class SessionArgument
     {
     }
 
+    /// <summary>From a result that is piped on: the next cmdlet works on the database that the result is about.</summary>
+    /// <param name="result">Result of this process.</param>
+    public SessionArgument(IndexDropResult result)
+        : this(Of(result?.Origin))
+    {
+    }
+
     /// <summary>The session, or null where a text was given.</summary>
     public MigrationSession? Session { get; }
 
