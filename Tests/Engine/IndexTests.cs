@@ -246,9 +246,17 @@ public sealed class IndexTests(Servers servers)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
         await RefusedAsync("ColumnNotFound", "tier", new() { Table = "orders", Column = ["teir"] });
-        await RefusedAsync("ColumnNotFound", "no expressions", new() { Table = "orders", Column = ["lower(tier)"] });
-        await RefusedAsync("ColumnNotFound", "no expressions", new() { Table = "orders", Column = ["tier desc"] });
+        await RefusedAsync("ColumnNotFound", "teir", new() { Table = "orders", Column = ["lower(teir)"] });
+        await RefusedAsync("ColumnNotFound", "plain column names only", new() { Table = "orders", Column = ["id"], Include = ["lower(tier)"] });
         await RefusedAsync("ColumnNotFound", "ctid", new() { Table = "orders", Column = ["ctid"] });
+        await RefusedAsync("SyntaxError", "parentheses of its own", new() { Table = "orders", Column = ["id + 1"] });
+        await RefusedAsync("InvalidSql", "IMMUTABLE", new() { Table = "orders", Column = ["(random())"] });
+        await RefusedAsync("ObjectNotFound", "no_such_ops", new() { Table = "orders", Column = ["tier no_such_ops"] });
+        await RefusedAsync("ObjectNotFound", "nonsense", new() { Table = "orders", Column = ["tier"], Method = "nonsense" });
+        await RefusedAsync("NotSupported", "unique", new() { Table = "orders", Column = ["id"], Method = "brin", Unique = true });
+        await RefusedAsync("InvalidExpression", "semicolon", new() { Table = "orders", Column = ["tier); drop table orders; --"] });
+        await RefusedAsync("InvalidExpression", "closed", new() { Table = "orders", Column = ["tier"], Where = "tier = 'x" });
+        await RefusedAsync("InvalidSetting", "maintenance_work_mem", new() { Table = "orders", Column = ["tier"], MaintenanceWorkMem = "much" });
         await RefusedAsync("ColumnCount", "1 to 32", new() { Table = "orders", Column = [] });
         await RefusedAsync("TableNotFound", "no table", new() { Table = "nothing", Column = ["tier"] });
         await RefusedAsync("InvalidName", "63 bytes", new() { Table = "orders", Column = ["tier"], Name = new string('ä', 32) });
@@ -392,7 +400,7 @@ public sealed class IndexTests(Servers servers)
     public async Task Duplicates_are_told_and_leave_nothing(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
-        MigrationException e = await Assert.ThrowsAsync<MigrationException>(() => bench.BuildAsync(new() { Table = "orders", Column = ["tier"], Unique = true }));
+        MigrationException e = await Assert.ThrowsAsync<MigrationException>(() => bench.BuildAsync(new() { Table = "orders", Column = ["tier"], Unique = true, SkipDuplicateCheck = true }));
         Assert.Equal(("DuplicateKey", "23505"), (e.ErrorId, e.SqlState));
         Assert.Contains("(tier)=(tier ", e.Message, StringComparison.Ordinal);
         Assert.Equal(1, Assert.Single(e.Steps, step => step.Cost == StepCost.BuildsIndex).Attempts);

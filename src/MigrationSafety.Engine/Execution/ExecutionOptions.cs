@@ -17,4 +17,10 @@ public sealed record ExecutionOptions
 
     /// <summary>How long a CONCURRENTLY statement may wait for old transactions; null for as long as it takes.</summary>
     public TimeSpan? WaitFor { get; init; }
+
+    /// <summary>What is done about a session that a CONCURRENTLY statement has waited for as long as <see cref="BlockerGracePeriod"/>.</summary>
+    public BlockerAction BlockerAction { get; init; }
+
+    /// <summary>How long a session may be in the way of a CONCURRENTLY statement before <see cref="BlockerAction"/> is taken. 30 s.</summary>
+    public TimeSpan BlockerGracePeriod { get; init; } = TimeSpan.FromSeconds(30);
 }

@@ -7,7 +7,8 @@ namespace MigrationSafety.Engine.Execution;
 /// <param name="Waiting">It queues for a lock right now.</param>
 /// <param name="HoldsTraffic">It holds a lock on an object of its step that stops reads or writes.</param>
 /// <param name="Blockers">Who is in its way.</param>
-internal sealed record LockSnapshot(bool Waiting, bool HoldsTraffic, IReadOnlyList<LockBlocker> Blockers);
+/// <param name="Cause">For what it waits.</param>
+internal sealed record LockSnapshot(bool Waiting, bool HoldsTraffic, IReadOnlyList<LockBlocker> Blockers, LockWaitCause Cause);
 
 /// <summary>A second connection that watches a first: who is in its way before it queues, and while it does.</summary>
 internal sealed class LockObserver : IAsyncDisposable
@@ -36,7 +37,7 @@ internal sealed class LockObserver : IAsyncDisposable
         new(await session.OpenAsync("observer", sink, cancellationToken).ConfigureAwait(false));
 
     /// <summary>The step's objects with what a lock on them reaches: partitions and children, toast, and for drops the parents of foreign keys.</summary>
-    internal async Task<uint[]> ScopeAsync(MigrationStep step, bool withForeignKeyParents, CancellationToken cancellationToken)
+    internal async Task<uint[]> ScopeAsync(MigrationStep step, bool withForeignKeyParents, bool namedAlone, CancellationToken cancellationToken)
     {
         const string Query = """
             with recursive named as (
@@ -44,17 +45,17 @@ internal sealed class LockObserver : IAsyncDisposable
             ), tree as (
                 select oid from named where oid is not null
                 union
-                select i.inhrelid from tree join pg_catalog.pg_inherits i on i.inhparent = tree.oid
+                select i.inhrelid from tree join pg_catalog.pg_inherits i on i.inhparent = tree.oid where not $3
             )
             select oid from tree
             union
-            select c.reltoastrelid from tree join pg_catalog.pg_class c on c.oid = tree.oid where c.reltoastrelid <> 0
+            select c.reltoastrelid from tree join pg_catalog.pg_class c on c.oid = tree.oid where c.reltoastrelid <> 0 and not $3
             union
             select k.confrelid from tree join pg_catalog.pg_constraint k on k.conrelid = tree.oid where $2 and k.contype = 'f'
             union
-            select x.indrelid from tree join pg_catalog.pg_index x on x.indexrelid = tree.oid
+            select x.indrelid from tree join pg_catalog.pg_index x on x.indexrelid = tree.oid where not $3
             """;
-        await using NpgsqlCommand command = new(Query, _connection) { Parameters = { new() { Value = step.Objects }, new() { Value = withForeignKeyParents } } };
+        await using NpgsqlCommand command = new(Query, _connection) { Parameters = { new() { Value = step.Objects }, new() { Value = withForeignKeyParents }, new() { Value = namedAlone } } };
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         List<uint> oids = [];
         while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
@@ -94,12 +95,15 @@ internal sealed class LockObserver : IAsyncDisposable
         const string OwnQuery = """
             select coalesce(pg_catalog.bool_or(not l.granted), false),
                    coalesce(pg_catalog.bool_or(l.granted and l.locktype = 'relation' and l.relation = any ($2)
-                       and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')), false)
+                       and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')), false),
+                   (select p.phase from pg_catalog.pg_stat_progress_create_index p where p.pid = $1),
+                   coalesce(pg_catalog.bool_or(not l.granted and l.locktype = 'virtualxid'), false)
             from pg_catalog.pg_locks l
             where l.pid = $1
             """;
         bool waiting;
         bool holds;
+        LockWaitCause cause;
         await using (NpgsqlCommand own = new(OwnQuery, _connection)
         {
             Parameters = { new() { Value = pid }, new() { Value = relations, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Array | NpgsqlTypes.NpgsqlDbType.Oid } },
@@ -108,9 +112,17 @@ internal sealed class LockObserver : IAsyncDisposable
         {
             await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
             (waiting, holds) = (reader.GetBoolean(0), reader.GetBoolean(1));
+            cause = reader.Text(2) switch
+            {
+                { } phase when phase.StartsWith("waiting for writers", StringComparison.Ordinal) => LockWaitCause.Writers,
+                { } phase when phase.StartsWith("waiting for old snapshots", StringComparison.Ordinal) => LockWaitCause.Snapshots,
+                // DROP INDEX CONCURRENTLY is in no view.
+                _ when reader.GetBoolean(3) => LockWaitCause.Readers,
+                _ => LockWaitCause.Lock,
+            };
         }
 
-        return new LockSnapshot(waiting, holds, waiting ? await BlockersOfAsync(pid, cancellationToken).ConfigureAwait(false) : []);
+        return new LockSnapshot(waiting, holds, waiting ? await BlockersOfAsync(pid, cancellationToken).ConfigureAwait(false) : [], cause);
     }
 
     /// <summary>Who the server says is blocking the backend (<c>pg_blocking_pids</c>), those before it in the queue included.</summary>
@@ -163,6 +175,10 @@ internal sealed class LockObserver : IAsyncDisposable
             return false;
         }
     }
+
+    /// <summary>Cancels or ends a session that is in the way, by the rules of <see cref="Locks.SessionEnder"/>.</summary>
+    internal Task<Locks.SessionEnd> EndAsync(LockBlocker blocker, bool terminate, CancellationToken cancellationToken) =>
+        Locks.SessionEnder.EndAsync(_connection, blocker.Pid, blocker.BackendStart, terminate, cancellationToken);
 
     /// <summary>The server's deadlock_timeout: autovacuum steps aside only after it.</summary>
     internal async Task<TimeSpan> DeadlockTimeoutAsync(CancellationToken cancellationToken)

@@ -24,5 +24,8 @@ public abstract record OperationPlan
     /// <summary>The steps, in order.</summary>
     public required IReadOnlyList<MigrationStep> Steps { get; init; }
 
+    /// <summary>What else is to be known before it begins, a sentence each: estimates, and who would be in the way.</summary>
+    public IReadOnlyList<string> Notes { get; init; } = [];
+
     private static string NameOf(Type plan) => plan.Name.EndsWith("Plan", StringComparison.Ordinal) ? plan.Name[..^4] : plan.Name;
 }

@@ -97,8 +97,8 @@ internal sealed class StepExecutor : IAsyncDisposable
         {
             bool stopsTraffic = step.LockMode.StopsTraffic();
             // Dropping a foreign key, its column or its table locks the parent too.
-            bool withParents = stopsTraffic && SqlFacts.Of(step.Sql).LocksForeignKeyParents;
-            uint[] scope = await _observer.ScopeAsync(step, withParents, cancellationToken).ConfigureAwait(false);
+            SqlFacts facts = SqlFacts.Of(step.Sql);
+            uint[] scope = await _observer.ScopeAsync(step, stopsTraffic && facts.LocksForeignKeyParents, facts.LocksNamedAlone, cancellationToken).ConfigureAwait(false);
             bool announcedAttemptMade = false;
             while (true)
             {
@@ -295,10 +295,11 @@ internal sealed class StepExecutor : IAsyncDisposable
         TimeSpan every = stopsTraffic ? s_watchEvery : s_watchConcurrentEvery;
         long start = Stopwatch.GetTimestamp();
         long? heldSince = null;
+        HashSet<(int Pid, DateTimeOffset? Start)> asked = [];
         while (!await EndsWithinAsync(work, every).ConfigureAwait(false))
         {
             LockSnapshot snapshot = await _observer.WatchAsync(pid, scope, cancellationToken).ConfigureAwait(false);
-            recorder.Saw(snapshot.Blockers);
+            recorder.Saw(snapshot.Blockers, snapshot.Cause);
             Verdict verdict = Verdict.Done;
             if (stopsTraffic && snapshot.Waiting)
             {
@@ -314,6 +315,10 @@ internal sealed class StepExecutor : IAsyncDisposable
             {
                 verdict = Verdict.WaitedTooLong;
             }
+            else if (!stopsTraffic && _options.BlockerAction != BlockerAction.Report && recorder.CurrentWait > _options.BlockerGracePeriod)
+            {
+                await EndAsync(step, snapshot.Blockers, asked, cancellationToken).ConfigureAwait(false);
+            }
 
             if (verdict != Verdict.Done)
             {
@@ -323,6 +328,22 @@ internal sealed class StepExecutor : IAsyncDisposable
         }
 
         return Verdict.Done;
+    }
+
+    /// <summary>Cancels or ends those who have been in the way for longer than the grace period; each is asked once, and what came of it is said.</summary>
+    private async Task EndAsync(MigrationStep step, IReadOnlyList<LockBlocker> blockers, HashSet<(int Pid, DateTimeOffset? Start)> asked, CancellationToken cancellationToken)
+    {
+        // Who came while others were waited for has a grace period of its own.
+        foreach (LockBlocker blocker in blockers.Where(b => b.TransactionAge > _options.BlockerGracePeriod && asked.Add((b.Pid, b.BackendStart))))
+        {
+            bool terminate = _options.BlockerAction == BlockerAction.Terminate;
+            Locks.SessionEnd end = blocker.Pid == 0
+                ? new(false, "it is a prepared transaction: only COMMIT PREPARED or ROLLBACK PREPARED ends it")
+                : await _observer.EndAsync(blocker, terminate, cancellationToken).ConfigureAwait(false);
+            _sink.Warning(end.Signalled
+                ? $"{step.Purpose}: {(terminate ? "ended" : "cancelled the statement of")} {blocker}, which was in the way for longer than {Durations.Text(_options.BlockerGracePeriod)}."
+                : $"{step.Purpose}: {blocker} is in the way and was left alone: {end.Why}.");
+        }
     }
 
     private static async Task<bool> EndsWithinAsync(Task work, TimeSpan time)

@@ -19,17 +19,18 @@ internal sealed record TableReference(uint Oid, string Schema, string Name, char
     /// <summary>Schema and name for people, quoted only where SQL needs it.</summary>
     internal string Display => $"{SqlName.QuoteIfNeeded(Schema)}.{SqlName.QuoteIfNeeded(Name)}";
 
-    /// <summary>Finds an ordinary permanent table by what a user typed.</summary>
+    /// <summary>Finds a permanent table by what a user typed.</summary>
     /// <param name="connection">Connection; its search_path counts where no schema is given.</param>
     /// <param name="table">Name as in SQL, with or without schema.</param>
     /// <param name="schema">Schema as in SQL; null for the one in <paramref name="table"/> or the search_path.</param>
     /// <param name="cancellationToken">Cancels.</param>
+    /// <param name="kinds">The kinds of relation that will do; an ordinary table alone where nothing is said.</param>
     /// <returns>The table.</returns>
     /// <exception cref="MigrationException"><c>TableNotFound</c>, <c>TableKindNotSupported</c>, <c>InvalidName</c>.</exception>
-    internal static async Task<TableReference> FindAsync(NpgsqlConnection connection, string table, string? schema, CancellationToken cancellationToken)
+    internal static async Task<TableReference> FindAsync(NpgsqlConnection connection, string table, string? schema, CancellationToken cancellationToken, string kinds = "r")
     {
         TableReference found = await FindAnyAsync(connection, table, schema, cancellationToken).ConfigureAwait(false);
-        return found.Kind == 'r' && found.Persistence != 't'
+        return kinds.Contains(found.Kind, StringComparison.Ordinal) && found.Persistence != 't'
             ? found
             : throw new MigrationException(
                 "TableKindNotSupported",

@@ -12,6 +12,7 @@ internal sealed class WaitRecorder
     private long? _waitingSince;
     private long _setSince;
     private DateTimeOffset _setStart;
+    private LockWaitCause _cause;
     private IReadOnlyList<LockBlocker> _current = [];
 
     internal WaitRecorder(IOperationSink sink, string purpose, bool queued)
@@ -24,13 +25,14 @@ internal sealed class WaitRecorder
     /// <summary>How long it has waited without a break up to now.</summary>
     internal TimeSpan CurrentWait => _waitingSince is { } since ? Stopwatch.GetElapsedTime(since) : TimeSpan.Zero;
 
-    internal void Saw(IReadOnlyList<LockBlocker> blockers)
+    internal void Saw(IReadOnlyList<LockBlocker> blockers, LockWaitCause cause = LockWaitCause.Lock)
     {
-        if (!Same(blockers, _current))
+        if (!Same(blockers, _current) || cause != _cause)
         {
             Close();
             _setSince = Stopwatch.GetTimestamp();
             _setStart = DateTimeOffset.Now;
+            _cause = cause;
             if (blockers.Count > 0)
             {
                 _sink.Verbose($"{_purpose}: {(_queued ? "waits for" : "in the way:")} {string.Join("; ", blockers.Select(blocker => blocker.ToString()))}");
@@ -60,7 +62,7 @@ internal sealed class WaitRecorder
     {
         if (_current.Count > 0)
         {
-            _waits.Add(new LockWait { Start = _setStart, WaitTime = Stopwatch.GetElapsedTime(_setSince), Queued = _queued, Blockers = [.. _current] });
+            _waits.Add(new LockWait { Start = _setStart, WaitTime = Stopwatch.GetElapsedTime(_setSince), Queued = _queued, Cause = _cause, Blockers = [.. _current] });
         }
 
         _current = [];

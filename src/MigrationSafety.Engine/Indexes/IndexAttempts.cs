@@ -7,7 +7,7 @@ using Npgsql;
 namespace MigrationSafety.Engine.Indexes;
 
 /// <summary>
-/// Tries a piece of work on an <see cref="IndexWorker"/> again where that can help: after a deadlock, and after a lost connection. Never where somebody ended it.
+/// Tries a piece of work on an <see cref="IndexWorker"/> again where that can help: after a deadlock, behind a lock, and after a lost connection. Never where somebody ended it.
 /// </summary>
 internal sealed class IndexAttempts
 {
@@ -54,7 +54,7 @@ internal sealed class IndexAttempts
             catch (MigrationException e)
             {
                 TimeSpan pause = Pause(number);
-                bool again = e.SqlState == SqlStates.DeadlockDetected || e.Kind == MigrationErrorKind.Connection;
+                bool again = e.SqlState is SqlStates.DeadlockDetected or SqlStates.LockNotAvailable || e.Kind == MigrationErrorKind.Connection;
                 if (again && e.SqlState == SqlStates.AdminShutdown && await ServerStillRunsAsync(cancellationToken).ConfigureAwait(false))
                 {
                     throw TerminatedByOther(e);

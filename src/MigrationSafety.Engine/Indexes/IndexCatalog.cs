@@ -8,43 +8,37 @@ namespace MigrationSafety.Engine.Indexes;
 /// <summary>Reads from the catalogs what there is for a wanted index, and refuses what cannot be built.</summary>
 internal static class IndexCatalog
 {
-    /// <summary>Looks at table, columns, names and indexes.</summary>
-    /// <exception cref="MigrationException">The request cannot be met; nothing was changed.</exception>
-    internal static async Task<IndexSituation> InspectAsync(NpgsqlConnection connection, IndexBuildRequest request, CancellationToken cancellationToken)
+    /// <summary>Looks at names and indexes of a table.</summary>
+    /// <param name="connection">Connection.</param>
+    /// <param name="table">Table.</param>
+    /// <param name="definition">The index that is wanted.</param>
+    /// <param name="name">Its name as a user typed it; null for the one that PostgreSQL would choose.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <param name="parent">The partitioned index that it is to be a part of: parts of others do not count as existing.</param>
+    /// <exception cref="MigrationException">The name is taken; nothing was changed.</exception>
+    internal static async Task<IndexSituation> InspectAsync(
+        NpgsqlConnection connection, TableReference table, IndexDefinition definition, string? name, CancellationToken cancellationToken, uint? parent = null)
     {
-        TableReference table = await TableReference.FindAsync(connection, request.Table, request.Schema, cancellationToken).ConfigureAwait(false);
         bool singleByte = await CheckAsync(connection, table, cancellationToken).ConfigureAwait(false);
-        IReadOnlyList<(string Name, short Number)> known = await ColumnsAsync(connection, table, cancellationToken).ConfigureAwait(false);
-        if (request.Column.Length is 0 or > 32)
-        {
-            throw new MigrationException("ColumnCount", MigrationErrorKind.InvalidInput, $"An index has 1 to 32 columns; {request.Column.Length} were named.", "Name the columns with -Column.")
-            {
-                Target = table.Display,
-            };
-        }
-
-        (string Name, short Number)[] columns = [.. request.Column.Select(column => Column(column, known, table))];
-        string[] names = [.. columns.Select(column => column.Name)];
-        IEnumerable<string> candidates = request.Name is null ? IndexNames.Candidates(table.Name, names, singleByte) : [GivenName(request.Name, table, singleByte)];
+        IReadOnlyList<IndexEntry> same = [.. (await OfTableAsync(connection, table, definition, cancellationToken).ConfigureAwait(false)).Where(entry => entry.HasDefinition)];
+        IEnumerable<string> candidates = name is null ? IndexNames.Candidates(table.Name, definition.ColumnNames, singleByte) : [GivenName(name, table, singleByte)];
         foreach (string candidate in candidates)
         {
-            IReadOnlyList<IndexEntry> entries = await EntriesAsync(connection, table, [.. columns.Select(column => column.Number)], request.Unique, candidate, cancellationToken).ConfigureAwait(false);
-            IndexEntry? taken = entries.FirstOrDefault(entry => entry.HasName);
+            IndexEntry? taken = same.FirstOrDefault(entry => entry.Name == candidate) ?? await NamedAsync(connection, table, candidate, cancellationToken).ConfigureAwait(false);
             IndexSituation situation = new()
             {
                 Table = table,
-                Columns = names,
-                Unique = request.Unique,
+                Definition = definition,
                 Name = candidate,
                 Existing = taken,
-                Twins = [.. entries.Where(entry => !entry.HasName)],
+                Twins = [.. same.Where(entry => entry.Name != candidate)],
             };
-            if (taken is null or { HasDefinition: true })
+            if (taken is null || (taken.HasDefinition && (parent is null || taken.Parent is null || taken.Parent == parent)))
             {
                 return situation;
             }
 
-            if (request.Name is not null)
+            if (name is not null)
             {
                 throw NameTaken(situation, taken);
             }
@@ -87,79 +81,6 @@ internal static class IndexCatalog
         MigrationException Denied(string message, string advice) => new("InsufficientPrivilege", MigrationErrorKind.Permission, message, advice) { Target = table.Display };
     }
 
-    private static async Task<IReadOnlyList<(string Name, short Number)>> ColumnsAsync(NpgsqlConnection connection, TableReference table, CancellationToken cancellationToken)
-    {
-        const string Query = """
-            select attname::text, attnum from pg_catalog.pg_attribute where attrelid = $1 and attnum > 0 and not attisdropped order by attnum
-            """;
-        await using NpgsqlCommand command = new(Query, connection) { Parameters = { new() { Value = table.Oid, NpgsqlDbType = NpgsqlDbType.Oid } } };
-        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
-        List<(string, short)> columns = [];
-        while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
-        {
-            columns.Add((reader.GetString(0), reader.GetInt16(1)));
-        }
-
-        return columns;
-    }
-
-    private static (string Name, short Number) Column(string typed, IReadOnlyList<(string Name, short Number)> known, TableReference table)
-    {
-        string? name = ParsedColumn(typed);
-        foreach ((string Name, short Number) column in known.Where(column => column.Name == name).Concat(known.Where(column => column.Name == typed)))
-        {
-            return column;
-        }
-
-        string[] alike = [.. known.Select(column => column.Name).Where(column => Similar(column, name ?? typed)).Take(3).Select(SqlName.QuoteIfNeeded)];
-        throw new MigrationException(
-            "ColumnNotFound",
-            MigrationErrorKind.NotFound,
-            name is null
-                ? $"'{typed}' is no column of {table.Display}; -Column takes plain column names only, no expressions and no options."
-                : $"There is no column {SqlName.QuoteIfNeeded(name)} in {table.Display}.",
-            alike.Length > 0 ? $"Did you mean {string.Join(" or ", alike)}?" : $"Its columns: {string.Join(", ", known.Take(20).Select(column => SqlName.QuoteIfNeeded(column.Name)))}{(known.Count > 20 ? " ..." : "")}.")
-        {
-            Target = table.Display,
-        };
-    }
-
-    /// <summary>The column that a text names; null where it is no plain name.</summary>
-    private static string? ParsedColumn(string typed)
-    {
-        try
-        {
-            (string? qualifier, string name) = SqlName.Parse(typed);
-            return qualifier is null ? name : null;
-        }
-        catch (MigrationException)
-        {
-            // Not a name: an expression, or options behind a name. The caller says so with the table's columns at hand.
-            return null;
-        }
-    }
-
-    /// <summary>Few enough letters differ that it may be meant.</summary>
-    private static bool Similar(string left, string right)
-    {
-        string a = left.ToUpperInvariant();
-        string b = right.ToUpperInvariant();
-        int[] row = [.. Enumerable.Range(0, b.Length + 1)];
-        for (int i = 1; i <= a.Length; i++)
-        {
-            int diagonal = row[0];
-            row[0] = i;
-            for (int j = 1; j <= b.Length; j++)
-            {
-                int above = row[j];
-                row[j] = Math.Min(Math.Min(above, row[j - 1]) + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1));
-                diagonal = above;
-            }
-        }
-
-        return row[^1] <= Math.Max(1, Math.Min(a.Length, b.Length) / 3);
-    }
-
     private static string GivenName(string typed, TableReference table, bool singleByte)
     {
         (string? schema, string name) = SqlName.Parse(typed);
@@ -176,66 +97,64 @@ internal static class IndexCatalog
                 : name;
     }
 
-    private static async Task<IReadOnlyList<IndexEntry>> EntriesAsync(
-        NpgsqlConnection connection,
-        TableReference table,
-        short[] columns,
-        bool unique,
-        string name,
-        CancellationToken cancellationToken)
+    /// <summary>The indexes of a table.</summary>
+    private static async Task<IReadOnlyList<IndexEntry>> OfTableAsync(NpgsqlConnection connection, TableReference table, IndexDefinition definition, CancellationToken cancellationToken)
     {
-        // indnullsnotdistinct exists from 15 on: read by name, so that one query serves all majors.
+        // An exclusion constraint and a deferrable unique one describe themselves as plain indexes, and are not.
         const string Query = """
-            select c.oid, c.relname::text, c.relkind, c.relnamespace = t.relnamespace and c.relname = $4, coalesce(x.same, false),
-                   coalesce(x.indisvalid and x.indisready and x.indislive, false), case when x.indexrelid is not null then pg_catalog.pg_get_indexdef(c.oid) end,
-                   case when x.indexrelid is not null then coalesce(pg_catalog.pg_relation_size(c.oid), 0) else 0 end
-            from pg_catalog.pg_class t
-            join pg_catalog.pg_class c on (c.relnamespace = t.relnamespace and c.relname = $4)
-                or c.oid in (select indexrelid from pg_catalog.pg_index where indrelid = t.oid)
-            join pg_catalog.pg_am b on b.amname = 'btree'
-            left join lateral (
-                select i.*,
-                       i.indrelid = t.oid and c.relam = b.oid and i.indisunique = $2 and i.indkey::text = $3 and i.indnatts = i.indnkeyatts
-                       and i.indpred is null and i.indexprs is null and not i.indisexclusion and i.indimmediate
-                       and i.indoption::text !~ '[^0 ]'
-                       and not coalesce((pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false)
-                       and not exists (select from pg_catalog.unnest(i.indclass) as k join pg_catalog.pg_opclass o on o.oid = k where not o.opcdefault)
-                       and i.indcollation::text = (
-                           select pg_catalog.string_agg(a.attcollation::text, ' ' order by k.position)
-                           from pg_catalog.unnest(i.indkey) with ordinality as k (number, position)
-                           join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number) as same
-                from pg_catalog.pg_index i
-                where i.indexrelid = c.oid
-            ) x on true
-            where t.oid = $1 and ((c.relnamespace = t.relnamespace and c.relname = $4) or x.same)
+            select c.oid, c.relname::text, c.relkind, i.indisvalid and i.indisready and i.indislive, pg_catalog.pg_get_indexdef(c.oid),
+                   case when c.relkind = 'I' then (select coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(t.relid)), 0)::int8 from pg_catalog.pg_partition_tree(c.oid) t where t.isleaf)
+                        else coalesce(pg_catalog.pg_relation_size(c.oid), 0) end,
+                   (select h.inhparent from pg_catalog.pg_inherits h where h.inhrelid = c.oid), not i.indisexclusion and i.indimmediate
+            from pg_catalog.pg_index i
+            join pg_catalog.pg_class c on c.oid = i.indexrelid
+            where i.indrelid = $1
             order by c.relname
             """;
-        await using NpgsqlCommand command = new(Query, connection)
-        {
-            Parameters =
-            {
-                new() { Value = table.Oid, NpgsqlDbType = NpgsqlDbType.Oid },
-                new() { Value = unique },
-                new() { Value = string.Join(' ', columns) },
-                new() { Value = name, NpgsqlDbType = NpgsqlDbType.Name },
-            },
-        };
+        await using NpgsqlCommand command = new(Query, connection) { Parameters = { new() { Value = table.Oid, NpgsqlDbType = NpgsqlDbType.Oid } } };
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         List<IndexEntry> entries = [];
         while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
         {
-            entries.Add(new IndexEntry(
-                reader.GetFieldValue<uint>(0),
-                reader.GetString(1),
-                reader.GetChar(2),
-                reader.GetBoolean(3),
-                reader.GetBoolean(4),
-                reader.GetBoolean(5),
-                reader.Text(6),
-                reader.GetInt64(7)));
+            // Null where it was dropped since the snapshot.
+            if (reader.Text(4) is { } text)
+            {
+                IndexDefinition found = IndexDefinition.Parse(text);
+                entries.Add(new IndexEntry(
+                    reader.GetFieldValue<uint>(0),
+                    reader.GetString(1),
+                    reader.GetChar(2),
+                    reader.GetBoolean(7) && found.IsSame(definition),
+                    reader.GetBoolean(3),
+                    text,
+                    reader.GetInt64(5),
+                    reader.IsDBNull(6) ? null : reader.GetFieldValue<uint>(6),
+                    found.StorageKey()));
+            }
         }
 
         return entries;
+    }
+
+    /// <summary>Another relation that has the name in the table's schema.</summary>
+    private static async Task<IndexEntry?> NamedAsync(NpgsqlConnection connection, TableReference table, string name, CancellationToken cancellationToken)
+    {
+        const string Query = """
+            select c.oid, c.relname::text, c.relkind, coalesce(i.indisvalid and i.indisready and i.indislive, false),
+                   case when i.indexrelid is not null then pg_catalog.pg_get_indexdef(c.oid) end
+            from pg_catalog.pg_class t
+            join pg_catalog.pg_class c on c.relnamespace = t.relnamespace and c.relname = $2
+            left join pg_catalog.pg_index i on i.indexrelid = c.oid
+            where t.oid = $1
+            """;
+        await using NpgsqlCommand command = new(Query, connection)
+        {
+            Parameters = { new() { Value = table.Oid, NpgsqlDbType = NpgsqlDbType.Oid }, new() { Value = name, NpgsqlDbType = NpgsqlDbType.Name } },
+        };
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        return await reader.ReadAsync(cancellationToken).ConfigureAwait(false)
+            ? new IndexEntry(reader.GetFieldValue<uint>(0), reader.GetString(1), reader.GetChar(2), false, reader.GetBoolean(3), reader.Text(4), 0, null, "")
+            : null;
     }
 
     private static MigrationException NameTaken(IndexSituation wanted, IndexEntry taken) => new(

@@ -4,22 +4,20 @@ namespace MigrationSafety.Engine.Indexes;
 /// <param name="Oid">Oid.</param>
 /// <param name="Name">Name, as in the catalog; the schema is that of the table.</param>
 /// <param name="Kind">relkind.</param>
-/// <param name="HasName">It has the wanted name.</param>
 /// <param name="HasDefinition">It is an index of the wanted table and definition.</param>
 /// <param name="Valid">indisvalid, indisready and indislive: queries use it and writes keep it up.</param>
 /// <param name="Definition"><c>pg_get_indexdef</c>; null where it is no index.</param>
-/// <param name="SizeBytes"><c>pg_relation_size</c>.</param>
-internal sealed record IndexEntry(uint Oid, string Name, char Kind, bool HasName, bool HasDefinition, bool Valid, string? Definition, long SizeBytes);
+/// <param name="SizeBytes"><c>pg_relation_size</c>; of a partitioned index that of all its parts.</param>
+/// <param name="Parent">The partitioned index that it is attached to; null where it is to none.</param>
+/// <param name="Storage">Its storage parameters, in an order that can be compared.</param>
+internal sealed record IndexEntry(uint Oid, string Name, char Kind, bool HasDefinition, bool Valid, string? Definition, long SizeBytes, uint? Parent, string Storage);
 
-/// <summary>What was found for a request: the table, its columns, the name, and what is there already.</summary>
+/// <summary>What was found for a wanted index: the table, the name, and what is there already.</summary>
 internal sealed record IndexSituation
 {
     internal required Execution.TableReference Table { get; init; }
 
-    /// <summary>Columns, as in the catalog.</summary>
-    internal required string[] Columns { get; init; }
-
-    internal required bool Unique { get; init; }
+    internal required IndexDefinition Definition { get; init; }
 
     /// <summary>Name of the index, as in the catalog.</summary>
     internal required string Name { get; init; }
@@ -31,7 +29,7 @@ internal sealed record IndexSituation
     internal IReadOnlyList<IndexEntry> Twins { get; init; } = [];
 
     /// <summary>Schema and name, for people and for SQL.</summary>
-    internal string Display => $"{Sql.SqlName.QuoteIfNeeded(Table.Schema)}.{Sql.SqlName.QuoteIfNeeded(Name)}";
+    internal string Display => DisplayOf(Name);
 
     /// <summary>What the steps are, in view of what is there.</summary>
     internal IReadOnlyList<MigrationStep> Steps() => Existing switch
@@ -41,7 +39,10 @@ internal sealed record IndexSituation
         _ => [DropStep(), CreateStep()],
     };
 
-    internal MigrationStep CreateStep() => new()
+    /// <summary>Schema and name of another index of the table.</summary>
+    internal string DisplayOf(string name) => $"{Sql.SqlName.QuoteIfNeeded(Table.Schema)}.{Sql.SqlName.QuoteIfNeeded(name)}";
+
+    internal MigrationStep CreateStep() => Table.Kind == 'p' ? CreateParentStep() : new()
     {
         Sql = CreateSql(),
         Purpose = $"Build index {Display}",
@@ -65,6 +66,18 @@ internal sealed record IndexSituation
         ReversalNote = "An index that was never finished: no query used it.",
     };
 
-    internal string CreateSql() =>
-        $"CREATE {(Unique ? "UNIQUE " : "")}INDEX CONCURRENTLY {Sql.SqlName.QuoteIfNeeded(Name)} ON {Table.Display} ({string.Join(", ", Columns.Select(Sql.SqlName.QuoteIfNeeded))})";
+    private MigrationStep CreateParentStep() => new()
+    {
+        Sql = CreateSql(),
+        Purpose = $"Make index {Display} of the partitioned table, without its partitions",
+        LockMode = TableLockMode.Share,
+        Objects = [Table.Display],
+        Transactional = true,
+        Cost = StepCost.Instant,
+        Reversal = $"DROP INDEX IF EXISTS {Display}",
+        Reversibility = Reversibility.Reversible,
+        ReversalNote = "PostgreSQL drops a partitioned index and its parts at once, not CONCURRENTLY: under ACCESS EXCLUSIVE on the table and all its partitions, for an instant.",
+    };
+
+    internal string CreateSql() => Definition.CreateSql(Name, Table.Display, concurrently: Table.Kind != 'p', only: Table.Kind == 'p');
 }

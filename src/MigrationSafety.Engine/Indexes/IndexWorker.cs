@@ -48,6 +48,11 @@ internal sealed class IndexWorker : IAsyncDisposable
         _locked = table;
     }
 
+    /// <summary>
+    /// Bounds how long a question to the catalog waits behind somebody's ACCESS EXCLUSIVE lock: sizes and definitions ask for ACCESS SHARE. A step sets its own bound.
+    /// </summary>
+    internal Task BoundReadsAsync(CancellationToken cancellationToken) => CatalogReads.BoundAsync(Connection, cancellationToken);
+
     /// <summary>Runs a CONCURRENTLY statement, telling how far it is and whom it waits for.</summary>
     /// <param name="step">Step.</param>
     /// <param name="activity">What the progress bar says: <c>Building index public.orders_tier_idx</c>.</param>

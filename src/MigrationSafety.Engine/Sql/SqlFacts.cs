@@ -9,6 +9,9 @@ namespace MigrationSafety.Engine.Sql;
 /// </param>
 internal sealed record SqlFacts(TableLockMode LockMode, bool Transactional, bool BuildsIndex, bool LocksForeignKeyParents)
 {
+    /// <summary>Whether it locks what it names and nothing below or beside that: no partitions, no table of an index.</summary>
+    internal bool LocksNamedAlone { get; init; }
+
     /// <summary>Reads a statement; of a text with several, the first. Text without a statement takes no lock.</summary>
     internal static SqlFacts Of(string sql)
     {
@@ -21,7 +24,14 @@ internal sealed record SqlFacts(TableLockMode LockMode, bool Transactional, bool
         bool concurrently = Enumerable.Range(0, s.Tokens.Length).Any(i => s.Is(i, "concurrently"));
         if (s.Is(0, "create") && (s.Is(1, "index") || s.Is(1, "unique", "index")))
         {
-            return new SqlFacts(concurrently ? TableLockMode.ShareUpdateExclusive : TableLockMode.Share, !concurrently, true, false);
+            bool only = Enumerable.Range(0, s.Tokens.Length).Any(i => s.Is(i, "on", "only"));
+            return new SqlFacts(concurrently ? TableLockMode.ShareUpdateExclusive : TableLockMode.Share, !concurrently, true, false) { LocksNamedAlone = only };
+        }
+
+        if (s.Is(0, "alter", "index"))
+        {
+            // ATTACH PARTITION: ACCESS EXCLUSIVE on the attached index (measured), SHARE UPDATE EXCLUSIVE on the other.
+            return new SqlFacts(TableLockMode.AccessExclusive, true, false, false) { LocksNamedAlone = true };
         }
 
         if (s.Is(0, "drop", "index"))

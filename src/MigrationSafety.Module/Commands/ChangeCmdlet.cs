@@ -20,8 +20,9 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
     private readonly List<Func<IRecordSink, CancellationToken, Task>> _work = [];
     private readonly List<string> _locations = [];
 
-    // Sessions run side by side; what is asked of one session runs in the order in which it was asked.
-    private readonly ConcurrentDictionary<MigrationSession, SemaphoreSlim> _turns = new();
+    // Queues run side by side; what is asked of one runs in the order in which it was asked.
+    private readonly ConcurrentDictionary<(MigrationSession Session, string Queue), SemaphoreSlim> _turns = new();
+    private SemaphoreSlim? _places;
 
     /// <summary>How long a step may queue for its lock, and so the longest that an application statement waits behind it.</summary>
     [Parameter]
@@ -39,6 +40,12 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
 
     /// <summary>The bounds that were asked for.</summary>
     private protected virtual ExecutionOptions Options => new() { LockTimeout = LockTimeout.Value, RetryFor = RetryFor.Value };
+
+    /// <summary>As many as may run at once. Whoever waits for its turn takes none.</summary>
+    private protected SemaphoreSlim Places => _places ??= new SemaphoreSlim(ThrottleLimit);
+
+    /// <summary>Whether the work takes its places itself.</summary>
+    private protected virtual bool TakesPlaces => false;
 
     /// <inheritdoc />
     protected override void BeginProcessing()
@@ -59,46 +66,16 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
     {
         foreach (EngineSession session in Sessions())
         {
-            TPlan plan;
-            try
+            foreach (Func<EngineSession, IOperationSink, CancellationToken, Task<TPlan>> makePlan in Plans())
             {
-                plan = Runner.Wait((sink, token) => PlanAsync(session, sink, token));
-            }
-            catch (MigrationException e)
-            {
-                WriteError(ErrorRecords.Of(e));
-                continue;
-            }
-
-            // The question last: a long plan would push it off the screen.
-            string description = Describe(plan);
-            if (!ShouldProcess(description, $"{description}{Environment.NewLine}{Environment.NewLine}{plan.Action} on {plan.Target} ({session.Info})?", plan.Action))
-            {
-                continue;
-            }
-
-            SemaphoreSlim turn = _turns.GetOrAdd(session.Info, _ => new SemaphoreSlim(1));
-            async Task RunAsync(IRecordSink sink, CancellationToken token)
-            {
-                await turn.WaitAsync(token).ConfigureAwait(false);
                 try
                 {
-                    sink.Output(await OperationLog.RunAsync(plan, sink, recorder => RunPlanAsync(plan, recorder, token), token).ConfigureAwait(false));
+                    Process(Runner.Wait((sink, token) => makePlan(session, sink, token)));
                 }
-                finally
+                catch (MigrationException e)
                 {
-                    turn.Release();
+                    WriteError(ErrorRecords.Of(e));
                 }
-            }
-
-            if (AsJob)
-            {
-                _work.Add(RunAsync);
-                _locations.Add(session.Info.ToString());
-            }
-            else
-            {
-                Runner.Start(RunAsync, ThrottleLimit);
             }
         }
     }
@@ -115,13 +92,70 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
         // The command's name alone: what was typed may hold a password.
         MigrationJob job = new(MyInvocation.MyCommand.Name, string.Join(", ", _locations.Distinct()));
         JobRepository.Add(job);
-        job.Start(_work, ThrottleLimit, HandOver());
+        job.Start(_work, HandOver());
         WriteObject(job);
     }
+
+    /// <summary>What makes the plans of this record.</summary>
+    private protected virtual IEnumerable<Func<EngineSession, IOperationSink, CancellationToken, Task<TPlan>>> Plans() => [PlanAsync];
+
+    /// <summary>What runs one after the other in a session: plans of the same queue. All of them, where nothing else is said.</summary>
+    private protected virtual string Queue(TPlan plan) => "";
+
+    /// <summary>What goes out besides the error when a plan fails; null for nothing.</summary>
+    private protected virtual TResult? FailedResult(TPlan plan, MigrationException failure) => null;
 
     private protected abstract Task<TPlan> PlanAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken);
 
     private protected abstract Task<TResult> RunPlanAsync(TPlan plan, IOperationSink sink, CancellationToken cancellationToken);
+
+    private void Process(TPlan plan)
+    {
+        // The question last: a long plan would push it off the screen.
+        string description = Describe(plan);
+        if (!ShouldProcess(description, $"{description}{Environment.NewLine}{Environment.NewLine}{plan.Action} on {plan.Target} ({plan.Session.Info})?", plan.Action))
+        {
+            return;
+        }
+
+        SemaphoreSlim turn = _turns.GetOrAdd((plan.Session.Info, Queue(plan)), _ => new SemaphoreSlim(1));
+        SemaphoreSlim? places = TakesPlaces ? null : Places;
+        async Task RunAsync(IRecordSink sink, CancellationToken token)
+        {
+            await turn.WaitAsync(token).ConfigureAwait(false);
+            try
+            {
+                await (places?.WaitAsync(token) ?? Task.CompletedTask).ConfigureAwait(false);
+                try
+                {
+                    sink.Output(await OperationLog.RunAsync(plan, sink, recorder => RunPlanAsync(plan, recorder, token), token).ConfigureAwait(false));
+                }
+                catch (MigrationException e) when (FailedResult(plan, e) is { } failed)
+                {
+                    sink.Output(failed);
+                    throw;
+                }
+                finally
+                {
+                    places?.Release();
+                }
+            }
+            finally
+            {
+                turn.Release();
+            }
+        }
+
+        if (AsJob)
+        {
+            _work.Add(RunAsync);
+            _locations.Add(plan.Session.Info.ToString());
+        }
+        else
+        {
+            Runner.Start(RunAsync, int.MaxValue);
+        }
+    }
 
     private static string Describe(TPlan plan)
     {
@@ -146,6 +180,11 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
         if (number == 0)
         {
             text.Append(": nothing to do");
+        }
+
+        foreach (string note in plan.Notes)
+        {
+            text.AppendLine().Append("  ").Append(note);
         }
 
         return text.AppendLine().Append("  Recorded in migration_safety.operation of this database, which is made where it is missing.").ToString();

@@ -53,7 +53,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
             switch (ParameterSetName)
             {
                 case PathSet:
-                    FromFiles(Path.SelectMany(Resolve));
+                    FromFiles(Path.SelectMany(path => SqlFiles.Resolve(this, path)));
                     break;
                 case LiteralPathSet:
                     FromFiles(LiteralPath.Select(GetUnresolvedProviderPathFromPSPath));
@@ -111,27 +111,6 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
         Target = OutputPath,
     };
 
-    private IEnumerable<string> Resolve(string path)
-    {
-        try
-        {
-            return GetResolvedProviderPathFromPSPath(path, out _);
-        }
-        catch (ItemNotFoundException)
-        {
-            throw NotFound(path);
-        }
-    }
-
-    private static MigrationException NotFound(string path) => new(
-        "FileNotFound",
-        MigrationErrorKind.NotFound,
-        $"There is no file {path}.",
-        "Check the path; a path with [ or ] in it goes to -LiteralPath.")
-    {
-        Target = path,
-    };
-
     private void Take(PSObject input)
     {
         switch (input.BaseObject)
@@ -155,7 +134,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                 FromFiles([file.FullName]);
                 break;
             case string path:
-                FromFiles(Resolve(path));
+                FromFiles(SqlFiles.Resolve(this, path));
                 break;
             default:
                 throw new MigrationException(
@@ -173,11 +152,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
     {
         foreach (string file in files)
         {
-            if (!File.Exists(file))
-            {
-                throw NotFound(file);
-            }
-
+            string sql = SqlFiles.Read(file);
             string name = System.IO.Path.GetFileName(file);
             bool wantsCatalog = Session is not null || RunspaceSessions.Here.Current is not null;
             EngineSession? session = wantsCatalog ? CatalogSession() : null;
@@ -187,18 +162,9 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                 return;
             }
 
-            try
-            {
-                string sql = File.ReadAllText(file);
-                _scripts.Add(session is null
-                    ? RollbackGenerator.FromScript(name, sql)
-                    : Runner.Wait((sink, token) => RollbackGenerator.FromScriptAsync(session, name, sql, sink, token)));
-            }
-            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-            {
-                WriteError(ErrorRecords.Of(new MigrationException(
-                    "FileNotRead", MigrationErrorKind.Resource, $"{file} could not be read: {e.Message}", "Check the file and its permissions.", e) { Target = file }));
-            }
+            _scripts.Add(session is null
+                ? RollbackGenerator.FromScript(name, sql)
+                : Runner.Wait((sink, token) => RollbackGenerator.FromScriptAsync(session, name, sql, sink, token)));
         }
     }
 

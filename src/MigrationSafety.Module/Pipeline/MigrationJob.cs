@@ -67,14 +67,13 @@ public sealed class MigrationJob : Job, IRecordSink
         Progress.Add(ProgressRecords.Of(InstanceId.GetHashCode() & int.MaxValue, progress));
     }
 
-    /// <summary>Starts the work: at most <paramref name="limit"/> pieces at once.</summary>
-    /// <param name="work">Pieces of work.</param>
-    /// <param name="limit">Throttle limit.</param>
+    /// <summary>Starts the work.</summary>
+    /// <param name="work">Pieces of work; each waits for its own turn.</param>
     /// <param name="atEnd">What is to be closed when all has ended.</param>
-    internal void Start(IReadOnlyList<Func<IRecordSink, CancellationToken, Task>> work, int limit, Func<Task> atEnd)
+    internal void Start(IReadOnlyList<Func<IRecordSink, CancellationToken, Task>> work, Func<Task> atEnd)
     {
         SetJobState(JobState.Running);
-        _work = RunAsync(work, limit, atEnd);
+        _work = RunAsync(work, atEnd);
     }
 
     /// <inheritdoc />
@@ -89,23 +88,14 @@ public sealed class MigrationJob : Job, IRecordSink
         base.Dispose(disposing);
     }
 
-    private async Task RunAsync(IReadOnlyList<Func<IRecordSink, CancellationToken, Task>> work, int limit, Func<Task> atEnd)
+    private async Task RunAsync(IReadOnlyList<Func<IRecordSink, CancellationToken, Task>> work, Func<Task> atEnd)
     {
         bool failed = false;
-        using SemaphoreSlim places = new(limit);
         async Task OneAsync(Func<IRecordSink, CancellationToken, Task> piece)
         {
             try
             {
-                await places.WaitAsync(_stop.Token).ConfigureAwait(false);
-                try
-                {
-                    await piece(this, _stop.Token).ConfigureAwait(false);
-                }
-                finally
-                {
-                    places.Release();
-                }
+                await piece(this, _stop.Token).ConfigureAwait(false);
             }
             catch (OperationCanceledException) when (_stop.IsCancellationRequested)
             {

@@ -1,10 +1,12 @@
+using System.Text.RegularExpressions;
+
 namespace MigrationSafety;
 
 /// <summary>
 /// What <c>-Session</c> accepts: a <see cref="MigrationSession"/>, a text (key=value connection string, <c>postgresql://</c> URI or <c>service=NAME</c>),
 /// or from the pipeline the result of another cmdlet, which stands for the session it was made in.
 /// </summary>
-public sealed class SessionArgument
+public sealed partial class SessionArgument
 {
     /// <summary>From a session.</summary>
     /// <param name="session">An open session.</param>
@@ -19,6 +21,12 @@ public sealed class SessionArgument
     public SessionArgument(string connection)
     {
         ArgumentException.ThrowIfNullOrWhiteSpace(connection);
+        if (Sql().IsMatch(connection))
+        {
+            // From the pipeline a text goes to the parameter that takes it.
+            throw new ArgumentException("This is SQL, not a connection text.", nameof(connection));
+        }
+
         Connection = connection;
     }
 
@@ -67,4 +75,7 @@ public sealed class SessionArgument
 
     /// <inheritdoc />
     public override string ToString() => Session?.ToString() ?? "connection text";
+
+    [GeneratedRegex(@"^\s*(--|/\*|(create|begin|start|set|drop|alter)\s)", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
+    private static partial Regex Sql();
 }

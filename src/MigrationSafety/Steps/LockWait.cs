@@ -69,6 +69,22 @@ public sealed record LockBlocker
     }
 }
 
+/// <summary>For what a step waited.</summary>
+public enum LockWaitCause
+{
+    /// <summary>A lock that others held or awaited.</summary>
+    Lock,
+
+    /// <summary>Transactions that had written to the table before (an index build waits for them twice).</summary>
+    Writers,
+
+    /// <summary>Transactions with a snapshot older than the index (the end of an index build).</summary>
+    Snapshots,
+
+    /// <summary>Transactions that had used the table or the index before (the end of a rebuild or a concurrent drop).</summary>
+    Readers,
+}
+
 /// <summary>A time during which a step waited for others, and for whom.</summary>
 public sealed record LockWait
 {
@@ -80,6 +96,9 @@ public sealed record LockWait
 
     /// <summary>Whether the step was queued for the lock (true: others could queue behind it) or only watched until the way was clear (false).</summary>
     public bool Queued { get; init; }
+
+    /// <summary>For what it waited.</summary>
+    public LockWaitCause Cause { get; init; }
 
     /// <summary>Who was in the way.</summary>
     public LockBlocker[] Blockers { get; init; } = [];

@@ -6,6 +6,9 @@ namespace MigrationSafety.Engine.Sql.Statements;
 /// <param name="ChosenName">What it brings into the name that PostgreSQL would choose.</param>
 internal sealed record IndexElement(string? Column, SqlFragment Expression, string ChosenName)
 {
+    /// <summary>All of it, as written.</summary>
+    internal SqlFragment Source { get; init; }
+
     /// <summary>Collation.</summary>
     internal QualifiedName? Collation { get; init; }
 
@@ -53,7 +56,7 @@ internal sealed record IndexElement(string? Column, SqlFragment Expression, stri
         }
 
         SqlFragment source = r.From(start);
-        return new IndexElement(column, expression, r.Failed ? "" : ElementName.Of(source.Read()))
+        IndexElement element = new(column, expression, r.Failed ? "" : ElementName.Of(source.Read()))
         {
             Collation = r.Take("collate") ? r.Qualified() : null,
             OperatorClass = r.SeesName() && !r.Sees("nulls") && !r.Sees("include") ? r.Qualified() : null,
@@ -61,6 +64,7 @@ internal sealed record IndexElement(string? Column, SqlFragment Expression, stri
             Descending = r.TakeOneOf("asc", "desc") == "desc",
             NullsFirst = !r.Take("nulls") ? null : r.OneOf("first", "last") == "first",
         };
+        return element with { Source = r.From(start) };
     }
 }
 
@@ -101,6 +105,9 @@ internal sealed record CreateIndex(
 
     /// <summary>What each column or expression, INCLUDE's too, brings into the name that PostgreSQL would choose.</summary>
     internal IEnumerable<string> ElementNames => Elements.Concat(Include).Select(e => e.ChosenName);
+
+    /// <summary>The storage parameters as they stand between the parentheses of WITH; null where there are none.</summary>
+    internal string? With => Options.Count == 0 ? null : string.Join(", ", Options.Select(option => option.Value.IsEmpty ? option.Name : $"{option.Name}={option.Value.Text}"));
 
     /// <inheritdoc />
     internal override IReadOnlyList<QualifiedName> Targets => [Table];
