@@ -16,6 +16,7 @@
         'Compare-SchemaSnapshot'
         'Connect-MigrationDatabase'
         'Disconnect-MigrationDatabase'
+        'Export-MigrationReport'
         'Get-BlockingLock'
         'Get-InvalidIndex'
         'Get-MigrationHistory'

@@ -57,7 +57,7 @@ Describe 'Every command' {
 
     It 'says what it returns: <Name>' -ForEach $commands {
         $Command.OutputType | Should -Not -BeNullOrEmpty
-        foreach ($output in $Command.OutputType | Where-Object Name -NE 'System.Void') {
+        foreach ($output in $Command.OutputType | Where-Object Name -NotIn 'System.Void', 'System.IO.FileInfo') {
             $output.Type | Should -Not -BeNullOrEmpty
             $output.Type.Assembly.GetName().Name | Should -BeIn 'MigrationSafety', 'MigrationSafety.Module'
         }
@@ -71,12 +71,12 @@ Describe 'Every command' {
 
     It 'has the parameters that all have, with the same types: <Name>' -ForEach $commands {
         foreach ($parameter in $Command.Parameters.Values | Where-Object { $types.ContainsKey($_.Name) }) {
-            # Disconnect takes open sessions alone, not texts.
-            $wanted = if ($Name -eq 'Disconnect-MigrationDatabase') { [MigrationSafety.MigrationSession[]] } else { $types[$parameter.Name] }
+            # Disconnect takes open sessions alone, not texts; Export writes one file, as Export-Csv does.
+            $wanted = if ($Name -eq 'Disconnect-MigrationDatabase') { [MigrationSafety.MigrationSession[]] } elseif ($Name -like 'Export-*' -and $parameter.Name -eq 'Path') { [string] } else { $types[$parameter.Name] }
             $parameter.ParameterType | Should -Be $wanted -Because "-$($parameter.Name)"
         }
 
-        if ($Name -notlike '*-MigrationDatabase' -and $Name -ne 'Get-MigrationSession') {
+        if ($Name -notlike '*-MigrationDatabase' -and $Name -notin 'Get-MigrationSession', 'Export-MigrationReport') {
             $Command.Parameters.Keys | Should -Contain 'Session'
             $Command.Parameters.Keys | Should -Contain 'Credential'
             $Command.Parameters['Credential'].Attributes.TypeId.Name | Should -Contain 'CredentialAttribute'

@@ -111,3 +111,40 @@ Describe 'Get-MigrationHistory' {
         $text | Should -Not -Match '#ERR'
     }
 }
+
+Describe 'Export-MigrationReport' {
+    BeforeAll { $folder = Join-Path ([IO.Path]::GetTempPath()) "report $([guid]::NewGuid()) [1]" }
+
+    AfterAll { Remove-Item -LiteralPath $folder -Recurse -ErrorAction Ignore }
+
+    It 'writes one file, and makes its folder' {
+        $file = Get-MigrationHistory -Id 1, 2 | Export-MigrationReport (Join-Path $folder 'change.html') -Title 'Change <1>' -PassThru
+        $file | Should -BeOfType System.IO.FileInfo
+        $file.FullName | Should -Be (Join-Path $folder 'change.html')
+        $text = [IO.File]::ReadAllText($file.FullName)
+        $text | Should -BeLike '<!DOCTYPE html>*</html>'
+        $text | Should -BeLike '*<title>Change &lt;1&gt;</title>*'
+        $text | Should -BeLike '*CREATE INDEX CONCURRENTLY orders_tier_idx*Time of a batch*DROP INDEX CONCURRENTLY IF EXISTS public.orders_tier_idx*'
+        [IO.File]::ReadAllBytes($file.FullName)[0] | Should -Be ([byte][char] '<')
+    }
+
+    It 'leaves a file that exists, unless it is forced' {
+        $path = Join-Path $folder 'change.html'
+        $before = [IO.File]::ReadAllText($path)
+        { Get-MigrationHistory -Id 1 | Export-MigrationReport $path } | Should -Throw -ErrorId 'FileExists,*'
+        Get-MigrationHistory -Id 1 | Export-MigrationReport $path -Force -WhatIf 6>&1 | Should -BeNullOrEmpty
+        [IO.File]::ReadAllText($path) | Should -Be $before
+        Get-MigrationHistory -Id 1 | Export-MigrationReport $path -Force | Should -BeNullOrEmpty
+        [IO.File]::ReadAllText($path) | Should -Not -Be $before
+    }
+
+    It 'is an error where there is nothing to report, or something else: <Id>' -ForEach @(
+        @{ Id = 'NothingToReport'; Work = { Get-MigrationHistory -Id 999 | Export-MigrationReport "$folder/none.html" } }
+        @{ Id = 'InputNotUnderstood'; Work = { 'change' | Export-MigrationReport "$folder/none.html" } }
+        @{ Id = 'PathIsFolder'; Work = { Get-MigrationHistory -Id 1 | Export-MigrationReport $folder } }
+        @{ Id = 'OutputNotWritten'; Work = { Get-MigrationHistory -Id 1 | Export-MigrationReport "$folder/change.html/none.html" } }
+    ) {
+        $Work | Should -Throw -ErrorId "$Id,MigrationSafety.Module.Commands.ExportMigrationReportCommand"
+        Test-Path -LiteralPath "$folder/none.html" | Should -BeFalse
+    }
+}

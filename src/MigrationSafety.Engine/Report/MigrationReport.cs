@@ -1,0 +1,144 @@
+using MigrationSafety.Engine.Rollback;
+
+namespace MigrationSafety.Engine.Report;
+
+/// <summary>
+/// The report of operations for a change ticket: one HTML file that needs nothing else. No script, nothing from the network; its policy forbids both.
+/// </summary>
+public static class MigrationReport
+{
+    /// <summary>Writes the report.</summary>
+    /// <param name="title">Its title.</param>
+    /// <param name="operations">The operations, in their order; one at least.</param>
+    /// <param name="now">When it is made.</param>
+    /// <returns>HTML, well-formed as XML too.</returns>
+    public static string Write(string title, IReadOnlyList<MigrationOperation> operations, DateTimeOffset now)
+    {
+        ArgumentNullException.ThrowIfNull(title);
+        ArgumentNullException.ThrowIfNull(operations);
+        ArgumentOutOfRangeException.ThrowIfZero(operations.Count);
+        HtmlWriter html = new();
+        html.Raw("<!DOCTYPE html>\n").Open("html", ("lang", "en")).Open("head");
+        html.Open("meta", ("charset", "utf-8"));
+        html.Open("meta", ("http-equiv", "Content-Security-Policy"), ("content", "default-src 'none'; style-src 'unsafe-inline'"));
+        html.Open("meta", ("name", "viewport"), ("content", "width=device-width, initial-scale=1"));
+        html.Open("meta", ("name", "referrer"), ("content", "no-referrer"));
+        html.Element("title", null, title);
+        html.Open("style").Raw(ReportStyle.Css).Close();
+        html.Close();
+        html.Open("body").Open("main");
+        Head(html, title, operations, now);
+        for (int i = 0; i < operations.Count; i++)
+        {
+            new OperationSection(html, operations[i], Anchor(i), operations.Count > 1 ? $"{i + 1}. " : "").Write();
+        }
+
+        WayBack(html, operations);
+        html.Element("footer", null, $"Made {Time(now)} by MigrationSafety {typeof(MigrationReport).Assembly.GetName().Version?.ToString(3)} from the log of operations (migration_safety.operation). Times are by the server's clock.");
+        html.Close().Close().Close();
+        return html.ToString();
+    }
+
+    internal static string Time(DateTimeOffset time) => Scale.Text($"{time:yyyy-MM-dd HH:mm:ss} {(time.Offset == TimeSpan.Zero ? "UTC" : Scale.Text($"{time:zzz}"))}");
+
+    internal static (string Word, string Kind) Outcome(OperationOutcome outcome) => outcome switch
+    {
+        OperationOutcome.Succeeded => ("Succeeded", "good"),
+        OperationOutcome.Failed => ("Failed", "bad"),
+        OperationOutcome.Cancelled => ("Cancelled", "warn"),
+        OperationOutcome.Interrupted => ("Interrupted", "bad"),
+        _ => ("Running", "busy"),
+    };
+
+    internal static void Fact(HtmlWriter html, string name, string? value)
+    {
+        if (!string.IsNullOrEmpty(value))
+        {
+            html.Open("div").Element("dt", null, name).Element("dd", null, value).Close();
+        }
+    }
+
+    /// <summary>How an operation's bar looks.</summary>
+    internal static string Kind(OperationOutcome outcome) => outcome switch
+    {
+        OperationOutcome.Succeeded or OperationOutcome.Running => "done",
+        OperationOutcome.Cancelled => "ended",
+        _ => "failed",
+    };
+
+    private static string Anchor(int index) => $"operation-{index + 1}";
+
+    private static void Head(HtmlWriter html, string title, IReadOnlyList<MigrationOperation> operations, DateTimeOffset now)
+    {
+        DateTimeOffset first = operations.Min(operation => operation.StartedAt);
+        DateTimeOffset last = operations.Max(operation => operation.StartedAt + operation.Duration);
+        int bad = operations.Count(operation => operation.Outcome is OperationOutcome.Failed or OperationOutcome.Interrupted or OperationOutcome.Cancelled);
+        int running = operations.Count(operation => operation.Outcome == OperationOutcome.Running);
+        (string verdict, string kind) = bad > 0 ? (operations.Count == 1 ? Outcome(operations[0].Outcome) : ($"{bad} of {operations.Count} did not succeed", "bad"))
+            : running > 0 ? ("Still running", "busy")
+            : (operations.Count == 1 ? "Succeeded" : $"All {operations.Count} succeeded", "good");
+        html.Open("header");
+        html.Open("div", ("class", "head")).Element("h1", null, title).Element("span", $"badge {kind}", verdict).Close();
+        html.Element("p", "sub", $"{string.Join(", ", operations.Select(Place).Distinct())} · {Time(first.ToOffset(now.Offset))}");
+        html.Open("dl", ("class", "facts"));
+        Fact(html, "Operations", $"{operations.Count}");
+        Fact(html, "From first to last", Durations.Text(last - first));
+        Fact(html, "Rows changed", operations.Any(operation => operation.Rows is not null) ? Scale.Text($"{operations.Sum(operation => operation.Rows ?? 0):N0}") : null);
+        Fact(html, "Waited for others", Waited(operations.Aggregate(TimeSpan.Zero, (sum, operation) => sum + operation.WaitTime)));
+        Fact(html, "Tried again", Times(operations.Sum(operation => operation.Retries)));
+        Fact(html, "Run by", string.Join(", ", operations.Select(operation => operation.User).Where(user => user is not null).Distinct()));
+        Fact(html, "Taken back", Reversible(Worst(operations)));
+        html.Close();
+        if (operations.Count > 1)
+        {
+            BarRows.Draw(html, "The operations in time", last - first,
+            [
+                .. operations.Select((operation, i) => new BarRow(
+                    $"{i + 1}. {Cut(operation.Action, 70)}",
+                    Durations.Text(operation.Duration),
+                    [new Bar(operation.StartedAt - first, operation.StartedAt + operation.Duration - first, Kind(operation.Outcome), $"{Outcome(operation.Outcome).Word}, {Durations.Text(operation.Duration)}")],
+                    Anchor(i))),
+            ]);
+        }
+
+        html.Close();
+    }
+
+    private static void WayBack(HtmlWriter html, IReadOnlyList<MigrationOperation> operations)
+    {
+        html.Open("section", ("id", "way-back"));
+        html.Element("h2", null, "The way back");
+        foreach (var database in operations.GroupBy(Place))
+        {
+            RollbackScript script = RollbackGenerator.FromSteps(string.Join(", ", database.Select(operation => operation.Action)), [.. database.SelectMany(operation => operation.Steps)]);
+            html.Element("p", "meta", $"{database.Key}: {Reversible(script.Reversibility)}. The script takes the last operation back first; New-RollbackScript makes the same from the log.");
+            html.Open("pre").Open("code").Text(script.Text.TrimEnd()).Close().Close();
+        }
+
+        html.Close();
+    }
+
+    internal static string Place(MigrationOperation operation) => $"{operation.Database} on {operation.Server}{(operation.Port > 0 ? $":{operation.Port}" : "")}";
+
+    internal static string Waited(TimeSpan time) => time > TimeSpan.Zero ? Durations.Text(time) : "not at all";
+
+    internal static string Times(long times) => times switch { 0 => "never", 1 => "once", _ => Scale.Text($"{times:N0} times") };
+
+    internal static string Reversible(Reversibility reversibility) => reversibility switch
+    {
+        Reversibility.Reversible => "can be taken back",
+        Reversibility.ReversibleWithDataLoss => "can be taken back, with a loss of data",
+        Reversibility.Irreversible => "cannot be taken back in full",
+        Reversibility.NotNeeded => "nothing to take back",
+        _ => "not known in full",
+    };
+
+    internal static string Cut(string text, int length)
+    {
+        string line = string.Join(' ', text.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries));
+        return line.Length <= length ? line : line[..length].TrimEnd() + "…";
+    }
+
+    private static Reversibility Worst(IReadOnlyList<MigrationOperation> operations) =>
+        RollbackGenerator.FromSteps("", [.. operations.SelectMany(operation => operation.Steps)]).Reversibility;
+}

@@ -1,0 +1,111 @@
+using System.Management.Automation;
+using System.Text;
+using MigrationSafety.Engine.Report;
+using MigrationSafety.Module.Pipeline;
+
+namespace MigrationSafety.Module.Commands;
+
+/// <summary>Writes operations from the history as one HTML file for a change ticket.</summary>
+[Cmdlet(VerbsData.Export, "MigrationReport", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Low)]
+[OutputType(typeof(void), typeof(FileInfo))]
+public sealed class ExportMigrationReportCommand : PSCmdlet
+{
+    private readonly List<MigrationOperation> _operations = [];
+    private string _file = "";
+
+    /// <summary>File to write.</summary>
+    [Parameter(Mandatory = true, Position = 0)]
+    [ValidateNotNullOrEmpty]
+    public string Path { get; set; } = "";
+
+    /// <summary>Operations from Get-MigrationHistory; all of them go into one report.</summary>
+    [Parameter(Mandatory = true, ValueFromPipeline = true)]
+    [ValidateNotNull]
+    public PSObject? InputObject { get; set; }
+
+    /// <summary>Title of the report, such as the number of the change.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string Title { get; set; } = "Migration report";
+
+    /// <summary>Writes over a file that exists.</summary>
+    [Parameter]
+    public SwitchParameter Force { get; set; }
+
+    /// <summary>Returns the file.</summary>
+    [Parameter]
+    public SwitchParameter PassThru { get; set; }
+
+    /// <inheritdoc />
+    protected override void BeginProcessing()
+    {
+        _file = GetUnresolvedProviderPathFromPSPath(Path);
+        if (Directory.Exists(_file))
+        {
+            ThrowTerminatingError(ErrorRecords.Of(new MigrationException(
+                "PathIsFolder", MigrationErrorKind.InvalidInput, $"{_file} is a folder.", "Name a file in it, such as change-1234.html.") { Target = _file }));
+        }
+
+        if (File.Exists(_file) && !Force)
+        {
+            // Before the history is read: whoever waits for it should not learn that at the end.
+            ThrowTerminatingError(ErrorRecords.Of(new MigrationException(
+                "FileExists", MigrationErrorKind.InvalidInput, $"{_file} exists.", "Name another file, or use -Force to write over it.") { Target = _file }));
+        }
+    }
+
+    /// <inheritdoc />
+    protected override void ProcessRecord()
+    {
+        if (InputObject?.BaseObject is MigrationOperation operation)
+        {
+            _operations.Add(operation);
+            return;
+        }
+
+        WriteError(ErrorRecords.Of(new MigrationException(
+            "InputNotUnderstood",
+            MigrationErrorKind.InvalidInput,
+            $"A {InputObject?.BaseObject.GetType().Name} is no operation from the history.",
+            "Pipe what Get-MigrationHistory returns; of a result: $result | Get-MigrationHistory -Last 1 | Export-MigrationReport.")
+        {
+            Target = InputObject?.ToString(),
+        }));
+    }
+
+    /// <inheritdoc />
+    protected override void EndProcessing()
+    {
+        if (_operations.Count == 0)
+        {
+            WriteError(ErrorRecords.Of(new MigrationException(
+                "NothingToReport", MigrationErrorKind.NotFound, $"There is no operation to report; {_file} was not written.", "Look what the history holds: Get-MigrationHistory.") { Target = _file }));
+            return;
+        }
+
+        if (!ShouldProcess(_file, $"Write a report of {_operations.Count} operations"))
+        {
+            return;
+        }
+
+        try
+        {
+            if (System.IO.Path.GetDirectoryName(_file) is { Length: > 0 } folder)
+            {
+                Directory.CreateDirectory(folder);
+            }
+
+            File.WriteAllText(_file, MigrationReport.Write(Title, _operations, DateTimeOffset.Now), new UTF8Encoding(encoderShouldEmitUTF8Identifier: false));
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            ThrowTerminatingError(ErrorRecords.Of(new MigrationException(
+                "OutputNotWritten", MigrationErrorKind.Resource, $"{_file} could not be written: {e.Message}", "Check the folder and its permissions.", e) { Target = _file }));
+        }
+
+        if (PassThru)
+        {
+            WriteObject(new FileInfo(_file));
+        }
+    }
+}
