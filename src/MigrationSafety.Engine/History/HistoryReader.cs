@@ -25,6 +25,12 @@ public static class HistoryReader
         try
         {
             await using NpgsqlConnection connection = await session.OpenAsync("history", sink, cancellationToken).ConfigureAwait(false);
+            // Whoever waits for a lock holds a snapshot, which index builds wait for in turn.
+            await using (NpgsqlCommand limit = new("select pg_catalog.set_config('lock_timeout', '500ms', false)", connection))
+            {
+                await limit.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+            }
+
             return await IsThereAsync(connection, session, sink, cancellationToken).ConfigureAwait(false)
                 ? await ReadAsync(connection, session, filter, cancellationToken).ConfigureAwait(false)
                 : [];

@@ -47,8 +47,10 @@ internal sealed class LearntPhases
         LearntPhases learnt = new();
         try
         {
-            await using NpgsqlCommand command = new(Query, connection);
-            await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+            // Whoever waits for a lock holds a snapshot, which an index build waits for in turn: who locks the log would stop the very build that is looked at.
+            await using NpgsqlBatch batch = new(connection) { BatchCommands = { new("select pg_catalog.set_config('lock_timeout', '100ms', true)"), new(Query) } };
+            await using NpgsqlDataReader reader = await batch.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+            await reader.NextResultAsync(cancellationToken).ConfigureAwait(false);
             while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
             {
                 (string table, string build, string phase, double seconds) = (reader.GetString(0), reader.GetString(1), reader.GetString(2), reader.GetDouble(3));
@@ -56,9 +58,9 @@ internal sealed class LearntPhases
                 learnt.Add(null, build, phase, seconds);
             }
         }
-        catch (PostgresException e) when (e.SqlState is SqlStates.UndefinedTable or SqlStates.InsufficientPrivilege)
+        catch (PostgresException e) when (e.SqlState is SqlStates.UndefinedTable or SqlStates.InsufficientPrivilege or SqlStates.LockNotAvailable)
         {
-            // It went since it was looked for: nothing is learnt then.
+            // It went since it was looked for, or somebody has locked it: nothing is learnt then.
             return None;
         }
 
