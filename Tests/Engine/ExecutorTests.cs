@@ -125,7 +125,7 @@ public sealed class ExecutorTests(Servers servers)
         await using NpgsqlCommand waiting = new("lock table orders in access exclusive mode", waiter);
         await using NpgsqlTransaction transaction = await waiter.BeginTransactionAsync(Token);
         Task queued = waiting.ExecuteNonQueryAsync(Token);
-        await Wait.UntilAsync(async () => await db.ScalarAsync<long>("select count(*) from pg_locks where not granted") == 1, "the waiter queues", cancellationToken: Token);
+        await Wait.UntilAsync(async () => await db.ScalarAsync<long>("select count(*) from pg_locks where not granted and database = (select oid from pg_database where datname = current_database())") == 1, "the waiter queues", cancellationToken: Token);
         await Wait.UntilAsync(async () => await db.ScalarAsync<bool>($"select clock_timestamp() - xact_start > interval '300 ms' from pg_stat_activity where pid = {waiter.ProcessID}"), "the waiter is no longer young", cancellationToken: Token);
         Task<MigrationStep> running = RunAsync(db, AddColumn, new ExecutionOptions { LookFor = TimeSpan.FromMinutes(5) });
         await Wait.UntilAsync(() => _sink.VerboseMessages.Any(message => message.Contains($"pid {waiter.ProcessID}", StringComparison.Ordinal) && message.Contains("awaits AccessExclusiveLock", StringComparison.Ordinal)), "the waiter is seen", cancellationToken: Token);
@@ -235,10 +235,10 @@ public sealed class ExecutorTests(Servers servers)
         await using LockHolder holder = await LockHolder.HoldAsync(db, "select * from orders");
         using CancellationTokenSource stop = new();
         Task running = RunAsync(db, AddColumn, new ExecutionOptions { LockTimeout = TimeSpan.FromMinutes(5), LookFor = TimeSpan.Zero }, null, stop.Token);
-        await Wait.UntilAsync(async () => await db.ScalarAsync<long>("select count(*) from pg_locks where not granted") > 0, "the step queues", cancellationToken: Token);
+        await Wait.UntilAsync(async () => await db.ScalarAsync<long>("select count(*) from pg_locks where not granted and database = (select oid from pg_database where datname = current_database())") > 0, "the step queues", cancellationToken: Token);
         await stop.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => running);
-        await Wait.UntilAsync(async () => await db.ScalarAsync<long>("select count(*) from pg_locks where not granted") == 0, "the queue is empty", TimeSpan.FromSeconds(2), Token);
+        await Wait.UntilAsync(async () => await db.ScalarAsync<long>("select count(*) from pg_locks where not granted and database = (select oid from pg_database where datname = current_database())") == 0, "the queue is empty", TimeSpan.FromSeconds(2), Token);
     }
 
     [Theory, EachMajor]

@@ -13,6 +13,11 @@ if (args is [Client.Verb])
     return await Client.RunAsync(stop.Token);
 }
 
+if (args is [BuildClient.Verb])
+{
+    return await BuildClient.RunAsync(stop.Token);
+}
+
 SandboxOptions options;
 try
 {

@@ -34,6 +34,9 @@ internal sealed class Traffic : IAsyncDisposable
         set => _writesTier = value;
     }
 
+    /// <summary>How long its long transactions stay open; null for some seconds.</summary>
+    internal TimeSpan? LongLasts { get; set; }
+
     /// <summary>Begins, and returns when all connections are at work.</summary>
     internal static async Task<Traffic> StartAsync(Shop shop, CancellationToken cancellationToken)
     {
@@ -175,7 +178,7 @@ internal sealed class Traffic : IAsyncDisposable
                 }
 
                 _longOpen++;
-                await Task.Delay(Random.Shared.Next(2000, 4500), cancellationToken);
+                await Task.Delay(LongLasts ?? TimeSpan.FromMilliseconds(Random.Shared.Next(2000, 4500)), cancellationToken);
                 await TimedAsync("point read", connection, "select id, status, amount, note from orders where id = $1", [AnyId()]);
                 await TimedAsync("commit", connection, transaction.CommitAsync);
             }
