@@ -141,7 +141,7 @@ public sealed class BlockingLockTests(Servers servers)
             await using LockHolder holder = await LockHolder.HoldAsync(db, "lock table orders");
             await using Waiter reader = await Waiter.StartAsync(db, "select * from orders");
             EngineSession session = EngineSession.Of(await SessionFactory.ConnectAsync(new ConnectRequest { Text = db.Server.ConnectionString(db.Name, role) }, _sink, Token));
-            IReadOnlyList<BlockingLock> rows = [.. (await BlockingLockReader.ReadAsync(session, _sink, Token)).Where(row => row.Database == db.Name)];
+            IReadOnlyList<BlockingLock> rows = [.. (await BlockingLockReader.ReadAsync(session, new(), _sink, Token)).Where(row => row.Database == db.Name)];
             await SessionFactory.DisconnectAsync(session.Info);
             Assert.Equal([holder.Pid, reader.Pid], rows.Select(row => row.Pid));
             Assert.All(rows, row => Assert.Null(row.Query));
@@ -164,46 +164,5 @@ public sealed class BlockingLockTests(Servers servers)
     }
 
     /// <summary>The tree of this database; other tests run on the same server.</summary>
-    private async Task<IReadOnlyList<BlockingLock>> ReadAsync(TestDatabase db)
-    {
-        EngineSession session = EngineSession.Of(await SessionFactory.ConnectAsync(new ConnectRequest { Text = db.ConnectionString }, _sink, Token));
-        IReadOnlyList<BlockingLock> rows = await BlockingLockReader.ReadAsync(session, _sink, Token);
-        await SessionFactory.DisconnectAsync(session.Info);
-        return [.. rows.Where(row => row.Database == db.Name)];
-    }
-
-    /// <summary>A session whose statement waits for a lock.</summary>
-    private sealed class Waiter : IAsyncDisposable
-    {
-        private readonly NpgsqlConnection _connection;
-        private readonly NpgsqlCommand _command;
-        private readonly CancellationTokenSource _stop = new();
-        private readonly Task _running;
-
-        private Waiter(NpgsqlConnection connection, string sql)
-        {
-            _connection = connection;
-            _command = new NpgsqlCommand(sql, connection);
-            _running = _command.ExecuteNonQueryAsync(_stop.Token);
-        }
-
-        internal int Pid => _connection.ProcessID;
-
-        internal static async Task<Waiter> StartAsync(TestDatabase db, string sql)
-        {
-            Waiter waiter = new(await db.OpenAsync(Token), sql);
-            await Wait.UntilAsync(
-                async () => await db.ScalarAsync<long>($"select count(*) from pg_locks where not granted and pid = {waiter.Pid}") > 0, sql + " waits", cancellationToken: Token);
-            return waiter;
-        }
-
-        public async ValueTask DisposeAsync()
-        {
-            await _stop.CancelAsync();
-            await _running.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-            await _command.DisposeAsync();
-            await _connection.DisposeAsync();
-            _stop.Dispose();
-        }
-    }
+    private async Task<IReadOnlyList<BlockingLock>> ReadAsync(TestDatabase db) => [.. (await Tree.ReadAsync(db, sink: _sink)).Where(row => row.Database == db.Name)];
 }

@@ -4,7 +4,7 @@ BeforeDiscovery {
     # What scripts rely on: a name that is gone or new here is a change of the contract.
     $contract = @(
         @{ Type = 'BackfillResult'; Names = 'Batches', 'Database', 'Duration', 'Name', 'Outcome', 'Remaining', 'Resumed', 'Rows', 'RowsPerSecond', 'Schema', 'Server', 'Steps', 'Table', 'TotalRows' }
-        @{ Type = 'BlockingLock'; Names = 'Application', 'BackendStart', 'BackendType', 'BlockedCount', 'BlockingPid', 'ClientAddress', 'Database', 'Depth', 'HeldMode', 'IdleTime', 'IsRoot', 'LockType', 'Pid', 'Port', 'Query', 'Relation', 'RequestedMode', 'RootPid', 'Server', 'State', 'Timestamp', 'TransactionAge', 'User', 'WaitTime' }
+        @{ Type = 'BlockingLock'; Names = 'Application', 'BackendStart', 'BackendType', 'BlockedCount', 'BlockingPid', 'ClientAddress', 'Database', 'Depth', 'Gid', 'HeldMode', 'IdleTime', 'IsDeadlock', 'IsRoot', 'LockType', 'Pid', 'Port', 'PreventsWraparound', 'Query', 'Relation', 'RequestedMode', 'RootPid', 'Server', 'State', 'Timestamp', 'TransactionAge', 'User', 'WaitTime' }
         @{ Type = 'IndexBuildResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Error', 'LockWaitTime', 'Name', 'Outcome', 'Port', 'QueueWaitTime', 'Schema', 'Server', 'SizeBytes', 'SnapshotWaitTime', 'Steps', 'Table', 'WaitTime', 'WriterWaitTime' }
         @{ Type = 'IndexDropResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Name', 'Outcome', 'Port', 'Schema', 'Server', 'SizeBytes', 'Steps', 'Table', 'WaitTime' }
         @{ Type = 'InvalidIndex'; Names = 'Advice', 'Database', 'Definition', 'Detail', 'MissingPartition', 'Name', 'Original', 'PaidByWrites', 'Pid', 'Port', 'Reason', 'Repair', 'Schema', 'Server', 'SizeBytes', 'Table', 'Unique' }

@@ -1,3 +1,4 @@
+using MigrationSafety.Engine.Locks;
 using MigrationSafety.Engine.Sessions;
 using Npgsql;
 
@@ -15,12 +16,15 @@ internal sealed class LockObserver : IAsyncDisposable
 {
     // Prepared transactions have no backend: pg_locks shows them without pid, and under a virtual transaction that also locks their transaction id.
     // backend_type is hidden from roles without pg_read_all_stats; a backend with a database and no user is an autovacuum worker.
-    private const string BlockerColumns = """
+    private const string BlockerColumns = $"""
         l.pid, coalesce(a.usename, p.owner)::text, a.application_name, pg_catalog.host(a.client_addr),
         case when p.gid is not null then 'prepared' else a.state end,
-        pg_catalog.clock_timestamp() - coalesce(p.prepared, a.xact_start), pg_catalog.left(coalesce(p.gid, a.query), 1000),
+        pg_catalog.clock_timestamp() - coalesce(p.prepared, a.xact_start), coalesce(p.gid, case when a.query <> '<insufficient privilege>' then pg_catalog.left(a.query, 1000) end),
         coalesce(a.backend_type, case when a.datid is not null and a.usesysid is null then 'autovacuum worker' end), a.backend_start,
-        l.mode, l.granted, case when l.locktype = 'relation' and l.database = d.oid then l.relation::pg_catalog.regclass::text end
+        l.mode, l.granted, case when l.locktype = 'relation' and l.database = d.oid then l.relation::pg_catalog.regclass::text end,
+        a.query like '%(to prevent wraparound)'
+            or (a.query = '<insufficient privilege>' and l.granted and l.mode = 'ShareUpdateExclusiveLock'
+                and exists (select from pg_catalog.pg_class c where c.oid = l.relation and {LockTable.NearWraparound}))
         """;
 
     private const string BlockerJoins = """
@@ -28,6 +32,8 @@ internal sealed class LockObserver : IAsyncDisposable
         left join (pg_catalog.pg_locks x join pg_catalog.pg_prepared_xacts p on x.locktype = 'transactionid' and x.transactionid = p.transaction)
             on l.pid is null and x.pid is null and x.virtualtransaction = l.virtualtransaction
         """;
+
+    private const int QueryLength = 1000;
 
     private readonly NpgsqlConnection _connection;
 
@@ -125,40 +131,14 @@ internal sealed class LockObserver : IAsyncDisposable
         return new LockSnapshot(waiting, holds, waiting ? await BlockersOfAsync(pid, cancellationToken).ConfigureAwait(false) : [], cause);
     }
 
-    /// <summary>Who the server says is blocking the backend (<c>pg_blocking_pids</c>), those before it in the queue included.</summary>
+    /// <summary>Who is in the way of the backend, those before it in the queue included.</summary>
     internal Task<IReadOnlyList<LockBlocker>> BlockersOfAsync(int pid, CancellationToken cancellationToken) => BlockersOfAsync(_connection, pid, cancellationToken);
 
     /// <summary>The same, asked on a connection of the caller.</summary>
     internal static async Task<IReadOnlyList<LockBlocker>> BlockersOfAsync(NpgsqlConnection connection, int pid, CancellationToken cancellationToken)
     {
-        // The lock of the blocker on what we wait for; where that is no lock of its own (a queue inside a partitioned lock), the session alone.
-        const string Query = $"""
-            with blocking as materialized (
-                -- not this query's own snapshot, which a concurrent build waits for until the query ends
-                select distinct b as pid from pg_catalog.unnest(pg_catalog.pg_blocking_pids($1)) as b where b <> pg_catalog.pg_backend_pid()
-            ), locks as materialized (
-                select * from pg_catalog.pg_locks
-            ), awaited as (
-                select * from locks where pid = $1 and not granted
-            ), theirs as (
-                select distinct on (b.pid, l.virtualtransaction) b.pid as blocker, l.*
-                from blocking b
-                left join (locks l join awaited w
-                    on (l.locktype, l.database, l.relation, l.page, l.tuple, l.virtualxid, l.transactionid, l.classid, l.objid, l.objsubid)
-                       is not distinct from (w.locktype, w.database, w.relation, w.page, w.tuple, w.virtualxid, w.transactionid, w.classid, w.objid, w.objsubid)
-                       and l.pid is distinct from w.pid)
-                    on coalesce(l.pid, 0) = b.pid
-                -- a prepared transaction is known by its lock alone: gone between two looks, it is nobody
-                where b.pid <> 0 or l.virtualtransaction is not null
-                order by b.pid, l.virtualtransaction, l.granted desc, l.mode
-            )
-            select {BlockerColumns}
-            from (select nullif(blocker, 0) as pid, mode, coalesce(granted, true) as granted, locktype, database, relation, virtualtransaction from theirs) l
-            join pg_catalog.pg_database d on d.datname = pg_catalog.current_database()
-            {BlockerJoins}
-            """;
-        await using NpgsqlCommand command = new(Query, connection) { Parameters = { new() { Value = pid } } };
-        return await ReadBlockersAsync(command, cancellationToken).ConfigureAwait(false);
+        LockGraph graph = new(await LockTable.ReadAsync(connection, table: null, QueryLength, cancellationToken).ConfigureAwait(false));
+        return graph.BlockersOfPid(pid);
     }
 
     /// <summary>Cancels what a backend is doing.</summary>
@@ -200,6 +180,7 @@ internal sealed class LockObserver : IAsyncDisposable
                 Mode = reader.Text(9),
                 Granted = reader.GetBoolean(10),
                 Relation = reader.Text(11),
+                PreventsWraparound = reader.IsTrue(12),
             });
         }
 

@@ -42,8 +42,8 @@ public sealed record LockBlocker
     /// <summary>An autovacuum worker.</summary>
     public bool IsAutovacuum => BackendType == "autovacuum worker";
 
-    /// <summary>An autovacuum that prevents transaction id wraparound: it never yields.</summary>
-    public bool PreventsWraparound => IsAutovacuum && Query?.EndsWith("(to prevent wraparound)", StringComparison.Ordinal) == true;
+    /// <summary>An autovacuum that prevents transaction id wraparound: it never yields. Where its query is hidden, told by the age of its table.</summary>
+    public bool PreventsWraparound { get; init; }
 
     /// <summary>One line for errors, warnings and verbose output: pid, user, application, state, age of the transaction, query.</summary>
     /// <returns>The line.</returns>
@@ -60,7 +60,7 @@ public sealed record LockBlocker
         [
             User is null ? null : $"user {User}",
             string.IsNullOrEmpty(Application) ? null : $"application '{Application}'",
-            State ?? BackendType,
+            PreventsWraparound ? "autovacuum that prevents wraparound" : State is null or "active" && IsAutovacuum ? BackendType : State ?? BackendType,
             TransactionAge is { } age ? $"transaction open for {Durations.Text(age)}" : null,
             Mode is null ? null : $"{(Granted ? "holds" : "awaits")} {Mode}{(Relation is null ? "" : $" on {Relation}")}",
             string.IsNullOrEmpty(one) ? null : one,
