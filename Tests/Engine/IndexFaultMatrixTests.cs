@@ -219,7 +219,7 @@ public sealed class IndexFaultMatrixTests
         internal Task NoticeAsync(string words) => Wait.UntilAsync(
             () => _bench.Sink.Warnings.Any(warning => warning.Contains(words, StringComparison.Ordinal)), $"{_kind}, {_phase}: {words}", TimeSpan.FromSeconds(60), Token);
 
-        internal Task TerminateAsync() =>
+        internal Task<int> TerminateAsync() =>
             _bench.Database.ExecuteAsync("select pg_terminate_backend(pid) from pg_stat_progress_create_index where datname = current_database()", Token);
 
         internal async Task ReleaseAsync()
