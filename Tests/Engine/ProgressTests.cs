@@ -205,8 +205,8 @@ public sealed class ProgressTests(Servers servers)
 
     private static async Task<IReadOnlyList<MigrationProgress>> ReadAsync(EngineSession session, ProgressFilter filter, RecordingSink sink)
     {
-        await using ProgressReader reader = new(session, filter, sink);
-        return await reader.ReadAsync(Token);
+        await using ProgressReader reader = new(session, filter);
+        return await reader.ReadAsync(sink, Token);
     }
 
     private static async Task<MigrationProgress> UntilAsync(IndexBench bench, string phase)

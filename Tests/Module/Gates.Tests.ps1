@@ -12,6 +12,7 @@ BeforeDiscovery {
         @{ Type = 'OperationPhase'; Names = 'Command', 'Duration', 'Name', 'StartedAt', 'Target', 'Total', 'WaitTime' }
         @{ Type = 'OperationSample'; Names = 'Batches', 'BatchTime', 'Interval', 'Lag', 'LagBytes', 'LongestBatch', 'Rows', 'Time' }
         @{ Type = 'MigrationProgress'; Names = 'Application', 'BlockedBy', 'Confidence', 'Counters', 'Database', 'Done', 'Elapsed', 'EstimatedEnd', 'Index', 'Operation', 'Percent', 'PhaseCount', 'Phase', 'PhaseNumber', 'PhasePercent', 'Pid', 'Port', 'Query', 'Rate', 'Remaining', 'Server', 'Target', 'Total', 'Unit', 'User', 'WaitingFor' }
+        @{ Type = 'ProgressResult'; Names = 'Application', 'Database', 'Detail', 'Elapsed', 'EndedAt', 'Index', 'Operation', 'Outcome', 'Pid', 'Port', 'Query', 'Server', 'Target', 'User' }
         @{ Type = 'MigrationSession'; Names = 'ConnectedAt', 'Database', 'Id', 'IsStandby', 'Port', 'Server', 'ServerVersion', 'State', 'User' }
         @{ Type = 'MigrationStep'; Names = 'Attempts', 'Cost', 'Duration', 'LockMode', 'LockWaits', 'Objects', 'Purpose', 'Reversal', 'ReversalNote', 'Reversibility', 'Sql', 'StartedAt', 'State', 'Transactional' }
         @{ Type = 'LockWait'; Names = 'Blockers', 'Cause', 'Queued', 'Start', 'WaitTime' }
@@ -148,6 +149,7 @@ Describe 'The properties of what is returned' {
             'MigrationOperation'
             'MigrationProgress'
             'MigrationSession'
+            'ProgressResult'
             'RollbackScript'
             'SchemaDifference'
             'SchemaSnapshot'

@@ -1,7 +1,7 @@
 BeforeAll {
     . $PSScriptRoot/common.ps1
     $null = New-TestDatabase
-    $null = Invoke-Sql 'create table orders (id bigint primary key, tier text); insert into orders select i from generate_series(1, 20000) i; create table items (id bigint primary key, a int, b int, c int)'
+    $null = Invoke-Sql 'create table orders (id bigint primary key, tier text); insert into orders select i from generate_series(1, 20000) i; create table items (id bigint primary key, a int, b int, c int, d int, e int, f int)'
     $session = Connect-MigrationDatabase (Get-TestUri)
     $writer = (Invoke-Sql -Connection writer 'begin; update orders set id = id where id = 15000; update items set id = id where id = 1; insert into items values (0); select pg_backend_pid() as pid').pid
 }
@@ -46,6 +46,57 @@ Describe 'Get-MigrationProgress' {
         Stop-Job $job
     }
 
+    It 'is taken by name of the operation, in one shape that a job keeps' {
+        $null = Invoke-SafeIndexBuild items d -AsJob
+        Wait-Until { Get-MigrationProgress -Table items -Operation 'create index*' | Where-Object BlockedBy } 'the build to wait'
+        Get-MigrationProgress -Table items -Operation VACUUM, BACKFILL | Should -BeNullOrEmpty
+        $row = Get-MigrationProgress -Table items -Operation 'create index*'
+        $row.Percent | Should -BeGreaterOrEqual 0
+        $row.Confidence | Should -BeOfType MigrationSafety.ProgressConfidence
+        $row.Port | Should -Be $TestServer.Port
+        $row.Remaining | Should -BeNullOrEmpty -Because 'nobody can tell how long the writer stays'
+        $row.Counters.lockers_total | Should -Be 1
+        $text = [System.Management.Automation.PSSerializer]::Serialize($row, 3)
+        [System.Management.Automation.PSSerializer]::Deserialize($text).Counters['lockers_total'] | Should -Be 1
+    }
+
+    It 'watches until nothing is left' {
+        $started = Invoke-SafeIndexBuild items e -AsJob
+        Wait-Until { Get-MigrationProgress -Table items | Where-Object BlockedBy } 'the build to wait'
+        $first = Get-MigrationProgress -Table items -Watch -Interval 100ms | Select-Object -First 2
+        $first.Target | Should -Be 'public.items', 'public.items'
+        $first[1].Percent | Should -BeGreaterOrEqual $first[0].Percent
+        Stop-Job $started
+        # Ends by itself.
+        $null = @(Get-MigrationProgress -Table items -Watch -Interval 100ms)
+        Get-MigrationProgress -Table items | Should -BeNullOrEmpty
+    }
+
+    It 'waits, with progress records, and says how it ended' {
+        $started = Invoke-SafeIndexBuild items f -AsJob
+        Wait-Until { Get-MigrationProgress -Table items | Where-Object BlockedBy } 'the build to wait'
+        $powershell = New-TestPowerShell
+        try {
+            $null = $powershell.AddScript('param($uri) Get-MigrationProgress items -Wait -Interval 100ms -Session $uri').AddArgument((Get-TestUri))
+            $running = $powershell.BeginInvoke()
+            Wait-Until { $powershell.Streams.Progress.Count -gt 0 } 'a progress record'
+            "$($powershell.Streams.Progress[0])" | Should -Match 'CREATE INDEX CONCURRENTLY'
+            Stop-Job $started
+            $result = $powershell.EndInvoke($running)
+            $result | Should -BeOfType MigrationSafety.ProgressResult
+            $result.Target | Should -Be 'public.items'
+            $result.Outcome | Should -BeIn 'Cancelled', 'Failed'
+            $result.Detail | Should -Not -BeNullOrEmpty
+        }
+        finally { $powershell.Dispose() }
+    }
+
+    It 'refuses to watch and wait at once, and an interval without either' {
+        { Get-MigrationProgress -Watch -Wait } | Should -Throw -ErrorId 'WatchOrWait*'
+        { Get-MigrationProgress -Interval 1s } | Should -Throw -ErrorId 'InvalidInterval*'
+        { Get-MigrationProgress nothing -ErrorAction Stop } | Should -Throw -ErrorId 'TableNotFound*'
+    }
+
     It 'takes sessions from the pipeline' {
         $null = Invoke-SafeIndexBuild items b -AsJob
         Wait-Until { $session | Get-MigrationProgress -Table items } 'the build to run'
@@ -58,6 +109,13 @@ Describe 'Get-MigrationProgress' {
         $text = Get-MigrationProgress -Table items | Format-Table | Out-String -Width 80
         (($text -split '\r?\n') | Measure-Object -Property Length -Maximum).Maximum | Should -BeLessOrEqual 80
         $text | Should -Match 'items'
+        foreach ($width in 80, 160) {
+            $view = Get-MigrationProgress -Table items | Out-String -Width $width
+            (($view -split '\r?\n') | Measure-Object -Property Length -Maximum).Maximum | Should -BeLessOrEqual $width
+            $view | Should -Match '\[[#.]{20}\]'
+            $view | Should -Match 'waits for transaction of pid'
+            $view | Should -Not -Match '#ERR'
+        }
         $text | Should -Not -Match '#ERR'
     }
 }

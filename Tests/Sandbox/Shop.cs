@@ -47,6 +47,8 @@ internal sealed class Shop : IAsyncDisposable
         {
             Durable = true,
             SharedBuffers = "256MB",
+            // The scenario progress opens 500.
+            MaxConnections = 600,
             Settings = new Dictionary<string, string> { ["max_wal_size"] = "4GB" },
         };
         PostgresServer server = await PostgresServer.StartAsync(major, options, cancellationToken);

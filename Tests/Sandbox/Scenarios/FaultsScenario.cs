@@ -25,7 +25,7 @@ internal sealed class FaultsScenario : Scenario
         bench.Traffic.WritesTier = true;
 
         MigrationSession session = await SessionFactory.ConnectAsync(new() { Text = bench.Shop.Uri }, bench.Screen, cancellationToken);
-        await using ProgressReader progress = new(EngineSession.Of(session), new() { Operations = ["CREATE INDEX*"] }, bench.Screen);
+        await using ProgressReader progress = new(EngineSession.Of(session), new() { Operations = ["CREATE INDEX*"] });
         await using FaultRun run = new(bench, new Random(seed), progress, await bench.Shop.Admin.OpenConnectionAsync(cancellationToken));
         int inBackfill = options.Kills / 2;
         int inIndex = options.Kills - inBackfill;
@@ -195,7 +195,7 @@ internal sealed class FaultsScenario : Scenario
                     return $"session open, {await QueryAsync(pids[0], cancellationToken)}";
                 }
 
-                foreach (MigrationProgress build in await progress.ReadAsync(cancellationToken))
+                foreach (MigrationProgress build in await progress.ReadAsync(bench.Screen, cancellationToken))
                 {
                     if (pids.Contains(build.Pid) && build.Percent >= target)
                     {

@@ -4,7 +4,8 @@ namespace MigrationSafety.Sandbox.Scenarios;
 internal abstract class Scenario
 {
     /// <summary>All there are; the first is the default.</summary>
-    internal static IReadOnlyList<Scenario> All { get; } = [new RunbookScenario(), new ScriptScenario(), new FaultsScenario(), new IndexScenario(), new TrafficScenario()];
+    internal static IReadOnlyList<Scenario> All { get; } =
+        [new RunbookScenario(), new ScriptScenario(), new FaultsScenario(), new IndexScenario(), new ProgressScenario(), new TrafficScenario()];
 
     internal abstract string Name { get; }
 

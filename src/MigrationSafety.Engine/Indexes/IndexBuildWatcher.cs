@@ -122,7 +122,7 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
         connection ??= await _session.OpenAsync("progress", _sink, cancellationToken).ConfigureAwait(false);
         try
         {
-            IReadOnlyList<MigrationProgress> samples = await _tracker.SampleAsync(connection, _sink, cancellationToken).ConfigureAwait(false);
+            IReadOnlyList<MigrationProgress> samples = await _tracker.SampleAsync(connection, cancellationToken).ConfigureAwait(false);
             if (samples is [{ PhaseNumber: not null } build])
             {
                 string? waiting = null;

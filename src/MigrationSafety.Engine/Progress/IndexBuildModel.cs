@@ -32,22 +32,22 @@ internal static class IndexBuildModel
         new("building index: sorting live tuples", 0.12),
         new("building index: sorting dead tuples", 0),
         new("building index: loading tuples in tree", 0.16),
-        new("index validation: scanning index", 0.055),
-        new("index validation: sorting tuples", 0.15),
-        new("index validation: scanning table", 0.14),
+        new("index validation: scanning index", 0.06),
+        new("index validation: sorting tuples", 0.17),
+        new("index validation: scanning table", 0.17),
     ];
 
     // Texts by the rules of a language.
     private static readonly OperationPart[] s_slowKeys =
     [
         new("building index: initializing", 0),
-        new("building index: scanning table", 1.15),
-        new("building index: sorting live tuples", 0.25),
+        new("building index: scanning table", 1.10),
+        new("building index: sorting live tuples", 0.40),
         new("building index: sorting dead tuples", 0),
         new("building index: loading tuples in tree", 0.50),
         new("index validation: scanning index", 0.12),
         new("index validation: sorting tuples", 0.15),
-        new("index validation: scanning table", 0.14),
+        new("index validation: scanning table", 0.15),
     ];
 
     internal static OperationState Of(ProgressSample sample, LearntPhases learnt)

@@ -3,9 +3,13 @@ namespace MigrationSafety.Engine.Progress;
 /// <summary>One operation over time: its rate, how much of the whole is done, and when it ends. Times are the server's.</summary>
 internal sealed class OperationTrack(LearntPhases learnt)
 {
-    // The window of the rate grows with the operation: a quarter of what was seen of it, within these bounds.
-    private const double ShortestWindow = 4;
-    private const double LongestWindow = 300;
+    // The window of the rate grows with the operation: a third of what was seen of it, within these bounds. Counters stand still for seconds and then jump: a sort
+    // is fed as long as memory lasts, then works. A shorter window would take a pause for the end of the world, and a jump for the end of the work.
+    private const double ShortestWindow = 20;
+    private const double LongestWindow = 600;
+
+    // How long a rate has to be seen before it is more than a glimpse.
+    private const double Glimpse = 2;
     private const int MostPoints = 600;
 
     private readonly Queue<Point> _points = new();
@@ -16,6 +20,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
     private int _part = -1;
     private double? _partSince;
     private double _percent;
+    private double _within;
     private long? _firstPosition;
     private ProgressSample? _sample;
 
@@ -29,12 +34,21 @@ internal sealed class OperationTrack(LearntPhases learnt)
 
     internal OperationState State { get; private set; } = null!;
 
+    /// <summary>The index that it was last seen working on: the view forgets it between two phases.</summary>
+    internal long? IndexOid { get; private set; }
+
+    /// <summary>Its last transaction, as a whole number.</summary>
+    internal ulong? Transaction { get; private set; }
+
     /// <summary>Takes the next sample.</summary>
     /// <param name="sample">Sample.</param>
     /// <param name="time">When it was taken.</param>
     /// <param name="session">Whose server.</param>
-    internal MigrationProgress Add(ProgressSample sample, DateTime time, MigrationSession session)
+    /// <param name="nextTransaction">The server's next one: what makes a whole number of a transaction's 32 bits.</param>
+    internal MigrationProgress Add(ProgressSample sample, DateTime time, MigrationSession session, ulong nextTransaction)
     {
+        IndexOid = sample.Number("index_relid") is { } index and > 0 ? index : IndexOid;
+        Transaction = Whole(sample.Xid, nextTransaction) ?? Transaction;
         OperationState state = ProgressModels.Of(sample, learnt);
         bool waits = sample.BlockedBy.Length > 0 || sample.WaitEventType == "Lock" || state.Phase == "interrupted";
         if (_sample is null)
@@ -46,6 +60,17 @@ internal sealed class OperationTrack(LearntPhases learnt)
             _worked += Math.Max(0, (time - _lastTime).TotalSeconds);
         }
 
+        if (state.Part == _part && state.Within is 1 && _within < 0.5)
+        {
+            // A scan that begins in the middle of the table says at its first block that it has seen all.
+            state = state with { Within = _within, Done = null, Total = null, Unit = null };
+        }
+        else if (state.Part != _part && state.Part < state.Parts.Count - 1 && state.Within is 1)
+        {
+            state = state with { Within = 0, Done = null, Total = null, Unit = null };
+        }
+
+        _within = state.Within ?? 0;
         if (state.Part != _part || (state.Phase != _phase && state.Within is null))
         {
             // When a part began is known only of those whose beginning was seen.
@@ -82,6 +107,17 @@ internal sealed class OperationTrack(LearntPhases learnt)
             EstimatedEnd = remaining is { } left ? new DateTimeOffset(time + left, TimeSpan.Zero).ToLocalTime() : null,
             Confidence = percent is null && remaining is null ? ProgressConfidence.Unknown : Confidence(state),
         };
+    }
+
+    private static ulong? Whole(string? xid, ulong next)
+    {
+        if (xid is null || !uint.TryParse(xid, System.Globalization.CultureInfo.InvariantCulture, out uint low))
+        {
+            return null;
+        }
+
+        ulong whole = (next & ~(ulong)uint.MaxValue) | low;
+        return whole > next && whole > uint.MaxValue ? whole - uint.MaxValue - 1 : whole;
     }
 
     /// <summary>How much of the whole is done, in the unit of the shares.</summary>
@@ -164,14 +200,14 @@ internal sealed class OperationTrack(LearntPhases learnt)
         // The last part that takes time, counted by the server: nothing is left to assume, as far as the rest goes.
         bool last = state.Parts.Count > 0 && state.Within is not null && state.Rounds.Done + 1 >= state.Rounds.Total && state.Parts.Skip(state.Part + 1).All(part => part.Share == 0);
         ProgressConfidence basis = last && state.Parts.Count > 1 ? ProgressConfidence.Measured : state.Basis;
-        bool brief = _worked < ShortestWindow / 2;
+        bool brief = _worked < Glimpse;
         return basis == ProgressConfidence.Measured && (state.Estimated || brief) ? ProgressConfidence.Estimated : basis;
     }
 
     /// <summary>Points older than the window go; a long window is thinned out.</summary>
     private void Forget()
     {
-        double window = Math.Clamp(_worked / 4, ShortestWindow, LongestWindow);
+        double window = Math.Clamp(_worked / 3, ShortestWindow, LongestWindow);
         while (_points.Count > 2 && (_worked - _points.Peek().Worked > window || _points.Count > MostPoints))
         {
             _points.Dequeue();

@@ -5,6 +5,10 @@ namespace MigrationSafety.Engine.Progress;
 /// <summary>What the server has no view for: backfills of this module, long DDL, logical replication.</summary>
 internal static partial class OwnModels
 {
+    internal const string Stream = "LOGICAL REPLICATION";
+
+    internal const string InitialCopy = "initial copy";
+
     internal static OperationState Backfill(ProgressSample sample)
     {
         long sweep = sample.Number("sweep") ?? 1;
@@ -47,7 +51,9 @@ internal static partial class OwnModels
         // That an index page costs as much as two of the table is assumed.
         double pages = (sample.Number("index_pages") ?? 0) * 8192.0 * 2;
         OperationPart[] parts = [new("rewriting table", heap), new("rebuilding indexes", pages)];
-        if (begun == 0)
+        // ALTER COLUMN TYPE locks the indexes that it is to replace from the beginning on: there the size of the new table has to tell.
+        bool replaces = TypePattern().IsMatch(sample.Query ?? "") && (written is null || old is null || written < 0.9 * old);
+        if (begun == 0 || replaces)
         {
             return state with
             {
@@ -82,18 +88,18 @@ internal static partial class OwnModels
     {
         (long tables, long ready, long copied) = (sample.Number("tables") ?? 0, sample.Number("tables_ready") ?? 0, sample.Number("tables_copied") ?? 0);
         long? lag = sample.Number("lag_bytes");
-        OperationState state = new() { Operation = "LOGICAL REPLICATION", Endless = ready == tables };
+        OperationState state = new() { Operation = Stream, Endless = ready == tables };
         if (sample.View == ProgressQueries.Subscription && ready < tables)
         {
             return state with
             {
-                Phase = "initial copy",
+                Phase = InitialCopy,
                 PhaseNumber = 1,
                 PhaseCount = 2,
                 Done = copied,
                 Total = tables,
                 Unit = "tables",
-                Parts = [new("initial copy", 1)],
+                Parts = [new(InitialCopy, 1)],
                 Within = OperationState.Fraction(copied, tables),
                 // One table may be a thousand times another.
                 Basis = ProgressConfidence.Assumed,
@@ -113,6 +119,9 @@ internal static partial class OwnModels
 
     [GeneratedRegex(@"\b(ALTER\s+(TABLE|MATERIALIZED\s+VIEW|DOMAIN|FOREIGN\s+TABLE)|REFRESH\s+MATERIALIZED\s+VIEW(\s+CONCURRENTLY)?|CREATE\s+(UNLOGGED\s+|TEMP(ORARY)?\s+)?(TABLE|MATERIALIZED\s+VIEW))\b", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
     private static partial Regex DdlPattern();
+
+    [GeneratedRegex(@"\bTYPE\b", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
+    private static partial Regex TypePattern();
 
     [GeneratedRegex(@"\s+")]
     private static partial Regex SpacePattern();

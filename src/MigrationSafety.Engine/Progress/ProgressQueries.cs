@@ -135,7 +135,7 @@ internal static class ProgressQueries
                    pg_catalog.jsonb_build_object('relid', t.oid::int8, 'new_files', f.new_files, 'new_bytes', f.new_bytes, 'old_bytes', f.old_bytes,
                        'indexes', x.indexes, 'indexes_begun', x.begun, 'index_pages', x.pages, 'index_pages_begun', x.pages_begun, 'index_pages_current', x.pages_current,
                        'lock_mode', t.mode, 'lock_granted', t.granted)::text,
-                   pg_catalog.jsonb_build_object('table', pg_catalog.format('%I.%I', n.nspname, t.relname), 'pages', t.relpages, 'file', t.relfilenode)::text,
+                   pg_catalog.jsonb_build_object('table', case when t.oid is not null then pg_catalog.format('%I.%I', n.nspname, t.relname) end, 'pages', t.relpages, 'file', t.relfilenode)::text,
                    a.datname::text, {Activity}
             from a
             left join target t on t.pid = a.pid

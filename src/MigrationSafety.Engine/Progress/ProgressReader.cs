@@ -12,34 +12,72 @@ public sealed class ProgressReader : IAsyncDisposable
 
     private readonly EngineSession _session;
     private readonly ProgressFilter _filter;
-    private readonly IOperationSink _sink;
     private NpgsqlConnection? _connection;
 
     /// <summary>Opens nothing yet.</summary>
     /// <param name="session">Session.</param>
     /// <param name="filter">Which operations; an empty filter for all.</param>
-    /// <param name="sink">A warning, once, where this role is not shown everything.</param>
-    public ProgressReader(EngineSession session, ProgressFilter filter, IOperationSink sink)
+    public ProgressReader(EngineSession session, ProgressFilter filter)
     {
         ArgumentNullException.ThrowIfNull(session);
         ArgumentNullException.ThrowIfNull(filter);
-        ArgumentNullException.ThrowIfNull(sink);
-        (_session, _filter, _sink) = (session, filter, sink);
+        (_session, _filter) = (session, filter);
         Tracker = new ProgressTracker(session.Info, filter);
     }
 
     internal ProgressTracker Tracker { get; }
 
     /// <summary>Takes one sample; with those before it, rates and times are told.</summary>
+    /// <param name="sink">Warnings where this role is not shown everything.</param>
     /// <param name="cancellationToken">Cancels.</param>
     /// <returns>The operations; none where nothing runs.</returns>
     /// <exception cref="MigrationException"><c>TableNotFound</c>, <c>InvalidName</c>, or the connection's. The next call connects again.</exception>
-    public async Task<IReadOnlyList<MigrationProgress>> ReadAsync(CancellationToken cancellationToken)
+    public async Task<IReadOnlyList<MigrationProgress>> ReadAsync(IOperationSink sink, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(sink);
+        IReadOnlyList<MigrationProgress> found = await SampleAsync(sink, cancellationToken).ConfigureAwait(false);
+        foreach (string warning in Tracker.Warnings)
+        {
+            sink.Warning(warning);
+        }
+
+        return found;
+    }
+
+    /// <summary>Takes two samples a moment apart, so that rates can be told; one where nothing runs.</summary>
+    /// <param name="sink">Warnings where this role is not shown everything.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <returns>The operations of the second.</returns>
+    /// <exception cref="MigrationException">As <see cref="ReadAsync"/>.</exception>
+    public async Task<IReadOnlyList<MigrationProgress>> ReadOnceAsync(IOperationSink sink, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(sink);
+        if ((await SampleAsync(sink, cancellationToken).ConfigureAwait(false)).Count > 0)
+        {
+            await Task.Delay(s_moment, cancellationToken).ConfigureAwait(false);
+        }
+
+        return await ReadAsync(sink, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Whether an operation comes to an end by itself: not a stream that has caught up, nor a backfill that nobody works on.</summary>
+    /// <param name="progress">Operation.</param>
+    /// <returns>True where waiting for it makes sense.</returns>
+    public static bool Ends(MigrationProgress progress)
+    {
+        ArgumentNullException.ThrowIfNull(progress);
+        return progress.Phase != "interrupted" && (progress.Operation != OwnModels.Stream || progress.Phase == OwnModels.InitialCopy);
+    }
+
+    /// <inheritdoc />
+    public ValueTask DisposeAsync() => CloseAsync();
+
+    private async Task<IReadOnlyList<MigrationProgress>> SampleAsync(IOperationSink sink, CancellationToken cancellationToken)
     {
         try
         {
-            _connection ??= await _session.OpenAsync("progress", _sink, cancellationToken).ConfigureAwait(false);
-            return await Tracker.SampleAsync(_connection, _sink, cancellationToken).ConfigureAwait(false);
+            _connection ??= await _session.OpenAsync("progress", sink, cancellationToken).ConfigureAwait(false);
+            return await Tracker.SampleAsync(_connection, cancellationToken).ConfigureAwait(false);
         }
         catch (Exception e)
         {
@@ -52,25 +90,6 @@ public sealed class ProgressReader : IAsyncDisposable
             throw ServerErrors.Translate(e, "Reading progress", _filter.Table);
         }
     }
-
-    /// <summary>Takes two samples a moment apart, so that rates can be told; one where nothing runs.</summary>
-    /// <param name="cancellationToken">Cancels.</param>
-    /// <returns>The operations of the second.</returns>
-    /// <exception cref="MigrationException">As <see cref="ReadAsync"/>.</exception>
-    public async Task<IReadOnlyList<MigrationProgress>> ReadOnceAsync(CancellationToken cancellationToken)
-    {
-        IReadOnlyList<MigrationProgress> first = await ReadAsync(cancellationToken).ConfigureAwait(false);
-        if (first.Count == 0)
-        {
-            return first;
-        }
-
-        await Task.Delay(s_moment, cancellationToken).ConfigureAwait(false);
-        return await ReadAsync(cancellationToken).ConfigureAwait(false);
-    }
-
-    /// <inheritdoc />
-    public ValueTask DisposeAsync() => CloseAsync();
 
     private async ValueTask CloseAsync()
     {

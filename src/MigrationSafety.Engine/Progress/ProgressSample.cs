@@ -111,7 +111,7 @@ internal sealed record ProgressSample
             {
                 // jsonb takes an oid for a text.
                 JsonValueKind.String when property.Name.EndsWith("relid", StringComparison.Ordinal) && long.TryParse(property.Value.GetString(), NumberStyles.None, CultureInfo.InvariantCulture, out long oid) => oid,
-                JsonValueKind.Number => property.Value.TryGetInt64(out long number) ? number : property.Value.GetDouble(),
+                JsonValueKind.Number => property.Value.TryGetInt64(out long number) ? (object)number : property.Value.GetDouble(),
                 JsonValueKind.String => property.Value.GetString(),
                 JsonValueKind.True => true,
                 JsonValueKind.False => false,

@@ -14,17 +14,14 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
     private ProgressCatalog? _catalog;
     private NpgsqlConnection? _connection;
     private NpgsqlBatch? _batch;
+    private ulong _nextTransaction;
     private LearntPhases _learnt = LearntPhases.None;
-    private bool _warned;
 
     /// <summary>The operations of the last sample.</summary>
     internal IReadOnlyCollection<OperationTrack> Running => _tracks.Values;
 
-    /// <summary>Those of the sample before that are in the last one no more.</summary>
-    internal IReadOnlyList<OperationTrack> Gone { get; private set; } = [];
-
-    /// <summary>Number of the transaction that the server begins next: what makes a whole number of a transaction's 32 bits.</summary>
-    internal ulong NextTransaction { get; private set; }
+    /// <summary>What this role is not shown, and what grants it.</summary>
+    internal IReadOnlyList<string> Warnings { get; private set; } = [];
 
     /// <summary>The server's clock at the last sample.</summary>
     internal DateTime Time { get; private set; }
@@ -32,18 +29,18 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
     /// <summary>Takes a sample. On another connection than before, it prepares itself first.</summary>
     /// <returns>The operations, those of the views first, each kind oldest first.</returns>
     /// <exception cref="MigrationException"><c>TableNotFound</c>, <c>InvalidName</c>.</exception>
-    internal async Task<IReadOnlyList<MigrationProgress>> SampleAsync(NpgsqlConnection connection, IOperationSink sink, CancellationToken cancellationToken)
+    internal async Task<IReadOnlyList<MigrationProgress>> SampleAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
         IReadOnlyList<ProgressSample> samples;
         try
         {
-            samples = await ReadAsync(connection, sink, cancellationToken).ConfigureAwait(false);
+            samples = await ReadAsync(connection, cancellationToken).ConfigureAwait(false);
         }
         catch (PostgresException e) when (e.SqlState is SqlStates.UndefinedTable or SqlStates.UndefinedColumn or SqlStates.InsufficientPrivilege or "3F000" && _catalog is not null)
         {
             // The table of the backfills went, or was barred, since it was looked for: look again.
             await ForgetAsync().ConfigureAwait(false);
-            samples = await ReadAsync(connection, sink, cancellationToken).ConfigureAwait(false);
+            samples = await ReadAsync(connection, cancellationToken).ConfigureAwait(false);
         }
 
         return Track(samples);
@@ -64,7 +61,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
         (_catalog, _connection) = (null, null);
     }
 
-    private async Task<IReadOnlyList<ProgressSample>> ReadAsync(NpgsqlConnection connection, IOperationSink sink, CancellationToken cancellationToken)
+    private async Task<IReadOnlyList<ProgressSample>> ReadAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
         if (_connection != connection || _batch is null)
         {
@@ -82,7 +79,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
         {
             await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
             Time = reader.GetDateTime(0);
-            NextTransaction = ulong.Parse(reader.GetString(1), System.Globalization.CultureInfo.InvariantCulture);
+            _nextTransaction = ulong.Parse(reader.GetString(1), System.Globalization.CultureInfo.InvariantCulture);
             backfills = reader.IsDBNull(2) ? null : reader.GetFieldValue<uint>(2);
             while (await reader.NextResultAsync(cancellationToken).ConfigureAwait(false))
             {
@@ -93,7 +90,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
             }
         }
 
-        Warn(samples, _catalog!, sink);
+        Warnings = Missing(samples, _catalog!);
         if (backfills != _catalog!.Backfills)
         {
             // Made, or made anew, since it was looked for: from the next sample on.
@@ -146,38 +143,32 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
             }
 
             tracks[sample.Key] = track;
-            found.Add(track.Add(sample, Time, session));
+            found.Add(track.Add(sample, Time, session, _nextTransaction));
         }
 
-        Gone = [.. _tracks.Where(track => !tracks.ContainsKey(track.Key)).Select(track => track.Value)];
         _tracks = tracks;
         return found;
     }
 
-    private void Warn(IReadOnlyList<ProgressSample> samples, ProgressCatalog catalog, IOperationSink sink)
+    private List<string> Missing(List<ProgressSample> samples, ProgressCatalog catalog)
     {
-        if (_warned)
-        {
-            return;
-        }
-
         string role = SqlName.QuoteIfNeeded(session.User);
+        List<string> warnings = [];
         if (samples.Any(sample => sample.Hidden))
         {
-            _warned = true;
-            sink.Warning($"{session.User} is not shown what other roles' operations are at. Have a superuser run: GRANT pg_read_all_stats TO {role};");
+            warnings.Add($"{session.User} is not shown what other roles' operations are at. Have a superuser run: GRANT pg_read_all_stats TO {role};");
         }
 
         if (catalog.Backfills is not null && !catalog.MayReadBackfills)
         {
-            _warned = true;
-            sink.Warning($"{session.User} may not read the backfills of this database. Have their owner run: GRANT USAGE ON SCHEMA migration_safety TO {role}; GRANT SELECT ON migration_safety.backfill TO {role};");
+            warnings.Add($"{session.User} may not read the backfills of this database. Have their owner run: GRANT USAGE ON SCHEMA migration_safety TO {role}; GRANT SELECT ON migration_safety.backfill TO {role};");
         }
 
         if (!catalog.MaySeeFiles && samples.Any(sample => sample.View == ProgressQueries.Ddl && sample.Number("new_files") > 0))
         {
-            _warned = true;
-            sink.Warning($"{session.User} may not see how the new files of a rewrite grow. Have a superuser run: GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_file(text, boolean) TO {role};");
+            warnings.Add($"{session.User} may not see how the new files of a rewrite grow. Have a superuser run: GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_file(text, boolean) TO {role};");
         }
+
+        return warnings;
     }
 }

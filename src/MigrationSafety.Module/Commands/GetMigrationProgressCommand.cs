@@ -1,16 +1,20 @@
+using System.Collections.Concurrent;
 using System.Management.Automation;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Progress;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Module.Completion;
+using MigrationSafety.Module.Pipeline;
 
 namespace MigrationSafety.Module.Commands;
 
-/// <summary>Index builds and backfills that are running, whoever started them.</summary>
+/// <summary>What runs on the server, how far it is, and when it ends, whoever started it.</summary>
 [Cmdlet(VerbsCommon.Get, "MigrationProgress")]
-[OutputType(typeof(MigrationProgress))]
-public sealed class GetMigrationProgressCommand : ReadCmdlet<MigrationProgress>
+[OutputType(typeof(MigrationProgress), typeof(ProgressResult))]
+public sealed class GetMigrationProgressCommand : WatchCmdlet<MigrationProgress>
 {
+    private readonly ConcurrentDictionary<EngineSession, ProgressReader> _readers = new();
+
     /// <summary>Operations on this table alone.</summary>
     [Parameter(Position = 0)]
     [ValidateNotNullOrEmpty]
@@ -28,9 +32,66 @@ public sealed class GetMigrationProgressCommand : ReadCmdlet<MigrationProgress>
     [SupportsWildcards]
     public string[]? Operation { get; set; }
 
+    /// <summary>Waits until the operations that run now have ended, with progress records meanwhile, and returns how they ended.</summary>
+    [Parameter]
+    public SwitchParameter Wait { get; set; }
+
+    private protected override string NothingText => "Nothing runs.";
+
+    private protected override bool Repeats => Watch || Wait;
+
+    private ProgressFilter Filter => new() { Table = Table, Pid = Pid, Operations = Operation ?? [] };
+
+    /// <inheritdoc />
+    protected override void BeginProcessing()
+    {
+        base.BeginProcessing();
+        if (Watch && Wait)
+        {
+            ThrowTerminatingError(ErrorRecords.Of(new MigrationException(
+                "WatchOrWait",
+                MigrationErrorKind.InvalidInput,
+                "-Watch and -Wait cannot be given together.",
+                "-Watch shows what runs until nothing is left; -Wait waits for it and returns how it ended.")));
+        }
+    }
+
+    /// <inheritdoc />
+    protected override void ProcessRecord()
+    {
+        if (!Wait)
+        {
+            base.ProcessRecord();
+            return;
+        }
+
+        foreach (EngineSession session in Sessions())
+        {
+            Runner.Start((sink, token) => ProgressWait.RunAsync(session, Filter, Interval.Value, sink.Output, sink, token), ThrottleLimit);
+        }
+    }
+
     private protected override async Task<IReadOnlyList<MigrationProgress>> ReadAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken)
     {
-        await using ProgressReader reader = new(session, new ProgressFilter { Table = Table, Pid = Pid, Operations = Operation ?? [] }, sink);
-        return await reader.ReadOnceAsync(cancellationToken).ConfigureAwait(false);
+        if (Watch)
+        {
+            return await _readers.GetOrAdd(session, _ => new ProgressReader(session, Filter)).ReadAsync(sink, cancellationToken).ConfigureAwait(false);
+        }
+
+        await using ProgressReader reader = new(session, Filter);
+        return await reader.ReadOnceAsync(sink, cancellationToken).ConfigureAwait(false);
+    }
+
+    private protected override bool IsOver(IReadOnlyList<MigrationProgress> rows) => !rows.Any(ProgressReader.Ends);
+
+    /// <inheritdoc />
+    protected override void Dispose(bool disposing)
+    {
+        // The work that uses them first.
+        base.Dispose(disposing);
+        foreach (ProgressReader reader in _readers.Values)
+        {
+            reader.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        }
     }
 }

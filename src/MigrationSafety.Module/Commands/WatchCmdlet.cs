@@ -36,14 +36,17 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
     /// <summary>What the live view says where a look finds nothing.</summary>
     private protected abstract string NothingText { get; }
 
-    /// <summary>Whether watching ends when a look finds nothing.</summary>
-    private protected virtual bool EndsWithNothing => false;
+    /// <summary>Whether watching ends with a look that found these.</summary>
+    private protected virtual bool IsOver(IReadOnlyList<T> rows) => false;
+
+    /// <summary>Whether it is looked more often than once.</summary>
+    private protected virtual bool Repeats => Watch;
 
     /// <inheritdoc />
     protected override void BeginProcessing()
     {
         string? wrong = Interval.Value < s_leastInterval ? $"-Interval must be at least {s_leastInterval.TotalMilliseconds:0}ms."
-            : !Watch && MyInvocation.BoundParameters.ContainsKey(nameof(Interval)) ? "-Interval is the time between the looks of -Watch, which was not given."
+            : !Repeats && MyInvocation.BoundParameters.ContainsKey(nameof(Interval)) ? "-Interval is the time between the looks of -Watch, which was not given."
             : null;
         if (wrong is not null)
         {
@@ -90,7 +93,7 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
             long start = Stopwatch.GetTimestamp();
             IReadOnlyList<Look> looks = Runner.Wait(LookAsync);
             Action? refresh = show(looks);
-            if (EndsWithNothing && looks.All(look => look.Failure is null && look.Rows.Count == 0))
+            if (looks.All(look => look.Failure is null && IsOver(look.Rows)))
             {
                 return;
             }

@@ -1,0 +1,209 @@
+using System.Diagnostics;
+using System.Globalization;
+using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.Progress;
+using MigrationSafety.Engine.Sessions;
+using Npgsql;
+using Spectre.Console;
+
+namespace MigrationSafety.Sandbox.Scenarios;
+
+/// <summary>Watches operations from beginning to end and compares what was said with what turned out to be true; measures what looking costs.</summary>
+internal sealed class ProgressScenario : Scenario
+{
+    private const int Sessions = 500;
+
+    private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(250);
+
+    internal override string Name => "progress";
+
+    internal override string Summary => "how right percentages and times are, over --rows rows, and what looking costs";
+
+    internal override async Task RunAsync(Bench bench, SandboxOptions options, CancellationToken cancellationToken)
+    {
+        string rows = options.Rows.ToString(CultureInfo.InvariantCulture);
+        MigrationSession session = await SessionFactory.ConnectAsync(new() { Text = bench.Shop.Uri }, bench.Screen, cancellationToken);
+        EngineSession engine = EngineSession.Of(session);
+        bench.Screen.Say($"Fills a table of {options.Rows:N0} rows.");
+        foreach (string sql in (string[])
+            [
+                "create table events (id bigint generated always as identity primary key, customer int, token uuid, mail text, note text, at timestamptz)",
+                $"insert into events (customer, token, mail, note, at) select (random() * 1e9)::int, gen_random_uuid(), md5(i::text) || '@example.org', repeat(md5(i::text), 3), now() - random() * interval '1000 days' from generate_series(1, {rows}) i",
+                "vacuum analyze events",
+            ])
+        {
+            await bench.Shop.ExecuteAsync(sql, cancellationToken);
+        }
+
+        Task Sql(string sql) => bench.Shop.ExecuteAsync(sql, cancellationToken);
+        (string Name, string Operation, Func<Task> Run, bool Promised)[] operations =
+        [
+            ("CREATE INDEX CONCURRENTLY (int4)", "CREATE INDEX*", () => Sql("create index concurrently events_customer on events (customer)"), true),
+            ("CREATE INDEX CONCURRENTLY (text)", "CREATE INDEX*", () => Sql("create index concurrently events_mail on events (mail)"), true),
+            ("CREATE INDEX (text)", "CREATE INDEX*", () => Sql("create index events_note on events (note)"), true),
+            ("REINDEX INDEX CONCURRENTLY (text)", "REINDEX*", () => Sql("reindex index concurrently events_mail"), true),
+            ("Backfill", "BACKFILL", async () =>
+            {
+                await Sql("alter table events add column tier text");
+                BackfillPlan plan = await Backfill.PlanAsync(engine, new() { Table = "events", Set = [new("tier", "case when customer % 10 = 0 then 'gold' else 'basic' end")] }, bench.Screen, cancellationToken);
+                await Backfill.RunAsync(plan, bench.Screen, cancellationToken);
+            }, true),
+            ("VACUUM", "VACUUM", () => Sql("vacuum events"), false),
+            ("VACUUM FULL", "VACUUM FULL", () => Sql("vacuum full events"), false),
+            ("CLUSTER", "CLUSTER", () => Sql("cluster events using events_customer"), false),
+            ("ALTER TABLE, rewrite", "ALTER TABLE", () => Sql("alter table events alter column customer type bigint"), false),
+            ("COPY TO", "COPY TO", () => Sql("copy events to '/dev/null'"), false),
+        ];
+        Table table = new Table()
+            .Border(bench.Screen.Interactive ? TableBorder.Simple : TableBorder.Ascii)
+            .Title("What was said at ten moments beside what turned out to be true\n(error of Percent in points; error of Remaining from a third of the way on)")
+            .AddColumn("Operation");
+        foreach (string column in (string[])["Took", "Percent: mean", "worst", "Remaining: mean", "worst", "within 25%", "Confidence"])
+        {
+            table.AddColumn(new TableColumn(column).RightAligned());
+        }
+
+        foreach ((string name, string operation, Func<Task> run, bool promised) in operations)
+        {
+            // What was written before is not to be flushed meanwhile.
+            await Sql("checkpoint");
+            bench.Screen.Begin(name);
+            Accuracy accuracy = await MeasureAsync(engine, operation, run, bench.Screen, cancellationToken);
+            bench.Screen.End();
+            table.AddRow(name, Screen.Text(accuracy.Took), Points(accuracy.Percent.Average()), Points(accuracy.Percent.Max()), Share(accuracy.Remaining.Average()), Share(accuracy.Remaining.Max()), $"{accuracy.Remaining.Count(error => error <= 0.25)} of {accuracy.Remaining.Count}", accuracy.Confidence);
+            if (promised && accuracy.Percent.Average() >= 10)
+            {
+                bench.Broken.Add($"What it says is what the server did: {name} was {Points(accuracy.Percent.Average())} points off.");
+            }
+        }
+
+        bench.Drawings.Add(table);
+        await CostAsync(bench, engine, cancellationToken);
+        await SessionFactory.DisconnectAsync(session);
+    }
+
+    private static string Points(double value) => value.ToString("0.0", CultureInfo.InvariantCulture);
+
+    private static string Share(double value) => value.ToString("0%", CultureInfo.InvariantCulture);
+
+    private sealed record Accuracy(TimeSpan Took, List<double> Percent, List<double> Remaining, string Confidence);
+
+    private static async Task<Accuracy> MeasureAsync(EngineSession session, string operation, Func<Task> run, Screen screen, CancellationToken cancellationToken)
+    {
+        await using ProgressReader reader = new(session, new() { Table = "events", Operations = [operation] });
+        await reader.ReadAsync(screen, cancellationToken);
+        List<(TimeSpan At, MigrationProgress Said)> samples = [];
+        long start = Stopwatch.GetTimestamp();
+        Task work = run();
+        while (!work.IsCompleted)
+        {
+            foreach (MigrationProgress said in await reader.ReadAsync(screen, cancellationToken))
+            {
+                if (said.Phase != "interrupted")
+                {
+                    samples.Add((Stopwatch.GetElapsedTime(start), said));
+                }
+            }
+
+            await Task.WhenAny(work, Task.Delay(s_look, cancellationToken));
+        }
+
+        await work;
+        if (samples.Count == 0)
+        {
+            throw new InvalidOperationException($"{operation} was over before it was seen: more --rows.");
+        }
+
+        // Time before it was first seen (planning, waiting) is none of the work.
+        TimeSpan begin = samples[0].At;
+        TimeSpan end = samples[^1].At + (s_look / 2);
+        TimeSpan took = end - begin;
+        List<double> percent = [];
+        List<double> remaining = [];
+        foreach (double moment in Enumerable.Range(0, 10).Select(i => 0.05 + (i * 0.1)))
+        {
+            (TimeSpan at, MigrationProgress said) = samples.MinBy(sample => Math.Abs(((sample.At - begin) / took) - moment));
+            double truth = (at - begin) / took;
+            percent.Add(Math.Abs((said.Percent ?? 0) - (100 * truth)));
+            if (truth >= 1.0 / 3)
+            {
+                // Nothing said is all wrong.
+                remaining.Add(said.Remaining is { } left ? Math.Abs((left - (end - at)) / (end - at)) : 1);
+            }
+
+            screen.Verbose(string.Create(CultureInfo.InvariantCulture, $"{operation} at {100 * truth:0}%: said {said.Percent:0.0}% {said.Phase}, {said.Remaining?.TotalSeconds:0.0} s left, true {(end - at).TotalSeconds:0.0} s"));
+        }
+
+        return new Accuracy(took, percent, remaining, string.Join(", ", samples.Select(sample => sample.Said.Confidence).Distinct()));
+    }
+
+    private static async Task CostAsync(Bench bench, EngineSession session, CancellationToken cancellationToken)
+    {
+        const int Looks = 300;
+        bench.Screen.Begin($"Looking, with {Sessions} sessions");
+        List<NpgsqlConnection> others = [];
+        try
+        {
+            for (int i = 0; i < Sessions; i++)
+            {
+                NpgsqlConnection other = new(bench.Shop.ApplicationConnectionString($"idle {i}"));
+                others.Add(other);
+                await other.OpenAsync(cancellationToken);
+                // In a transaction, with locks.
+                await using NpgsqlCommand command = new("begin; select from orders where false", other);
+                await command.ExecuteNonQueryAsync(cancellationToken);
+            }
+
+            await using ProgressReader reader = new(session, new());
+            Task build = bench.Shop.ExecuteAsync("create index events_cost on events (note)", cancellationToken);
+            await reader.ReadAsync(bench.Screen, cancellationToken);
+            int backend = await bench.Shop.ScalarAsync<int>("select pid from pg_stat_activity where application_name = 'MigrationSafety/progress' order by backend_start desc limit 1", cancellationToken);
+            List<double> times = [];
+            int seen = 0;
+            // What the traffic uses is to be left out.
+            TimeSpan alone = Process.GetCurrentProcess().TotalProcessorTime;
+            await Task.Delay(TimeSpan.FromSeconds(2), cancellationToken);
+            double traffic = (Process.GetCurrentProcess().TotalProcessorTime - alone).TotalMilliseconds / 2000;
+            long begun = Stopwatch.GetTimestamp();
+            double? serverBefore = ProcessorTime(backend);
+            TimeSpan before = Process.GetCurrentProcess().TotalProcessorTime;
+            for (int i = 0; i < Looks; i++)
+            {
+                long start = Stopwatch.GetTimestamp();
+                seen += (await reader.ReadAsync(bench.Screen, cancellationToken)).Count;
+                times.Add(Stopwatch.GetElapsedTime(start).TotalMilliseconds);
+            }
+
+            double used = ((Process.GetCurrentProcess().TotalProcessorTime - before).TotalMilliseconds - (traffic * Stopwatch.GetElapsedTime(begun).TotalMilliseconds)) / Looks;
+            string server = ProcessorTime(backend) - serverBefore is { } spent ? string.Create(CultureInfo.InvariantCulture, $"{spent / Looks:0.0} ms of processor time of the server; ") : "";
+            await build;
+            times.Sort();
+            bench.Screen.Say(string.Create(
+                CultureInfo.InvariantCulture,
+                $"A look with {Sessions} sessions in transactions: {times[Looks / 2]:0.0} ms there and back (p95 {times[Looks * 95 / 100]:0.0} ms), {seen / (double)Looks:0.0} operations seen; {server}{used:0.0} ms of processor time of the client: {used / 10:0.00}% of a core at one look a second."));
+        }
+        finally
+        {
+            foreach (NpgsqlConnection other in others)
+            {
+                await other.DisposeAsync();
+            }
+
+            bench.Screen.End();
+        }
+    }
+
+    /// <summary>Milliseconds that a process has used, however busy the machine is; null where the system does not tell.</summary>
+    private static double? ProcessorTime(int pid)
+    {
+        string path = $"/proc/{pid}/stat";
+        if (!File.Exists(path))
+        {
+            return null;
+        }
+
+        // Fields 14 and 15, in hundredths of a second; the name in brackets before them may hold blanks.
+        string[] fields = File.ReadAllText(path).Split(')')[^1].Split(' ', StringSplitOptions.RemoveEmptyEntries);
+        return 10.0 * (long.Parse(fields[11], CultureInfo.InvariantCulture) + long.Parse(fields[12], CultureInfo.InvariantCulture));
+    }
+}
