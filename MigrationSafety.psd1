@@ -25,6 +25,7 @@
         'Get-SchemaSnapshot'
         'Invoke-SafeIndexBuild'
         'Invoke-SafeIndexDrop'
+        'Invoke-SafeIndexRebuild'
         'New-RollbackScript'
         'Start-Backfill'
     )

@@ -317,7 +317,7 @@ internal sealed class StepExecutor : IAsyncDisposable
             }
             else if (!stopsTraffic && _options.BlockerAction != BlockerAction.Report && recorder.CurrentWait > _options.BlockerGracePeriod)
             {
-                await EndAsync(step, snapshot.Blockers, asked, cancellationToken).ConfigureAwait(false);
+                await EndAsync(_observer, _options, _sink, step.Purpose, snapshot.Blockers, asked, cancellationToken).ConfigureAwait(false);
             }
 
             if (verdict != Verdict.Done)
@@ -331,18 +331,25 @@ internal sealed class StepExecutor : IAsyncDisposable
     }
 
     /// <summary>Cancels or ends those who have been in the way for longer than the grace period; each is asked once, and what came of it is said.</summary>
-    private async Task EndAsync(MigrationStep step, IReadOnlyList<LockBlocker> blockers, HashSet<(int Pid, DateTimeOffset? Start)> asked, CancellationToken cancellationToken)
+    internal static async Task EndAsync(
+        LockObserver observer,
+        ExecutionOptions options,
+        IOperationSink sink,
+        string purpose,
+        IReadOnlyList<LockBlocker> blockers,
+        HashSet<(int Pid, DateTimeOffset? Start)> asked,
+        CancellationToken cancellationToken)
     {
         // Who came while others were waited for has a grace period of its own.
-        foreach (LockBlocker blocker in blockers.Where(b => b.TransactionAge > _options.BlockerGracePeriod && asked.Add((b.Pid, b.BackendStart))))
+        foreach (LockBlocker blocker in blockers.Where(b => b.TransactionAge > options.BlockerGracePeriod && asked.Add((b.Pid, b.BackendStart))))
         {
-            bool terminate = _options.BlockerAction == BlockerAction.Terminate;
+            bool terminate = options.BlockerAction == BlockerAction.Terminate;
             Locks.SessionEnd end = blocker.Pid == 0
                 ? new(false, "it is a prepared transaction: only COMMIT PREPARED or ROLLBACK PREPARED ends it")
-                : await _observer.EndAsync(blocker, terminate, cancellationToken).ConfigureAwait(false);
-            _sink.Warning(end.Signalled
-                ? $"{step.Purpose}: {(terminate ? "ended" : "cancelled the statement of")} {blocker}, which was in the way for longer than {Durations.Text(_options.BlockerGracePeriod)}."
-                : $"{step.Purpose}: {blocker} is in the way and was left alone: {end.Why}.");
+                : await observer.EndAsync(blocker, terminate, cancellationToken).ConfigureAwait(false);
+            sink.Warning(end.Signalled
+                ? $"{purpose}: {(terminate ? "ended" : "cancelled the statement of")} {blocker}, which was in the way for longer than {Durations.Text(options.BlockerGracePeriod)}."
+                : $"{purpose}: {blocker} is in the way and was left alone: {end.Why}.");
         }
     }
 

@@ -180,7 +180,8 @@ public static class InvalidIndexReader
         return sql == name ? name : "'" + sql.Replace("'", "''", StringComparison.Ordinal) + "'";
     }
 
-    private static async Task<string> SchemaAsync(NpgsqlConnection connection, string schema, CancellationToken cancellationToken)
+    /// <summary>A schema by what a user typed.</summary>
+    internal static async Task<string> SchemaAsync(NpgsqlConnection connection, string schema, CancellationToken cancellationToken)
     {
         const string Query = """
             select nspname::text from pg_catalog.pg_namespace where nspname in ($1, $2) order by nspname = $1 desc limit 1

@@ -66,7 +66,7 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
     {
         foreach (EngineSession session in Sessions())
         {
-            foreach (Func<EngineSession, IOperationSink, CancellationToken, Task<TPlan>> makePlan in Plans())
+            foreach (Func<EngineSession, IOperationSink, CancellationToken, Task<TPlan>> makePlan in Plans(session))
             {
                 try
                 {
@@ -96,8 +96,8 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
         WriteObject(job);
     }
 
-    /// <summary>What makes the plans of this record.</summary>
-    private protected virtual IEnumerable<Func<EngineSession, IOperationSink, CancellationToken, Task<TPlan>>> Plans() => [PlanAsync];
+    /// <summary>What makes the plans of this record in a session.</summary>
+    private protected virtual IEnumerable<Func<EngineSession, IOperationSink, CancellationToken, Task<TPlan>>> Plans(EngineSession session) => [PlanAsync];
 
     /// <summary>What runs one after the other in a session: plans of the same queue. All of them, where nothing else is said.</summary>
     private protected virtual string Queue(TPlan plan) => "";
@@ -105,7 +105,8 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
     /// <summary>What goes out besides the error when a plan fails; null for nothing.</summary>
     private protected virtual TResult? FailedResult(TPlan plan, MigrationException failure) => null;
 
-    private protected abstract Task<TPlan> PlanAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken);
+    /// <summary>Makes the one plan of this record; not asked where <see cref="Plans"/> is overridden.</summary>
+    private protected virtual Task<TPlan> PlanAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken) => throw new System.Diagnostics.UnreachableException();
 
     private protected abstract Task<TResult> RunPlanAsync(TPlan plan, IOperationSink sink, CancellationToken cancellationToken);
 

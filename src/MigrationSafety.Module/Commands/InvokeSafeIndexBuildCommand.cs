@@ -160,7 +160,7 @@ public sealed class InvokeSafeIndexBuildCommand : ChangeCmdlet<IndexBuildPlan, I
         }
     }
 
-    private protected override IEnumerable<Func<EngineSession, IOperationSink, CancellationToken, Task<IndexBuildPlan>>> Plans()
+    private protected override IEnumerable<Func<EngineSession, IOperationSink, CancellationToken, Task<IndexBuildPlan>>> Plans(EngineSession session)
     {
         IndexBuildRequest[] requests = ParameterSetName switch
         {

@@ -28,7 +28,21 @@ public sealed class InvokeSafeIndexDropCommand : ChangeCmdlet<IndexDropPlan, Ind
     [ValidateNotNull]
     public Duration? WaitFor { get; set; }
 
-    private protected override ExecutionOptions Options => base.Options with { WaitFor = WaitFor?.Value };
+    /// <summary>What is done about sessions that the drop has waited for too long.</summary>
+    [Parameter]
+    public BlockerAction BlockerAction { get; set; }
+
+    /// <summary>How long the drop waits for a session before <see cref="BlockerAction"/> is taken.</summary>
+    [Parameter]
+    [ValidateNotNull]
+    public Duration BlockerGracePeriod { get; set; } = new(TimeSpan.FromSeconds(30));
+
+    private protected override ExecutionOptions Options => base.Options with
+    {
+        WaitFor = WaitFor?.Value,
+        BlockerAction = BlockerAction,
+        BlockerGracePeriod = BlockerGracePeriod.Value,
+    };
 
     private protected override Task<IndexDropPlan> PlanAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken) =>
         IndexDropper.PlanAsync(session, new IndexDropRequest { Name = Name, Schema = Schema, Options = Options }, sink, cancellationToken);

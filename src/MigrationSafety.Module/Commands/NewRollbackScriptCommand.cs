@@ -118,6 +118,9 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
             case IndexBuildResult index:
                 _results.Add((index.Server, index.Database, $"index {index.Schema}.{index.Name}", index.Steps));
                 break;
+            case IndexRebuildResult index:
+                _results.Add((index.Server, index.Database, $"rebuild of index {index.Schema}.{index.Name}", index.Steps));
+                break;
             case IndexDropResult index:
                 _results.Add((index.Server, index.Database, $"drop of index {index.Schema}.{index.Name}", index.Steps));
                 break;

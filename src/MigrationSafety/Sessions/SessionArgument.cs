@@ -60,6 +60,13 @@ public sealed partial class SessionArgument
 
     /// <summary>From a result that is piped on: the next cmdlet works on the database that the result is about.</summary>
     /// <param name="result">Result of this process.</param>
+    public SessionArgument(IndexRebuildResult result)
+        : this(Of(result?.Origin))
+    {
+    }
+
+    /// <summary>From a result that is piped on: the next cmdlet works on the database that the result is about.</summary>
+    /// <param name="result">Result of this process.</param>
     public SessionArgument(IndexDropResult result)
         : this(Of(result?.Origin))
     {
