@@ -492,6 +492,13 @@ public sealed class RollbackTests
             select 5
             \g
             begin; savepoint s; rollback to s; commit;
+            set standard_conforming_strings = off;
+            select 'a\'; b', N'\\'; begin; set local standard_conforming_strings = on;
+            select '\'; commit;
+            select '\';'; begin; reset standard_conforming_strings;
+            select '\'; rollback;
+            select '\';'; reset all;
+            select '\';
             select 'last'
             """;
         (int exitCode, string output) = await Psql.RunAsync(database, Script, "-c log_statement=all", Token);

@@ -59,6 +59,11 @@ public sealed class SqlTests
     [InlineData("copy (select 1) to stdout; select 2;", "copy (select 1) to stdout|select 2")]
     [InlineData("\\copy t from stdin\n;1\n\\.\nselect 1;", "\\copy t from stdin|;1\n\\.|select 1")]
     [InlineData("copy t from stdin;", "copy t from stdin")]
+    [InlineData("set standard_conforming_strings = off;\nselect 'a\\'; b'; set standard_conforming_strings to on;\nselect 'a\\'; c", "set standard_conforming_strings = off|select 'a\\'; b'|set standard_conforming_strings to on|select 'a\\'|c")]
+    [InlineData("set standard_conforming_strings = off; select '\\'; set x = 1;\nselect '\\';'", "set standard_conforming_strings = off|select '\\'|set x = 1|select '\\';'")]
+    [InlineData("begin; set local standard_conforming_strings to 'off';\nselect '\\';'; commit;\nselect '\\';", "begin|set local standard_conforming_strings to 'off'|select '\\';'|commit|select '\\'")]
+    [InlineData("begin; set standard_conforming_strings = off;\nselect '\\';'; rollback;\nselect '\\';", "begin|set standard_conforming_strings = off|select '\\';'|rollback|select '\\'")]
+    [InlineData("set standard_conforming_strings = false;\nselect N'\\';', $$\\$$, E'\\''; reset all;\nselect '\\'", "set standard_conforming_strings = false|select N'\\';', $$\\$$, E'\\''|reset all|select '\\'")]
     [InlineData("select 'open; select 2;", "select 'open; select 2;")]
     [InlineData("\ufeffselect 1;\r\nselect 2;\r\n", "select 1|select 2")]
     public void Scripts_are_cut_where_psql_cuts(string script, string expected) =>

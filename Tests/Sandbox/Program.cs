@@ -36,6 +36,11 @@ if (options.Help)
 }
 
 Screen screen = new(options.Verbose);
+if (options.Scenario.RunAlone(screen) is { } code)
+{
+    return code;
+}
+
 try
 {
     return await new Run(options, screen).GoAsync(stop.Token);

@@ -5,12 +5,15 @@ internal abstract class Scenario
 {
     /// <summary>All there are; the first is the default.</summary>
     internal static IReadOnlyList<Scenario> All { get; } =
-        [new RunbookScenario(), new ScriptScenario(), new FaultsScenario(), new IndexScenario(), new ProgressScenario(), new TrafficScenario()];
+        [new RunbookScenario(), new ScriptScenario(), new FaultsScenario(), new IndexScenario(), new ProgressScenario(), new TrafficScenario(), new SqlScenario()];
 
     internal abstract string Name { get; }
 
     /// <summary>What it does, in a line.</summary>
     internal abstract string Summary { get; }
+
+    /// <summary>Does it where it needs neither server nor traffic, and gives the exit code; null where it needs them.</summary>
+    internal virtual int? RunAlone(Screen screen) => null;
 
     /// <summary>Does it. What it finds broken goes into <see cref="Bench.Broken"/>; what it throws ends the run.</summary>
     internal abstract Task RunAsync(Bench bench, SandboxOptions options, CancellationToken cancellationToken);

@@ -1,13 +1,16 @@
+using MigrationSafety.Engine.Sql.Statements;
+
 namespace MigrationSafety.Engine.Sql;
 
-/// <summary>What the words of one statement say about its locks; for DDL of tables and indexes.</summary>
-/// <param name="LockMode">The strongest table lock that it takes on the tables it names; ACCESS EXCLUSIVE where the words do not tell.</param>
+/// <summary>What the words of one statement say about how it runs.</summary>
+/// <param name="LockMode">The strongest lock that it takes on a table or view; ACCESS EXCLUSIVE where the words do not tell.</param>
 /// <param name="Transactional">Whether it may run inside a transaction block.</param>
 /// <param name="BuildsIndex">Whether it builds an index.</param>
 /// <param name="LocksForeignKeyParents">
-/// Whether it drops a table, a column or a constraint, and so locks the parents of foreign keys as well (measured: ACCESS EXCLUSIVE).
+/// Whether it drops or changes a table, a column or a constraint, and so may lock the parents of foreign keys as well (measured: ACCESS EXCLUSIVE).
 /// </param>
-internal sealed record SqlFacts(TableLockMode LockMode, bool Transactional, bool BuildsIndex, bool LocksForeignKeyParents)
+/// <param name="Locks">The locks on what it names.</param>
+internal sealed record SqlFacts(TableLockMode LockMode, bool Transactional, bool BuildsIndex, bool LocksForeignKeyParents, IReadOnlyList<StatedLock> Locks)
 {
     /// <summary>Whether it locks what it names and nothing below or beside that: no partitions, no table of an index.</summary>
     internal bool LocksNamedAlone { get; init; }
@@ -16,73 +19,84 @@ internal sealed record SqlFacts(TableLockMode LockMode, bool Transactional, bool
     internal static SqlFacts Of(string sql)
     {
         IReadOnlyList<SqlStatement> statements = SqlScript.Parse(sql, psql: false).Statements;
-        return statements.Count == 0 ? new SqlFacts(TableLockMode.None, true, false, false) : Of(statements[0]);
+        return statements.Count == 0 ? new SqlFacts(TableLockMode.None, true, false, false, []) : Of(StatementParser.Parse(statements[0]));
     }
 
-    private static SqlFacts Of(SqlStatement s)
+    /// <summary>The facts of a parsed statement.</summary>
+    internal static SqlFacts Of(ParsedStatement parsed)
     {
-        bool concurrently = Enumerable.Range(0, s.Tokens.Length).Any(i => s.Is(i, "concurrently"));
-        if (s.Is(0, "create") && (s.Is(1, "index") || s.Is(1, "unique", "index")))
+        IReadOnlyList<StatedLock> locks = StatementLocks.Of(parsed);
+        TableLockMode named = locks.Count == 0 ? TableLockMode.None : locks.Max(l => l.Mode);
+        TableLockMode unnamed = Unnamed(parsed);
+        return new SqlFacts(named > unnamed ? named : unnamed, IsTransactional(parsed), BuildsAnIndex(parsed), LocksParents(parsed), locks)
         {
-            bool only = Enumerable.Range(0, s.Tokens.Length).Any(i => s.Is(i, "on", "only"));
-            return new SqlFacts(concurrently ? TableLockMode.ShareUpdateExclusive : TableLockMode.Share, !concurrently, true, false) { LocksNamedAlone = only };
-        }
-
-        if (s.Is(0, "alter", "index"))
-        {
-            // ATTACH PARTITION: ACCESS EXCLUSIVE on the attached index (measured), SHARE UPDATE EXCLUSIVE on the other.
-            return new SqlFacts(TableLockMode.AccessExclusive, true, false, false) { LocksNamedAlone = true };
-        }
-
-        if (s.Is(0, "drop", "index"))
-        {
-            return new SqlFacts(concurrently ? TableLockMode.ShareUpdateExclusive : TableLockMode.AccessExclusive, !concurrently, false, false);
-        }
-
-        if (s.Is(0, "drop", "table") || s.Is(0, "drop", "schema"))
-        {
-            return new SqlFacts(TableLockMode.AccessExclusive, true, false, true);
-        }
-
-        if (s.Is(0, "alter", "table"))
-        {
-            return AlterTable(s);
-        }
-
-        if (s.Is(0, "comment", "on"))
-        {
-            return new SqlFacts(TableLockMode.ShareUpdateExclusive, true, false, false);
-        }
-
-        if (s.Is(0, "do"))
-        {
-            // A DO block reaches this as a reversal of ours alone: a backfill taken back in batches that it commits itself.
-            return new SqlFacts(TableLockMode.RowExclusive, false, false, false);
-        }
-
-        return s.Is(0, "insert") || s.Is(0, "update") || s.Is(0, "delete") || s.Is(0, "merge")
-            ? new SqlFacts(TableLockMode.RowExclusive, true, false, false)
-            : new SqlFacts(TableLockMode.AccessExclusive, true, false, false);
+            LocksNamedAlone = parsed is CreateIndex { Only: true } or AlterTable { Kind: ObjectKind.Index } or RenameObject { Object.Kind: ObjectKind.Index },
+        };
     }
 
-    private static SqlFacts AlterTable(SqlStatement s)
+    /// <summary>The strongest lock on tables that it does not name; ACCESS EXCLUSIVE where that cannot be told.</summary>
+    private static TableLockMode Unnamed(ParsedStatement parsed) => parsed switch
     {
-        SqlReader reader = new(s);
-        reader.Take("alter", "table");
-        reader.Take("if", "exists");
-        if (reader.TakeRelation() is null)
+        OtherStatement or CallProcedure or DropOwned => TableLockMode.AccessExclusive,
+
+        // What hangs on it goes too, or is changed: columns, views, all of a schema.
+        DropObjects { Cascade: true } or DropObjects { Kind: ObjectKind.Schema or ObjectKind.Extension } => TableLockMode.AccessExclusive,
+        AlterTable { Kind: ObjectKind.Type } or UpdateExtension or CreateExtension => TableLockMode.AccessExclusive,
+
+        // An index's own lock is stated; REINDEX lets its table be read.
+        Reindex { What: "index", Concurrently: false } => TableLockMode.AccessExclusive,
+        Reindex { Concurrently: true } => TableLockMode.ShareUpdateExclusive,
+        Reindex => TableLockMode.Share,
+        AlterDomain { Action: DomainAction.AddConstraint or DomainAction.SetNotNull or DomainAction.ValidateConstraint } => TableLockMode.Share,
+        DropObjects { Kind: ObjectKind.Statistics } or AlterStatistics => TableLockMode.ShareUpdateExclusive,
+
+        // A DO block reaches this as a reversal of ours alone: a backfill taken back in batches that it commits itself.
+        DoBlock => TableLockMode.RowExclusive,
+        Cluster { Table: null } or Vacuum { Tables: [], Full: true } => TableLockMode.AccessExclusive,
+        Vacuum { Tables: [] } => TableLockMode.ShareUpdateExclusive,
+        Query query => LocksRows(query) ? TableLockMode.RowShare : TableLockMode.AccessShare,
+        CreateTableAs or CreateView or DataStatement or Copy => TableLockMode.AccessShare,
+        Explain { Statement: var explained } => Unnamed(explained),
+        _ => TableLockMode.None,
+    };
+
+    private static bool LocksRows(Query query)
+    {
+        SqlReader r = query.Text.Read();
+        while (!r.AtEnd)
         {
-            return new SqlFacts(TableLockMode.AccessExclusive, true, false, true);
+            if (r.Take("for") && (r.Sees("update") || r.Sees("share") || r.Sees("no", "key") || r.Sees("key", "share")))
+            {
+                return true;
+            }
+
+            r.Skip();
         }
 
-        bool drops = false;
-        bool lightly = true;
-        foreach (SqlReader action in reader.SplitAtCommas())
-        {
-            drops |= action.Sees("drop");
-            lightly &= action.Sees("validate", "constraint") || action.Sees("cluster", "on");
-        }
-
-        return new SqlFacts(lightly ? TableLockMode.ShareUpdateExclusive : TableLockMode.AccessExclusive, true, false, drops);
+        return false;
     }
+
+    private static bool IsTransactional(ParsedStatement parsed) => parsed is not (
+        CreateIndex { Concurrently: true }
+        or DropObjects { Concurrently: true }
+        or DropObjects { Kind: ObjectKind.Database or ObjectKind.Tablespace or ObjectKind.Subscription }
+        or Reindex { Concurrently: true }
+        or Reindex { What: "schema" or "database" or "system" }
+        or Vacuum { Command: "VACUUM" }
+        or Cluster { Table: null }
+        or CreateDatabase or CreateTablespace or AlterSystem or CreateSubscription or DoBlock
+        or SessionStatement { Command: "DISCARD ALL" }
+        or TransactionStatement { Command: "COMMIT PREPARED" or "ROLLBACK PREPARED" })
+        && !(parsed is AlterTable table && table.Actions.Any(a => a is DetachPartition { Concurrently: true }))
+        && !(parsed is AlterDatabase database && database.Options.Any(o => o.Name == "tablespace"));
+
+    private static bool BuildsAnIndex(ParsedStatement parsed) => parsed is CreateIndex or Reindex
+        || (parsed is AlterTable alter && alter.Actions.Any(a => a is AddConstraint { Constraint: ExcludeConstraint or UniqueConstraint { UsingIndex: null } }));
+
+    private static bool LocksParents(ParsedStatement parsed) => parsed switch
+    {
+        DropObjects { Kind: ObjectKind.Table or ObjectKind.Schema } or DropObjects { Cascade: true } or DropOwned or OtherStatement { Tag: "ALTER TABLE" or "DROP TABLE" } => true,
+        AlterTable alter => alter.Actions.Any(a => a is DropColumn or DropConstraint or AlterColumnType),
+        _ => false,
+    };
 }

@@ -1,17 +1,23 @@
+using System.Buffers;
+
 namespace MigrationSafety.Engine.Sql;
 
 /// <summary>
-/// Cuts SQL into tokens as PostgreSQL's scanner does with standard_conforming_strings on, and as psql does where it differs (meta-commands, COPY data).
+/// Cuts SQL into tokens as PostgreSQL's scanner does, and as psql does where it differs (meta-commands, COPY data).
 /// Takes any text: what is not SQL becomes tokens of kinds of their own, and the time is linear in the length.
 /// </summary>
 internal sealed class SqlLexer
 {
+    private static readonly SearchValues<char> s_operators = SearchValues.Create("~!@#^&|`?+-*/%<>=");
     private readonly string _text;
     private readonly bool _psql;
     private int _at;
     private int _line = 1;
     private int _lineStart;
     private bool _copyDataFollows;
+    private bool _escapes;
+    private bool _escapesBefore;
+    private int _escapesLine;
 
     // Where the run of operator characters that is being cut ends, and its last characters of two classes: kept, so that a long run costs linear time.
     private int _runEnd;
@@ -48,6 +54,16 @@ internal sealed class SqlLexer
     /// <summary>Says that the statement just read makes psql take the next lines as data.</summary>
     internal void ExpectCopyData() => _copyDataFollows = true;
 
+    /// <summary>Says whether a backslash escapes in a string without E: standard_conforming_strings is off. psql takes it up with the next line.</summary>
+    internal void SetBackslashEscapes(bool escapes)
+    {
+        if (escapes != _escapes)
+        {
+            _escapesBefore = _line > _escapesLine ? _escapes : _escapesBefore;
+            (_escapes, _escapesLine) = (escapes, _line);
+        }
+    }
+
     /// <summary>The next token, comments included; white space is passed over.</summary>
     internal SqlToken Next()
     {
@@ -78,7 +94,7 @@ internal sealed class SqlLexer
             case '/' when next == '*':
                 return BlockComment();
             case '\'':
-                return Quoted(SqlTokenKind.String, 1, '\'', false);
+                return Quoted(SqlTokenKind.String, 1, '\'', _line > _escapesLine ? _escapes : _escapesBefore);
             case '"':
                 return Quoted(SqlTokenKind.QuotedName, 1, '"', false);
             case 'e' or 'E' when next == '\'':
@@ -86,7 +102,7 @@ internal sealed class SqlLexer
             case 'b' or 'B' or 'x' or 'X' when next == '\'':
                 return Quoted(SqlTokenKind.BitString, 2, '\'', false);
             case 'n' or 'N' when next == '\'':
-                return Quoted(SqlTokenKind.String, 2, '\'', false);
+                return Quoted(SqlTokenKind.String, 2, '\'', _line > _escapesLine ? _escapes : _escapesBefore);
             case 'u' or 'U' when next == '&' && Peek(2) == '\'':
                 return Quoted(SqlTokenKind.UnicodeString, 3, '\'', false);
             case 'u' or 'U' when next == '&' && Peek(2) == '"':
@@ -121,7 +137,7 @@ internal sealed class SqlLexer
     /// <summary>What goes on with a name.</summary>
     internal static bool IsNamePart(char c) => IsNameStart(c) || char.IsAsciiDigit(c) || c == '$';
 
-    private static bool IsOperator(char c) => "~!@#^&|`?+-*/%<>=".Contains(c, StringComparison.Ordinal);
+    private static bool IsOperator(char c) => s_operators.Contains(c);
 
     private char Peek(int offset) => _at + offset < _text.Length ? _text[_at + offset] : '\0';
 
@@ -150,10 +166,14 @@ internal sealed class SqlLexer
         }
         else
         {
-            while (_at < end)
+            // From line end to line end: most characters of a long string need no look.
+            for (int next = _text.AsSpan(_at, end - _at).IndexOfAny('\n', '\r'); next >= 0; next = _text.AsSpan(_at, end - _at).IndexOfAny('\n', '\r'))
             {
+                _at += next;
                 Advance();
             }
+
+            _at = end;
         }
 
         return token;

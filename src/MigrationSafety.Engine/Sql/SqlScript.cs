@@ -1,3 +1,5 @@
+using MigrationSafety.Engine.Sql.Statements;
+
 namespace MigrationSafety.Engine.Sql;
 
 /// <summary>A script cut into statements where psql cuts it.</summary>
@@ -32,6 +34,7 @@ internal sealed class SqlScript
         List<SqlToken> tokens = [];
         SqlLexer lexer = new(text, psql);
         BodyTracker body = new();
+        StringMode strings = new();
         int depth = 0;
 
         void Finish(bool terminated)
@@ -40,6 +43,8 @@ internal sealed class SqlScript
             {
                 SqlStatement statement = new(text, SqlStatementKind.Sql, [.. tokens]) { Terminated = terminated };
                 statements.Add(statement);
+                strings.See(statement);
+                lexer.SetBackslashEscapes(strings.BackslashEscapes);
                 if (psql && terminated && TakesCopyData(statement))
                 {
                     lexer.ExpectCopyData();
@@ -218,6 +223,50 @@ internal sealed class SqlScript
         return s.Is(0, "savepoint") ? TransactionControl.Savepoint
             : s.Is(0, "release") ? TransactionControl.Release
             : TransactionControl.None;
+    }
+
+    /// <summary>Follows SET standard_conforming_strings: what is not in E'' has escapes too once it is off.</summary>
+    private struct StringMode
+    {
+        private bool _session;
+        private bool? _beforeTransaction;
+        private bool? _local;
+        private bool _open;
+
+        internal readonly bool BackslashEscapes => _local ?? _session;
+
+        internal void See(SqlStatement statement)
+        {
+            switch (ControlOf(statement))
+            {
+                case TransactionControl.Begin:
+                    (_open, _beforeTransaction) = (true, _session);
+                    return;
+                case TransactionControl.Commit:
+                    (_open, _local) = (Chains(statement), null);
+                    _beforeTransaction = _session;
+                    return;
+                case TransactionControl.Rollback:
+                    _session = _open && _beforeTransaction is { } before ? before : _session;
+                    (_open, _local) = (_open && Chains(statement), null);
+                    return;
+            }
+
+            bool isSet = statement.Is(0, "set");
+            if ((isSet || statement.Is(0, "reset")) && (statement.Is(1, "standard_conforming_strings") || statement.Is(2, "standard_conforming_strings") || statement.Is(1, "all"))
+                && SetVariable.ReadClause(new SqlReader(statement)) is { Name: "standard_conforming_strings" or "all" } set)
+            {
+                bool escapes = !set.Reset && set.TurnsOff;
+                if (!set.Local)
+                {
+                    (_session, _local) = (escapes, null);
+                }
+                else if (_open)
+                {
+                    _local = escapes;
+                }
+            }
+        }
     }
 
     /// <summary>Follows BEGIN ATOMIC ... END in CREATE FUNCTION and CREATE PROCEDURE, whose semicolons part no statements.</summary>
