@@ -23,6 +23,7 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
     private readonly TaskCompletionSource _lost = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly Task _loop;
     private readonly ProgressTracker _tracker;
+    private long? _waitingSince;
 
     private IndexBuildWatcher(EngineSession session, IOperationSink sink, string activity, int pid, TimeSpan silence, CancellationToken cancellationToken)
     {
@@ -130,7 +131,11 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
                 if (build.BlockedBy.Length > 0)
                 {
                     IReadOnlyList<LockBlocker> known = await LockObserver.BlockersOfAsync(connection, _pid, cancellationToken).ConfigureAwait(false);
-                    waiting = "Waits for " + (known.Count > 0 ? string.Join("; ", known.Select(blocker => blocker.ToString())) : build.WaitingFor);
+                    waiting = Waiting(known.Count > 0 ? string.Join("; ", known.Select(blocker => blocker.ToString())) : build.WaitingFor);
+                }
+                else
+                {
+                    _waitingSince = null;
                 }
 
                 Report(build, waiting);
@@ -139,7 +144,7 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
             else if (samples.Count == 0 && await LockObserver.BlockersOfAsync(connection, _pid, cancellationToken).ConfigureAwait(false) is { Count: > 0 } blockers)
             {
                 // DROP INDEX CONCURRENTLY has no view.
-                _sink.Progress(new OperationProgress(_activity, "waiting", CurrentOperation: "Waits for " + string.Join("; ", blockers.Select(blocker => blocker.ToString()))));
+                _sink.Progress(new OperationProgress(_activity, "waiting", CurrentOperation: Waiting(string.Join("; ", blockers.Select(blocker => blocker.ToString())))));
             }
 
             return connection;
@@ -151,10 +156,17 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
         }
     }
 
+    private string Waiting(string? who)
+    {
+        _waitingSince ??= Stopwatch.GetTimestamp();
+        return $"Has waited {Durations.Text(Stopwatch.GetElapsedTime(_waitingSince.Value))} for {who}";
+    }
+
     private void Report(MigrationProgress build, string? waiting)
     {
         string numbers = build is { Done: { } done, Total: { } total } ? string.Create(CultureInfo.CurrentCulture, $", {done:N0} of {total:N0} {build.Unit}") : "";
+        string rate = build.Rate is > 0 and { } perSecond ? string.Create(CultureInfo.CurrentCulture, $", {perSecond:N0} {build.Unit}/s") : "";
         double? percent = build.Percent is { } exact ? Math.Round(exact, 1) : null;
-        _sink.Progress(new OperationProgress(_activity, $"{build.PhaseNumber}/{build.PhaseCount} {build.Phase}{numbers}", percent, build.Remaining, waiting));
+        _sink.Progress(new OperationProgress(_activity, $"{build.PhaseNumber}/{build.PhaseCount} {build.Phase}{numbers}{rate}", percent, build.Remaining, waiting));
     }
 }
