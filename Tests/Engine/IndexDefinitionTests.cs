@@ -141,6 +141,31 @@ public sealed class IndexDefinitionTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task Duplicates_are_what_the_collation_of_the_index_calls_equal(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, """
+            create collation anycase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+            create table t (loose text collate anycase, strict text); insert into t values ('a', 'a'), ('A', 'A')
+            """);
+        MigrationException e = await Assert.ThrowsAsync<MigrationException>(() => bench.BuildAsync(new() { Table = "t", Column = ["strict collate anycase", "length(strict)"], Unique = true }));
+        Assert.Equal("DuplicateKey", e.ErrorId);
+        Assert.Contains("Nothing was built", e.Message, StringComparison.Ordinal);
+        Assert.Contains("Nothing was built", (await Assert.ThrowsAsync<MigrationException>(() => bench.BuildAsync(new() { Table = "t", Column = ["loose"], Unique = true }))).Message, StringComparison.Ordinal);
+        Assert.Equal(IndexBuildOutcome.Built, (await bench.BuildAsync(new() { Table = "t", Column = ["loose collate \"C\"", "strict text_pattern_ops"], Unique = true })).Outcome);
+        Assert.Empty(bench.Sink.Warnings);
+    }
+
+    [Theory, EachMajor]
+    public async Task Duplicates_by_another_equality_than_the_index_has_are_only_warned_of(int major)
+    {
+        // 1.0 and 1.00 are equal, and differ byte by byte.
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, "create type pair as (n numeric); create table t (r pair); insert into t values (row(1.0)), (row(1.00))");
+        Assert.Equal(IndexBuildOutcome.Built, (await bench.BuildAsync(new() { Table = "t", Column = ["r record_image_ops"], Unique = true })).Outcome);
+        Assert.Contains("equality of its own", Assert.Single(bench.Sink.Warnings), StringComparison.Ordinal);
+        Assert.Equal("DuplicateKey", (await Assert.ThrowsAsync<MigrationException>(() => bench.BuildAsync(new() { Table = "t", Column = ["r"], Unique = true }))).ErrorId);
+    }
+
+    [Theory, EachMajor]
     public async Task A_plan_says_about_how_large_and_whom_it_would_wait_for(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, "create table t (id int, v text); insert into t select i, md5(i::text) from generate_series(1, 50000) i; analyze t; create table other (a int)");

@@ -96,6 +96,44 @@ public sealed class IndexFaultTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task Ctrl_C_while_an_older_leftover_is_dropped_names_it(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
+        await bench.LeaveInvalidAsync("create index concurrently orders_tier_id_idx on orders (tier, id)");
+        await using LockHolder reader = await LockHolder.HoldAsync(bench.Database, "select count(*) from orders");
+        using CancellationTokenSource ctrlC = new();
+        Task<IndexBuildResult> build = bench.BuildAsync(Request, ctrlC.Token);
+        await Wait.UntilAsync(
+            async () => await bench.Database.ScalarAsync<bool>("select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query like 'DROP INDEX CONCURRENTLY%')", Token),
+            "the drop to wait",
+            cancellationToken: Token);
+        await ctrlC.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => build);
+        Assert.Contains("The invalid index public.orders_tier_id_idx is left", Assert.Single(bench.Sink.Warnings), StringComparison.Ordinal);
+        await OneMoreRunAsync(bench, reader, IndexBuildOutcome.Rebuilt);
+    }
+
+    [Theory, EachMajor]
+    public async Task Long_attempts_that_fail_each_time_come_to_an_end(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
+        TimeSpan retryFor = TimeSpan.FromSeconds(2);
+        IndexAttempts attempts = new(bench.Session, "test", new() { RetryFor = retryFor }, TimeSpan.FromSeconds(15), bench.Sink);
+        int made = 0;
+        await Assert.ThrowsAsync<MigrationException>(() => attempts.RunAsync<int>(
+            async (_, token) =>
+            {
+                made++;
+                await Task.Delay(retryFor + TimeSpan.FromMilliseconds(50), token);
+                throw new MigrationException("ConnectionLost", MigrationErrorKind.Connection, "Lost.", "None.");
+            },
+            () => "Test",
+            "orders",
+            Token));
+        Assert.Equal(3, made);
+    }
+
+    [Theory, EachMajor]
     public async Task A_dropped_connection_is_replaced_and_the_build_ends_valid(int major)
     {
         await using IndexBench direct = await IndexBench.CreateAsync(servers, major, Orders);

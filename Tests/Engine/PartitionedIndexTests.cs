@@ -60,12 +60,66 @@ public sealed class PartitionedIndexTests(Servers servers)
             ; create index mine on p1 (lower(b), c desc); create index theirs on p2x (lower(b), c desc); create index other on p2y (lower(b), c); create index on pd (lower(b), c desc);
             create index y on p2y (lower(b), c desc)
             """);
-        IndexBuildResult result = await bench.BuildAsync(Request);
+        IndexBuildPlan plan = await bench.PlanAsync(Request);
+        IndexBuildResult result = await IndexBuilder.RunAsync(plan, bench.Sink, Token);
         Assert.Equal(IndexBuildOutcome.Attached, result.Outcome);
+        Assert.Equal(plan.Steps.Select(step => step.Sql).Order(), result.Steps.Select(step => step.Sql).Order());
         Assert.DoesNotContain(result.Steps, step => step.Cost == StepCost.BuildsIndex);
         await AssertWholeAsync(bench);
         // The two parents, and those that were there.
         Assert.Equal(7L, await CountAsync(bench));
+
+        // The way back takes the new ones, and those that were there are there again.
+        foreach (MigrationStep step in RollbackGenerator.ToSteps(RollbackGenerator.FromSteps("test", result.Steps)))
+        {
+            await bench.Database.ExecuteAsync(step.Sql, Token);
+        }
+
+        Assert.Equal(["mine:valid", "other:valid", "pd_lower_c_idx:valid", "theirs:valid", "y:valid"], await bench.IndexesAsync("mine", "theirs", "other", "pd_lower_c_idx", "y", "pix"));
+        Assert.Equal(5L, await CountAsync(bench));
+    }
+
+    [Theory, EachMajor]
+    public async Task An_invalid_part_is_told_before_anything(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Tree + "; create index pix on only p (lower(b), c desc)");
+        await bench.LeaveInvalidAsync("create index concurrently part on p1 (lower(b), c desc)");
+        await bench.Database.ExecuteAsync("alter index pix attach partition part", Token);
+        foreach (IndexBuildRequest request in new[] { Request, Request with { Table = "p1", Name = "part" } })
+        {
+            MigrationException e = await Assert.ThrowsAsync<MigrationException>(() => bench.PlanAsync(request));
+            Assert.Equal("IndexNotValid", e.ErrorId);
+            Assert.Contains("Invoke-SafeIndexRebuild -Name public.part", e.RecommendedAction, StringComparison.Ordinal);
+        }
+
+        Assert.Equal(2L, await CountAsync(bench));
+        await bench.Database.ExecuteAsync("reindex index concurrently part", Token);
+        Assert.Equal(IndexBuildOutcome.Built, (await bench.BuildAsync(Request)).Outcome);
+        await AssertWholeAsync(bench);
+    }
+
+    [Theory, EachMajor]
+    public async Task What_only_a_new_whole_can_mend_is_told_with_what_it_costs(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, "create table p (a int, b text) partition by list (a); create table p1 partition of p for values in (1); create index pix on only p (b)");
+        await bench.LeaveInvalidAsync("create index concurrently part on p1 (b)");
+        await bench.Database.ExecuteAsync("alter index pix attach partition part", Token);
+        await bench.Database.ExecuteAsync("reindex index concurrently part", Token);
+        MigrationException e = await Assert.ThrowsAsync<MigrationException>(() => bench.BuildAsync(new() { Table = "p", Column = ["b"], Name = "pix" }));
+        Assert.Equal("IndexNotValid", e.ErrorId);
+        Assert.Contains("takes all its parts along", e.RecommendedAction, StringComparison.Ordinal);
+        Assert.Equal(["part:valid", "pix:invalid"], await bench.IndexesAsync("part", "pix"));
+    }
+
+    [Theory, EachMajor]
+    public async Task A_part_that_is_attached_goes_before_a_twin_that_is_not(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Tree + """
+            ; create index pix on only p (lower(b), c desc); create index half on only p2 (lower(b), c desc); alter index pix attach partition half;
+            create index whole on p2 (lower(b), c desc)
+            """);
+        Assert.Equal(IndexBuildOutcome.Built, (await bench.BuildAsync(Request)).Outcome);
+        await AssertWholeAsync(bench);
     }
 
     [Theory, EachMajor]

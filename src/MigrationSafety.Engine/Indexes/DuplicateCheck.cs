@@ -13,14 +13,15 @@ internal static class DuplicateCheck
     private const int MostKeys = 10;
 
     /// <summary>Looks for duplicates.</summary>
+    /// <returns>Whether it could be told that there are none.</returns>
     /// <exception cref="MigrationException"><c>DuplicateKey</c>, with up to ten keys.</exception>
-    internal static async Task RunAsync(EngineSession session, TableReference table, IndexDefinition definition, IOperationSink sink, CancellationToken cancellationToken)
+    internal static async Task<bool> RunAsync(EngineSession session, TableReference table, IndexDefinition definition, IOperationSink sink, CancellationToken cancellationToken)
     {
-        // NULLs are not duplicates of each other, unless the index says so.
-        string[] keys = [.. definition.Keys.Select(key => $"({key})")];
+        // Texts of different collations make no array. NULLs are not duplicates of each other, unless the index says so.
+        string[] keys = [.. definition.Keys.Zip(definition.Collations, (key, collation) => collation is null ? $"({key})" : $"(({key}) collate {collation})")];
         string nulls = definition.NullsNotDistinct ? "" : string.Concat(keys.Select(key => $" and {key} is not null"));
         string sql = $"""
-            select array[{string.Join(", ", keys.Select(key => $"{key}::text"))}], count(*)
+            select array[{string.Join(", ", keys.Select(key => $"{key}::text collate pg_catalog.\"C\""))}], count(*)
             from {(table.Kind == 'p' ? "" : "only ")}{table.Sql}
             where ({definition.Where ?? "true"}){nulls}
             group by {string.Join(", ", keys)}
@@ -46,29 +47,32 @@ internal static class DuplicateCheck
                 found.Add($"({string.Join(", ", reader.GetFieldValue<string?[]>(0).Select(value => value ?? "NULL"))}) in {reader.GetInt64(1)} rows");
             }
         }
-        catch (PostgresException e) when (e.SqlState == SqlStates.QueryCanceled && !cancellationToken.IsCancellationRequested)
+        catch (PostgresException e) when (e.SqlState is SqlStates.QueryCanceled or SqlStates.LockNotAvailable && !cancellationToken.IsCancellationRequested)
         {
-            sink.Warning($"Whether {table.Display} holds duplicates of ({string.Join(", ", definition.Keys)}) could not be told within {Durations.Text(Bound)}; the build will tell. -SkipDuplicateCheck leaves this out.");
-            return;
+            string why = e.SqlState == SqlStates.LockNotAvailable ? "could not be told while somebody holds ACCESS EXCLUSIVE on it" : $"could not be told within {Durations.Text(Bound)}";
+            sink.Warning($"Whether {table.Display} holds duplicates of ({string.Join(", ", definition.Keys)}) {why}; the build will tell. -SkipDuplicateCheck leaves this out.");
+            return false;
         }
         catch (PostgresException e) when (e.SqlState[..2] is "42" or "22")
         {
             // No equality for the type, or a value that an expression does not take: the server judges that when it builds.
             sink.Verbose($"Duplicates in {table.Display} cannot be looked for: {ServerErrors.Words(e)}");
-            return;
+            return false;
         }
 
-        if (found.Count > 0)
+        string duplicates = $"{table.Display} holds duplicates of ({string.Join(", ", definition.Keys)}): {string.Join("; ", found.Take(MostKeys))}{(found.Count > MostKeys ? "; and more" : "")}.";
+        if (found.Count > 0 && definition.OwnEquality)
         {
-            throw new MigrationException(
-                "DuplicateKey",
-                MigrationErrorKind.InvalidData,
-                $"{table.Display} holds duplicates of ({string.Join(", ", definition.Keys)}): {string.Join("; ", found.Take(MostKeys))}{(found.Count > MostKeys ? "; and more" : "")}. Nothing was built.",
-                "Clean these rows up, then run the command again.")
+            sink.Warning($"{duplicates} The index's operator class has an equality of its own, by which they may differ; the build will tell.");
+            return false;
+        }
+
+        return found.Count == 0
+            ? true
+            : throw new MigrationException("DuplicateKey", MigrationErrorKind.InvalidData, $"{duplicates} Nothing was built.", "Clean these rows up, then run the command again.")
             {
                 SqlState = SqlStates.UniqueViolation,
                 Target = table.Display,
             };
-        }
     }
 }

@@ -11,6 +11,9 @@ namespace MigrationSafety.Engine.Indexes;
 /// </summary>
 internal sealed class IndexAttempts
 {
+    // Each may have cost hours, and what ended it (the server's memory, for one) ends the next one too.
+    private const int MostLongAttempts = 3;
+
     private static readonly TimeSpan s_longestPause = TimeSpan.FromSeconds(30);
 
     private readonly EngineSession _session;
@@ -20,7 +23,7 @@ internal sealed class IndexAttempts
     private readonly IOperationSink _sink;
     private DateTimeOffset? _serverStart;
 
-    /// <summary>Makes a loop; it tries for as long as <see cref="ExecutionOptions.RetryFor"/> allows.</summary>
+    /// <summary>Makes a loop; it tries for as long as <see cref="ExecutionOptions.RetryFor"/> allows, and no more than three times where each attempt lasted longer than that.</summary>
     /// <param name="session">Session.</param>
     /// <param name="operation">Short name, as in application_name.</param>
     /// <param name="options">Bounds.</param>
@@ -44,6 +47,7 @@ internal sealed class IndexAttempts
     internal async Task<T> RunAsync<T>(Func<IndexWorker, CancellationToken, Task<T>> attempt, Func<string> doing, string target, CancellationToken cancellationToken)
     {
         long failingSince = Stopwatch.GetTimestamp();
+        int longAttempts = 0;
         for (int number = 1; ; number++)
         {
             long start = Stopwatch.GetTimestamp();
@@ -54,7 +58,9 @@ internal sealed class IndexAttempts
             catch (MigrationException e)
             {
                 TimeSpan pause = Pause(number);
-                bool again = e.SqlState is SqlStates.DeadlockDetected or SqlStates.LockNotAvailable || e.Kind == MigrationErrorKind.Connection;
+                // A step that did not get its lock was tried for as long as is allowed already.
+                bool lockGivenUp = e is { SqlState: SqlStates.LockNotAvailable, InnerException: MigrationException };
+                bool again = !lockGivenUp && (e.SqlState is SqlStates.DeadlockDetected or SqlStates.LockNotAvailable || e.Kind == MigrationErrorKind.Connection);
                 if (again && e.SqlState == SqlStates.AdminShutdown && await ServerStillRunsAsync(cancellationToken).ConfigureAwait(false))
                 {
                     throw TerminatedByOther(e);
@@ -64,9 +70,10 @@ internal sealed class IndexAttempts
                 {
                     // A build that ran for hours and lost its connection has not been failing for hours.
                     failingSince = Stopwatch.GetTimestamp();
+                    longAttempts++;
                 }
 
-                if (!again || Stopwatch.GetElapsedTime(failingSince) + pause > _options.RetryFor)
+                if (!again || longAttempts == MostLongAttempts || Stopwatch.GetElapsedTime(failingSince) + pause > _options.RetryFor)
                 {
                     throw;
                 }

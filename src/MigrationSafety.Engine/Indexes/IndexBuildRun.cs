@@ -13,22 +13,15 @@ internal sealed class IndexBuildRun(IndexBuildPlan plan, IOperationSink sink)
     {
         if (plan.Definition.Unique && plan.Steps.Count > 0 && !plan.Request.SkipDuplicateCheck)
         {
-            try
-            {
-                await DuplicateCheck.RunAsync(plan.Session, plan.Table, plan.Definition, sink, cancellationToken).ConfigureAwait(false);
-            }
-            catch (Exception e) when (e is not OperationCanceledException)
-            {
-                throw ServerErrors.Translate(e, $"Looking for duplicates in {plan.Target}", plan.Target);
-            }
+            await InPlaceAsync(LookForDuplicatesAsync, cancellationToken).ConfigureAwait(false);
         }
 
-        return plan.Table.Kind == 'p' ? await PartitionedAsync(cancellationToken).ConfigureAwait(false) : await TableAsync(cancellationToken).ConfigureAwait(false);
+        return plan.Table.Kind == 'p' ? await PartitionedAsync(cancellationToken).ConfigureAwait(false) : await InPlaceAsync(TableAsync, cancellationToken).ConfigureAwait(false);
     }
 
-    private async Task<IndexBuildResult> TableAsync(CancellationToken cancellationToken)
+    /// <summary>Runs what reads a whole table when there is a place for it among all that share the places.</summary>
+    private async Task<T> InPlaceAsync<T>(Func<CancellationToken, Task<T>> work, CancellationToken cancellationToken)
     {
-        TableBuild build = new(plan, plan.Table, plan.Request.Name, null, sink);
         if (plan.Request.Places is { } places)
         {
             await places.WaitAsync(cancellationToken).ConfigureAwait(false);
@@ -36,13 +29,31 @@ internal sealed class IndexBuildRun(IndexBuildPlan plan, IOperationSink sink)
 
         try
         {
-            IndexSituation now = await build.RunAsync(cancellationToken).ConfigureAwait(false);
-            return Result(now, build.Build is null ? [.. build.Steps, now.CreateStep() with { State = StepState.Skipped }] : build.Steps, build.Queued);
+            return await work(cancellationToken).ConfigureAwait(false);
         }
         finally
         {
             plan.Request.Places?.Release();
         }
+    }
+
+    private async Task<bool> LookForDuplicatesAsync(CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await DuplicateCheck.RunAsync(plan.Session, plan.Table, plan.Definition, sink, cancellationToken).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is not OperationCanceledException)
+        {
+            throw ServerErrors.Translate(e, $"Looking for duplicates in {plan.Target}", plan.Target);
+        }
+    }
+
+    private async Task<IndexBuildResult> TableAsync(CancellationToken cancellationToken)
+    {
+        TableBuild build = new(plan, plan.Table, plan.Request.Name, null, sink);
+        IndexSituation now = await build.RunAsync(cancellationToken).ConfigureAwait(false);
+        return Result(now, build.Build is null ? [.. build.Steps, now.CreateStep() with { State = StepState.Skipped }] : build.Steps, build.Queued);
     }
 
     private async Task<IndexBuildResult> PartitionedAsync(CancellationToken cancellationToken)
@@ -51,7 +62,7 @@ internal sealed class IndexBuildRun(IndexBuildPlan plan, IOperationSink sink)
         IndexSituation now = await build.RunAsync(cancellationToken).ConfigureAwait(false);
         MigrationStep root = now.CreateStep();
         IReadOnlyList<MigrationStep> steps = build.Steps;
-        return Result(now, steps.Any(step => step.Sql == root.Sql) ? steps : [root with { State = StepState.Skipped }, .. steps], build.Queued);
+        return Result(now, steps.Any(step => step.Sql == root.Sql) ? steps : [build.WithRestorations(root) with { State = StepState.Skipped }, .. steps], build.Queued);
     }
 
     private IndexBuildResult Result(IndexSituation now, IReadOnlyList<MigrationStep> steps, TimeSpan queued)

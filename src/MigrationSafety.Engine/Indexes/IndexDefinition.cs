@@ -31,6 +31,12 @@ internal sealed record IndexDefinition
     /// <summary>The keys without collation, operator class and order.</summary>
     internal string[] Keys { get; init; } = [];
 
+    /// <summary>The collation by which each key is compared, as in SQL; null for that of the column, or none.</summary>
+    internal string?[] Collations { get; init; } = [];
+
+    /// <summary>Whether an operator class calls other values equal than the type's default does.</summary>
+    internal bool OwnEquality { get; init; }
+
     /// <summary>From <c>pg_get_indexdef</c>.</summary>
     internal static IndexDefinition Parse(string indexdef)
     {

@@ -49,7 +49,7 @@ internal static class IndexDefinitionReader
         };
         string[] plain = [.. request.Column.Select(typed => PlainColumn(typed, known)).OfType<string>()];
         return plain.Length == request.Column.Length && asked is { Method: "btree", Include: [], NullsNotDistinct: false, With: null, Tablespace: null, Where: null }
-            ? asked with { ColumnNames = plain, Keys = elements }
+            ? asked with { ColumnNames = plain, Keys = elements, Collations = new string?[elements.Length] }
             : await AskAsync(connection, table, asked, cancellationToken).ConfigureAwait(false);
     }
 
@@ -59,7 +59,20 @@ internal static class IndexDefinitionReader
         const string Query = """
             select pg_catalog.pg_get_indexdef(c.oid),
                    array(select a.attname::text from pg_catalog.pg_attribute a where a.attrelid = c.oid order by a.attnum),
-                   array(select pg_catalog.pg_get_indexdef(c.oid, k, false) from pg_catalog.generate_series(1, i.indnkeyatts) as k)
+                   array(select pg_catalog.pg_get_indexdef(c.oid, k, false) from pg_catalog.generate_series(1, i.indnkeyatts) as k),
+                   array(select pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(l.collname)
+                         from pg_catalog.generate_series(0, i.indnkeyatts - 1) as k
+                         left join pg_catalog.pg_collation l on l.oid = i.indcollation[k]
+                         left join pg_catalog.pg_namespace n on n.oid = l.collnamespace
+                         order by k),
+                   exists (select from pg_catalog.generate_series(0, i.indnkeyatts - 1) as k
+                           join pg_catalog.pg_opclass o on o.oid = i.indclass[k] and not o.opcdefault
+                           where not exists (
+                               select from pg_catalog.pg_opclass d
+                               join pg_catalog.pg_amop his on his.amopfamily = d.opcfamily and his.amopstrategy = 3
+                               join pg_catalog.pg_amop own on own.amopopr = his.amopopr and own.amopfamily = o.opcfamily and own.amopstrategy = 3
+                               where d.opcmethod = o.opcmethod and d.opcintype = o.opcintype and d.opcdefault
+                                 and own.amoplefttype = o.opcintype and own.amoprighttype = o.opcintype))
             from pg_catalog.pg_class c
             join pg_catalog.pg_index i on i.indexrelid = c.oid
             where c.relname = $1 and c.relnamespace = pg_catalog.pg_my_temp_schema()
@@ -80,6 +93,8 @@ internal static class IndexDefinitionReader
                 Tablespace = asked.Tablespace,
                 ColumnNames = reader.GetFieldValue<string[]>(1),
                 Keys = reader.GetFieldValue<string[]>(2),
+                Collations = reader.GetFieldValue<string?[]>(3),
+                OwnEquality = reader.GetBoolean(4),
             };
         }
         catch (PostgresException e) when (e.SqlState[..2] is "42" or "0A" or "22")

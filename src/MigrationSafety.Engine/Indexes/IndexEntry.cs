@@ -32,10 +32,12 @@ internal sealed record IndexSituation
     internal string Display => DisplayOf(Name);
 
     /// <summary>What the steps are, in view of what is there.</summary>
+    /// <exception cref="MigrationException"><c>IndexNotValid</c>: what is there is invalid and a part of a partitioned index, so that it cannot be replaced.</exception>
     internal IReadOnlyList<MigrationStep> Steps() => Existing switch
     {
         null => [CreateStep()],
         { Valid: true } => [],
+        { Parent: not null } => throw InvalidPart(),
         _ => [DropStep(), CreateStep()],
     };
 
@@ -64,6 +66,15 @@ internal sealed record IndexSituation
         Cost = StepCost.Instant,
         Reversibility = Reversibility.NotNeeded,
         ReversalNote = "An index that was never finished: no query used it.",
+    };
+
+    private MigrationException InvalidPart() => new(
+        "IndexNotValid",
+        MigrationErrorKind.InvalidState,
+        $"{Display} is not valid, and it is a part of an index on the partitioned table: PostgreSQL can neither drop it alone nor detach it.",
+        $"Invoke-SafeIndexRebuild -Name {Display} builds it anew; then run this command again.")
+    {
+        Target = Display,
     };
 
     private MigrationStep CreateParentStep() => new()

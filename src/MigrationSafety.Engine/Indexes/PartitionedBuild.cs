@@ -23,6 +23,8 @@ internal sealed class PartitionedBuild
     private readonly List<MigrationStep> _steps = [];
     private readonly Dictionary<string, string> _made = [];
     private readonly HashSet<string> _attached = [];
+    private readonly List<string> _restorations = [];
+    private string? _rootSql;
 
     internal PartitionedBuild(IndexBuildPlan plan, IOperationSink sink)
     {
@@ -40,7 +42,7 @@ internal sealed class PartitionedBuild
         {
             lock (_gate)
             {
-                return [.. _steps.Select(step => _made.TryGetValue(step.Sql, out string? index) && _attached.Contains(index) ? AsPart(step) : step)];
+                return [.. _steps.Select(step => _made.TryGetValue(step.Sql, out string? index) && _attached.Contains(index) ? AsPart(step) : step.Sql == _rootSql ? WithRestorations(step) : step)];
             }
         }
     }
@@ -66,9 +68,9 @@ internal sealed class PartitionedBuild
             IndexSituation situation = await InspectAsync(connection, node, definition, parentOid ?? 0, cancellationToken).ConfigureAwait(false);
             IReadOnlyList<MigrationStep> make = node.IsLeaf ? situation.Steps() : situation.Existing is null ? [situation.CreateStep()] : [];
             steps.AddRange(make.Select(step => step.Reversal is null ? step : AsPart(step)));
-            if (situation.Existing is null || situation.Existing.Parent != parentOid)
+            if (situation.Existing?.Parent is not { } there || there != parentOid)
             {
-                steps.Add(AttachStep(situation, parentDisplay));
+                steps.Add(situation.Existing is { Valid: true } ? OlderAttachStep(situation, parentDisplay) : AttachStep(situation, parentDisplay));
             }
 
             indexes[node.Table.Oid] = (situation.Display, situation.Existing?.Oid);
@@ -85,7 +87,9 @@ internal sealed class PartitionedBuild
         IndexAttempts attempts = new(_session, "index-build", _request.Options, _request.Silence, _sink);
         try
         {
-            return await attempts.RunAsync(AttemptAsync, () => $"Building index {_plan.Name} on {_plan.Target}", _plan.Target, cancellationToken).ConfigureAwait(false);
+            (IndexSituation? built, MigrationException? givenUp) = await attempts
+                .RunAsync(AttemptAsync, () => $"Building index {_plan.Name} on {_plan.Target}", _plan.Target, cancellationToken).ConfigureAwait(false);
+            return built ?? throw givenUp!;
         }
         catch (MigrationException e)
         {
@@ -127,16 +131,42 @@ internal sealed class PartitionedBuild
         ReversalNote = "PostgreSQL cannot detach an index; it goes with the one that it is a part of.",
     };
 
+    /// <summary>Attaches an index that was there before, and would be lost with the partitioned one.</summary>
+    private static MigrationStep OlderAttachStep(IndexSituation part, string parent) => part.Table.Kind == 'p'
+        ? AttachStep(part, parent) with
+        {
+            Reversibility = Reversibility.Irreversible,
+            ReversalNote = $"It was there before. PostgreSQL cannot detach an index: whoever drops {parent} drops it and its parts too; Invoke-SafeIndexBuild on {part.Table.Display} builds them again.",
+        }
+        : AttachStep(part, parent) with
+        {
+            ReversalNote = $"It was there before. PostgreSQL cannot detach an index: whoever drops {parent} drops it too, so what takes that back builds it again.",
+        };
+
+    /// <summary>The step that makes the uppermost index; its reversal builds again what was there before this run and is lost with it.</summary>
+    internal MigrationStep WithRestorations(MigrationStep root)
+    {
+        lock (_gate)
+        {
+            return _restorations.Count == 0 ? root : root with
+            {
+                Reversal = string.Join(";\n", [root.Reversal!, .. _restorations]),
+                ReversalNote = $"{root.ReversalNote} Indexes of partitions that were there before and became parts are dropped with it; they are built again.",
+            };
+        }
+    }
+
     /// <summary>What is there on a partition. One that can be attached counts as existing, whatever its name.</summary>
     private static async Task<IndexSituation> InspectAsync(NpgsqlConnection connection, PartitionNode node, IndexDefinition definition, uint parent, CancellationToken cancellationToken)
     {
         IndexSituation situation = await IndexCatalog.InspectAsync(connection, node.Table, definition, null, cancellationToken, parent).ConfigureAwait(false);
         IndexEntry? there = TableBuild.Attachable(situation, parent)
-            ?? (node.IsLeaf ? null : situation.Twins.FirstOrDefault(twin => twin.Parent is null || twin.Parent == parent));
+            ?? (node.IsLeaf ? null : situation.Existing ?? situation.Twins.FirstOrDefault(twin => twin.Parent is null));
         return there is null || there == situation.Existing ? situation : situation with { Name = there.Name, Existing = there };
     }
 
-    private async Task<IndexSituation> AttemptAsync(IndexWorker worker, CancellationToken cancellationToken)
+    /// <returns>The whole index; or why the build of a partition, which has tried again for itself, was given up.</returns>
+    private async Task<(IndexSituation? Built, MigrationException? GivenUp)> AttemptAsync(IndexWorker worker, CancellationToken cancellationToken)
     {
         long start = Stopwatch.GetTimestamp();
         await worker.LockAsync(_plan.Table, cancellationToken).ConfigureAwait(false);
@@ -150,7 +180,7 @@ internal sealed class PartitionedBuild
             (IndexSituation root, IReadOnlyList<(PartitionNode Leaf, IndexSituation Parent)> missing) = await ParentsAsync(worker, nodes, cancellationToken).ConfigureAwait(false);
             if (root.Existing is { Valid: true })
             {
-                return root;
+                return (root, null);
             }
 
             if (missing.Count == 0)
@@ -158,7 +188,10 @@ internal sealed class PartitionedBuild
                 throw NotValid(root);
             }
 
-            await LeavesAsync(worker, missing, cancellationToken).ConfigureAwait(false);
+            if (await LeavesAsync(worker, missing, cancellationToken).ConfigureAwait(false) is { } givenUp)
+            {
+                return (null, givenUp);
+            }
         }
 
         throw new MigrationException(
@@ -171,8 +204,8 @@ internal sealed class PartitionedBuild
     private static MigrationException NotValid(IndexSituation root) => new(
         "IndexNotValid",
         MigrationErrorKind.InvalidState,
-        $"{root.Display} is not valid although each partition has its part: one of the parts was attached while it was not valid itself.",
-        $"Get-InvalidIndex names it; after REINDEX INDEX CONCURRENTLY of that part, DROP INDEX {root.Display} and this command build the rest anew.")
+        $"{root.Display} is not valid although each partition has a valid part: PostgreSQL looks at that only when a part is attached, and one was attached while it was not valid.",
+        $"DROP INDEX {root.Display}, then this command builds it anew. The drop takes all its parts along, valid ones too, under ACCESS EXCLUSIVE on the table and all partitions: queries are without them until they are built again.")
     {
         Target = root.Display,
     };
@@ -196,6 +229,11 @@ internal sealed class PartitionedBuild
                 }
 
                 continue;
+            }
+
+            if (parent is null)
+            {
+                _rootSql = situation.CreateSql();
             }
 
             if (situation.Existing is null)
@@ -224,19 +262,18 @@ internal sealed class PartitionedBuild
     }
 
     /// <summary>Builds and attaches the leaves, as many at once as there are places. The first failure lets those that run end, and starts no more.</summary>
-    private async Task LeavesAsync(IndexWorker worker, IReadOnlyList<(PartitionNode Leaf, IndexSituation Parent)> missing, CancellationToken cancellationToken)
+    /// <returns>Why the build of one was given up; null where all were built.</returns>
+    private async Task<MigrationException?> LeavesAsync(IndexWorker worker, IReadOnlyList<(PartitionNode Leaf, IndexSituation Parent)> missing, CancellationToken cancellationToken)
     {
         _progress.Expect(missing.Select(part => (part.Leaf.Table.Display, Math.Max(part.Leaf.Table.SizeBytes, 8192L))));
         using SemaphoreSlim one = new(1);
         using SemaphoreSlim attaching = new(1);
         SemaphoreSlim places = _request.Places ?? one;
         MigrationException? failure = null;
+        MigrationException? givenUp = null;
         await Task.WhenAll(missing.Select(part => LeafAsync(part.Leaf.Table, part.Parent))).ConfigureAwait(false);
         cancellationToken.ThrowIfCancellationRequested();
-        if (failure is not null)
-        {
-            throw failure;
-        }
+        return failure is null || failure == givenUp ? failure : throw failure;
 
         async Task LeafAsync(TableReference table, IndexSituation parent)
         {
@@ -278,7 +315,10 @@ internal sealed class PartitionedBuild
                     Keep(build, null);
                 }
 
-                Interlocked.CompareExchange(ref failure, e, null);
+                if (Interlocked.CompareExchange(ref failure, e, null) is null && !kept)
+                {
+                    givenUp = e;
+                }
             }
             catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
             {
@@ -306,10 +346,33 @@ internal sealed class PartitionedBuild
 
     private async Task AttachAsync(IndexWorker worker, IndexSituation part, IndexSituation parent, CancellationToken cancellationToken)
     {
-        await RunAsync(worker, AttachStep(part, parent.Display), cancellationToken).ConfigureAwait(false);
+        MigrationStep step = AttachStep(part, parent.Display);
+        string? restoration = null;
+        if (part.Existing is { Valid: true } older && !IsMade(part.Display))
+        {
+            step = OlderAttachStep(part, parent.Display);
+            await worker.BoundReadsAsync(cancellationToken).ConfigureAwait(false);
+            restoration = part.Table.Kind != 'p' && await IndexDetails.ReadAsync(worker.Connection, older.Oid, cancellationToken).ConfigureAwait(false) is { } details
+                ? await IndexRestoration.ComposeAsync(worker.Connection, details, cancellationToken).ConfigureAwait(false)
+                : null;
+        }
+
+        await RunAsync(worker, step, cancellationToken).ConfigureAwait(false);
         lock (_gate)
         {
             _attached.Add(part.Display);
+            if (restoration is not null)
+            {
+                _restorations.Add(restoration);
+            }
+        }
+    }
+
+    private bool IsMade(string index)
+    {
+        lock (_gate)
+        {
+            return _made.ContainsValue(index);
         }
     }
 

@@ -72,10 +72,12 @@ internal sealed class TableBuild
         }
     }
 
-    /// <summary>The index that a partitioned one can have as its part: valid, of the same definition, and not a part of another.</summary>
-    internal static IndexEntry? Attachable(IndexSituation situation, uint parent) =>
-        new[] { situation.Existing }.Concat(situation.Twins).FirstOrDefault(entry => entry is { Valid: true } && entry.Parent == parent)
-        ?? new[] { situation.Existing }.Concat(situation.Twins).FirstOrDefault(entry => entry is { Valid: true, Parent: null });
+    /// <summary>The index of the same definition that is a part of a partitioned one, valid or not: there can be no second. Otherwise one that can be: valid, and not a part of another.</summary>
+    internal static IndexEntry? Attachable(IndexSituation situation, uint parent)
+    {
+        IndexEntry[] entries = situation.Existing is { } existing ? [existing, .. situation.Twins] : [.. situation.Twins];
+        return entries.FirstOrDefault(entry => entry.Parent == parent) ?? entries.FirstOrDefault(entry => entry is { Valid: true, Parent: null });
+    }
 
     private async Task<IndexSituation> AttemptAsync(IndexWorker worker, CancellationToken cancellationToken)
     {
@@ -195,7 +197,8 @@ internal sealed class TableBuild
     /// <returns>Null where nothing is left; otherwise what is, in words.</returns>
     private async Task<string?> LeftoverAsync(TimeSpan bound)
     {
-        if (_build is null || _situation is not { } situation)
+        // Without a build of this run it may be the older leftover, half dropped.
+        if (_situation is not { } situation || (_build is null && situation.Existing is not { Valid: false }))
         {
             return null;
         }
@@ -211,7 +214,7 @@ internal sealed class TableBuild
         async Task<InvalidLeftover?> FindAsync(NpgsqlConnection connection)
         {
             IndexSituation now = await InspectAsync(connection, CancellationToken.None).ConfigureAwait(false);
-            return now.Name == situation.Name && now.Existing is { Valid: false } leftover ? new InvalidLeftover(leftover.Oid, now.Display, now.DropStep()) : null;
+            return now.Name == situation.Name && now.Existing is { Valid: false, Parent: null } leftover ? new InvalidLeftover(leftover.Oid, now.Display, now.DropStep()) : null;
         }
     }
 }
