@@ -45,6 +45,19 @@ public sealed class ConnectErrorTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task A_pool_that_is_used_up_is_not_taken_for_a_silent_server(int major)
+    {
+        PostgresServer server = await servers.Clusters.GetAsync(major);
+        NpgsqlConnectionStringBuilder settings = new(server.ConnectionString()) { Pooling = true, MaxPoolSize = 1, Timeout = 1 };
+        await using NpgsqlDataSource pool = NpgsqlDataSource.Create(settings);
+        await using NpgsqlConnection only = await pool.OpenConnectionAsync(Token);
+        Exception full = await Assert.ThrowsAnyAsync<NpgsqlException>(async () => await pool.OpenConnectionAsync(Token));
+        MigrationException e = await ConnectErrors.TranslateAsync(full, new ConnectionHost("db1", 5432, settings, null, null, null), TimeSpan.FromSeconds(1), timedOut: false, Token);
+        Assert.Equal(("TooManyConnections", MigrationErrorKind.Resource), (e.ErrorId, e.Kind));
+        Assert.Contains("-ThrottleLimit", e.RecommendedAction, StringComparison.Ordinal);
+    }
+
+    [Theory, EachMajor]
     public async Task Cancellation_ends_the_connecting(int major)
     {
         await using TcpProxy proxy = TcpProxy.Start(await servers.Clusters.GetAsync(major));

@@ -1,4 +1,6 @@
 using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Indexes;
+using MigrationSafety.Engine.Locks;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Tests.Engine.Support;
 using MigrationSafety.Tests.Postgres;
@@ -26,6 +28,16 @@ public sealed class ExecutorTests(Servers servers)
         Purpose = "Add the column",
         LockMode = TableLockMode.AccessExclusive,
         Objects = ["public.orders"],
+    };
+
+    private static MigrationStep Build => new()
+    {
+        Sql = "create index concurrently orders_total_idx on orders (total)",
+        Purpose = "Build the index",
+        LockMode = TableLockMode.ShareUpdateExclusive,
+        Objects = ["public.orders"],
+        Transactional = false,
+        Cost = StepCost.BuildsIndex,
     };
 
     /// <summary>Each way in which an application, or the server itself, can be in the way of an ACCESS EXCLUSIVE lock.</summary>
@@ -245,27 +257,99 @@ public sealed class ExecutorTests(Servers servers)
     public async Task A_concurrent_build_waits_without_lock_timeout_and_WaitFor_bounds_it(int major)
     {
         await using TestDatabase db = await NewDatabaseAsync(major);
-        MigrationStep build = new()
-        {
-            Sql = "create index concurrently orders_total_idx on orders (total)",
-            Purpose = "Build the index",
-            LockMode = TableLockMode.ShareUpdateExclusive,
-            Objects = ["public.orders"],
-            Transactional = false,
-            Cost = StepCost.BuildsIndex,
-        };
         await using LockHolder holder = await LockHolder.HoldAsync(db, "set transaction isolation level repeatable read", "select 1");
-        MigrationException e = await Assert.ThrowsAsync<MigrationException>(() => RunAsync(db, build, s_impatient with { WaitFor = TimeSpan.FromSeconds(1) }));
+        MigrationException e = await Assert.ThrowsAsync<MigrationException>(() => RunAsync(db, Build, s_impatient with { WaitFor = TimeSpan.FromSeconds(1) }));
         Assert.Equal("WaitedTooLong", e.ErrorId);
         Assert.Equal(holder.Pid, Assert.Single(e.Blockers).Pid);
 
         await db.ExecuteAsync("drop index if exists orders_total_idx", Token);
-        Task<MigrationStep> running = RunAsync(db, build, s_impatient);
+        Task<MigrationStep> running = RunAsync(db, Build, s_impatient);
         await Wait.UntilAsync(() => _sink.VerboseMessages.Count(message => message.Contains($"waits for pid {holder.Pid}", StringComparison.Ordinal)) >= 2, "it waits again", cancellationToken: Token);
         await holder.CommitAsync(Token);
         MigrationStep step = await running;
         Assert.Equal((StepState.Done, 1), (step.State, step.Attempts));
         Assert.True(step.LockWaits.Single(wait => wait.Queued).WaitTime > TimeSpan.Zero);
+    }
+
+    [Theory, EachMajor]
+    public async Task WaitFor_holds_although_the_observer_is_ended(int major)
+    {
+        await using TestDatabase db = await NewDatabaseAsync(major);
+        await using TestRole role = await TestRole.CreateAsync(db);
+        await db.ExecuteAsync($"alter table orders owner to {role.Name}; grant create on schema public to {role.Name}; grant pg_read_all_stats to {role.Name}", Token);
+        await using LockHolder holder = await LockHolder.HoldAsync(db, "set transaction isolation level repeatable read", "select 1");
+        // Once another observer may come, once the role has no connection left for one.
+        foreach (bool refused in new[] { false, true })
+        {
+            RecordingSink sink = new();
+            EngineSession session = await SessionAsync(db.Server.ConnectionString(db.Name, role.Name));
+            await using (StepExecutor executor = await StepExecutor.OpenAsync(session, s_impatient with { WaitFor = TimeSpan.FromSeconds(4) }, sink, Token))
+            {
+                Task running = executor.RunAsync([Build], "test", Token);
+                await Wait.UntilAsync(() => sink.VerboseMessages.Any(message => message.Contains($"waits for pid {holder.Pid}", StringComparison.Ordinal)), "it waits", cancellationToken: Token);
+                if (refused)
+                {
+                    await db.ExecuteAsync($"alter role {role.Name} connection limit 1", Token);
+                }
+
+                await db.ExecuteAsync("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'MigrationSafety/observer' and datname = current_database()", Token);
+                MigrationException e = await Assert.ThrowsAsync<MigrationException>(() => running);
+                Assert.Equal(("WaitedTooLong", holder.Pid), (e.ErrorId, Assert.Single(e.Blockers).Pid));
+            }
+
+            Assert.Contains(sink.VerboseMessages, message => message.Contains("cannot be watched", StringComparison.Ordinal));
+            Assert.Equal(refused, sink.Warnings.Any(message => message.Contains("cannot be watched", StringComparison.Ordinal)));
+            await SessionFactory.DisconnectAsync(session.Info);
+            await db.ExecuteAsync("drop index if exists orders_total_idx", Token);
+        }
+    }
+
+    [Theory, EachMajor]
+    public async Task Whoever_cannot_be_seen_is_left_alone_and_that_is_said(int major)
+    {
+        await using TestDatabase db = await NewDatabaseAsync(major);
+        await using TestRole owner = await TestRole.CreateAsync(db);
+        await using TestRole other = await TestRole.CreateAsync(db);
+        await db.ExecuteAsync($"alter table orders owner to {owner.Name}; grant create on schema public to {owner.Name}; grant pg_signal_backend to {owner.Name}", Token);
+        string text = db.Server.ConnectionString(db.Name, owner.Name);
+        await using NpgsqlConnection hidden = new(db.Server.ConnectionString(db.Name, other.Name) + ";Pooling=false");
+        await hidden.OpenAsync(Token);
+        await using (NpgsqlTransaction transaction = await hidden.BeginTransactionAsync(System.Data.IsolationLevel.RepeatableRead, Token))
+        {
+            await hidden.ExecuteAsync("select 1", Token);
+            Task<MigrationStep> running = RunAsync(db, Build, s_impatient with { BlockerAction = BlockerAction.Terminate, BlockerGracePeriod = TimeSpan.FromMilliseconds(200) }, text);
+            await Wait.UntilAsync(
+                () => _sink.Warnings.Any(message => message.Contains($"pid {hidden.ProcessID} ", StringComparison.Ordinal) && message.Contains("GRANT pg_read_all_stats", StringComparison.Ordinal)),
+                "it to be left alone",
+                cancellationToken: Token);
+            await transaction.CommitAsync(Token);
+            Assert.Equal(StepState.Done, (await running).State);
+        }
+
+        await using NpgsqlConnection ender = new(text + ";Pooling=false");
+        await ender.OpenAsync(Token);
+        SessionEnd end = await SessionEnder.EndAsync(ender, hidden.ProcessID, null, terminate: true, Token);
+        Assert.False(end.Signalled);
+        Assert.Contains("pg_read_all_stats", end.Why, StringComparison.Ordinal);
+        await hidden.ExecuteAsync("select 1", Token);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_build_is_not_given_up_because_its_watcher_is_refused(int major)
+    {
+        await using TestDatabase db = await NewDatabaseAsync(major);
+        await using TestRole role = await TestRole.CreateAsync(db);
+        EngineSession session = await SessionAsync(db.Server.ConnectionString(db.Name, role.Name));
+        await using NpgsqlConnection work = await session.OpenAsync("work", _sink, Token);
+        await db.ExecuteAsync($"alter role {role.Name} connection limit 1; select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role.Name}' and pid <> {work.ProcessID}", Token);
+        TimeSpan silence = TimeSpan.FromSeconds(2);
+        await using (IndexBuildWatcher watcher = IndexBuildWatcher.Start(session, _sink, "Building", work.ProcessID, silence, Token))
+        {
+            await Task.WhenAny(watcher.Lost, Task.Delay(silence + TimeSpan.FromSeconds(1), Token));
+            Assert.False(watcher.Lost.IsCompleted);
+        }
+
+        Assert.Equal("TooManyConnections", (await Assert.ThrowsAsync<MigrationException>(() => session.OpenAsync("more", _sink, Token))).ErrorId);
     }
 
     [Theory, EachMajor]

@@ -202,6 +202,8 @@ public sealed class ProgressKindTests(Servers servers)
         await using (gate)
         {
             Task<int> from = bench.Database.ExecuteAsync($"copy copied from {file}", Token);
+            await UntilAsync(reader, bench, p => p.BlockedBy.Length > 0);
+            // The first look that sees it stand may have read its counters a moment before, two rows from the gate; those of the next are final.
             MigrationProgress half = await UntilAsync(reader, bench, p => p.BlockedBy.Length > 0);
             Assert.Equal(("COPY FROM", "public.copied", "bytes"), (half.Operation, half.Target, half.Unit));
             Assert.Equal(50, half.Percent!.Value, 2.0);

@@ -1,3 +1,4 @@
+using System.Data;
 using MigrationSafety.Engine.Locks;
 using MigrationSafety.Engine.Sessions;
 using Npgsql;
@@ -35,12 +36,32 @@ internal sealed class LockObserver : IAsyncDisposable
 
     private const int QueryLength = 1000;
 
-    private readonly NpgsqlConnection _connection;
+    private readonly EngineSession _session;
+    private readonly IOperationSink _sink;
+    private NpgsqlConnection _connection;
 
-    private LockObserver(NpgsqlConnection connection) => _connection = connection;
+    private LockObserver(EngineSession session, IOperationSink sink, NpgsqlConnection connection)
+    {
+        _session = session;
+        _sink = sink;
+        _connection = connection;
+    }
 
     internal static async Task<LockObserver> OpenAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken) =>
-        new(await session.OpenAsync("observer", sink, cancellationToken).ConfigureAwait(false));
+        new(session, sink, await OpenConnectionAsync(session, sink, cancellationToken).ConfigureAwait(false));
+
+    /// <summary>Opens a connection in place of one that was lost; does nothing where it was not.</summary>
+    internal async Task EnsureOpenAsync(CancellationToken cancellationToken)
+    {
+        if (_connection.FullState.HasFlag(ConnectionState.Open) && !_connection.FullState.HasFlag(ConnectionState.Broken))
+        {
+            return;
+        }
+
+        NpgsqlConnection lost = _connection;
+        _connection = await OpenConnectionAsync(_session, _sink, cancellationToken).ConfigureAwait(false);
+        await lost.DisposeAsync().ConfigureAwait(false);
+    }
 
     /// <summary>The step's objects with what a lock on them reaches: partitions and children, toast, and for drops the parents of foreign keys.</summary>
     internal async Task<uint[]> ScopeAsync(MigrationStep step, bool withForeignKeyParents, bool namedAlone, CancellationToken cancellationToken)
@@ -168,6 +189,9 @@ internal sealed class LockObserver : IAsyncDisposable
     }
 
     public ValueTask DisposeAsync() => _connection.DisposeAsync();
+
+    private static Task<NpgsqlConnection> OpenConnectionAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken) =>
+        session.OpenAsync("observer", sink, cancellationToken);
 
     private static async Task<IReadOnlyList<LockBlocker>> ReadBlockersAsync(NpgsqlCommand command, CancellationToken cancellationToken)
     {

@@ -125,10 +125,13 @@ internal static class ServerErrors
         PostgresException server => server.InvariantSeverity is "FATAL" or "PANIC" || server.SqlState.StartsWith("08", StringComparison.Ordinal),
         // A pool that is used up says so with a TimeoutException too, but nothing is lost then: it has no stream behind it.
         NpgsqlException client => client.InnerException is IOException or SocketException or TimeoutException
-            && !client.Message.StartsWith("The connection pool", StringComparison.Ordinal),
+            && !IsPoolExhausted(client),
         IOException or SocketException or TimeoutException => true,
         _ => false,
     };
+
+    /// <summary>Whether all connections of the driver's pool are in use; it has no code of its own for that.</summary>
+    internal static bool IsPoolExhausted(NpgsqlException e) => e.Message.StartsWith("The connection pool", StringComparison.Ordinal);
 
     /// <summary>The server's message, detail, hint and context, as sentences in one line.</summary>
     /// <param name="e">The server's error.</param>

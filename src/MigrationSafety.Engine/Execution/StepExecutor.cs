@@ -15,6 +15,7 @@ internal sealed class StepExecutor : IAsyncDisposable
     // A wait shorter than this is not worth a look at the lock tables.
     private static readonly TimeSpan s_watchEvery = TimeSpan.FromMilliseconds(50);
     private static readonly TimeSpan s_watchConcurrentEvery = TimeSpan.FromMilliseconds(250);
+    private static readonly TimeSpan s_watchAgainWithin = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan s_firstPause = TimeSpan.FromMilliseconds(500);
     private static readonly TimeSpan s_longestPause = TimeSpan.FromSeconds(30);
 
@@ -96,6 +97,7 @@ internal sealed class StepExecutor : IAsyncDisposable
         try
         {
             bool stopsTraffic = step.LockMode.StopsTraffic();
+            await _observer.EnsureOpenAsync(cancellationToken).ConfigureAwait(false);
             // Dropping a foreign key, its column or its table locks the parent too.
             SqlFacts facts = SqlFacts.Of(step.Sql);
             uint[] scope = await _observer.ScopeAsync(step, stopsTraffic && facts.LocksForeignKeyParents, facts.LocksNamedAlone, cancellationToken).ConfigureAwait(false);
@@ -105,6 +107,7 @@ internal sealed class StepExecutor : IAsyncDisposable
                 TimeSpan lockTimeout = _options.LockTimeout;
                 if (stopsTraffic)
                 {
+                    await _observer.EnsureOpenAsync(cancellationToken).ConfigureAwait(false);
                     bool onlyAutovacuum = await LookAsync(step, scope, connection.ProcessID, waits, cancellationToken).ConfigureAwait(false);
                     if (onlyAutovacuum && !announcedAttemptMade)
                     {
@@ -241,12 +244,7 @@ internal sealed class StepExecutor : IAsyncDisposable
         Verdict verdict = Verdict.Done;
         try
         {
-            verdict = await WatchAsync(work, connection.ProcessID, step, scope, lockTimeout, recorder, cancellationToken).ConfigureAwait(false);
-        }
-        catch (NpgsqlException e) when (!cancellationToken.IsCancellationRequested)
-        {
-            // The statement goes on under the server's own bounds; what it came to is read from it, not from the watch.
-            _sink.Verbose($"{step.Purpose}: who is in the way cannot be watched any more: {e.Message}");
+            verdict = await WatchAsync(command, work, connection.ProcessID, step, scope, lockTimeout, recorder, cancellationToken).ConfigureAwait(false);
         }
         finally
         {
@@ -263,6 +261,11 @@ internal sealed class StepExecutor : IAsyncDisposable
         catch (PostgresException e) when (e.SqlState is SqlStates.LockNotAvailable || (e.SqlState is SqlStates.DeadlockDetected && step.Transactional))
         {
             return Verdict.LockTimeout;
+        }
+        catch (OperationCanceledException e) when (e.InnerException is PostgresException && verdict != Verdict.Done && !cancellationToken.IsCancellationRequested)
+        {
+            // So the driver words a cancellation that this client asked for over a command.
+            return verdict;
         }
         catch (PostgresException e) when (e.SqlState is SqlStates.QueryCanceled && !cancellationToken.IsCancellationRequested)
         {
@@ -281,8 +284,12 @@ internal sealed class StepExecutor : IAsyncDisposable
         }
     }
 
-    /// <summary>Looks at the statement's locks while it runs; cancels it where it waits or holds for too long.</summary>
+    /// <summary>
+    /// Looks at the statement's locks while it runs; cancels it where it waits or holds for too long. Where the observer's connection is lost another one goes on;
+    /// while there is none, nobody can say that a wait is over, and it counts on by this client's clock.
+    /// </summary>
     private async Task<Verdict> WatchAsync(
+        NpgsqlCommand command,
         Task work,
         int pid,
         MigrationStep step,
@@ -295,61 +302,94 @@ internal sealed class StepExecutor : IAsyncDisposable
         TimeSpan every = stopsTraffic ? s_watchEvery : s_watchConcurrentEvery;
         long start = Stopwatch.GetTimestamp();
         long? heldSince = null;
-        HashSet<(int Pid, DateTimeOffset? Start)> asked = [];
+        BlockerEnder ender = new(_options, _sink, step.Purpose);
+        int failures = 0;
+        long failedAt = 0;
         while (!await EndsWithinAsync(work, every).ConfigureAwait(false))
         {
-            LockSnapshot snapshot = await _observer.WatchAsync(pid, scope, cancellationToken).ConfigureAwait(false);
-            recorder.Saw(snapshot.Blockers, snapshot.Cause);
-            Verdict verdict = Verdict.Done;
-            if (stopsTraffic && snapshot.Waiting)
+            try
             {
-                // lock_timeout counts per lock; a statement that needs several may not add them up.
-                verdict = Stopwatch.GetElapsedTime(start) > lockTimeout ? Verdict.LockTimeout : Verdict.Done;
+                if (failures < 2 || Stopwatch.GetElapsedTime(failedAt) > s_watchAgainWithin)
+                {
+                    await WatchAgainAsync(failures > 0, cancellationToken).ConfigureAwait(false);
+                    Verdict verdict = await JudgeAsync().ConfigureAwait(false);
+                    failures = 0;
+                    if (verdict != Verdict.Done)
+                    {
+                        await _observer.CancelAsync(pid, cancellationToken).ConfigureAwait(false);
+                        return verdict;
+                    }
+                }
             }
-            else if (stopsTraffic && snapshot.HoldsTraffic)
+            catch (Exception e) when (e is NpgsqlException or MigrationException or OperationCanceledException && !cancellationToken.IsCancellationRequested)
             {
-                heldSince ??= Stopwatch.GetTimestamp();
-                verdict = Stopwatch.GetElapsedTime(heldSince.Value) > _options.MaxHold ? Verdict.HeldTooLong : Verdict.Done;
-            }
-            else if (_options.WaitFor is { } bound && recorder.CurrentWait > bound)
-            {
-                verdict = Verdict.WaitedTooLong;
-            }
-            else if (!stopsTraffic && _options.BlockerAction != BlockerAction.Report && recorder.CurrentWait > _options.BlockerGracePeriod)
-            {
-                await EndAsync(_observer, _options, _sink, step.Purpose, snapshot.Blockers, asked, cancellationToken).ConfigureAwait(false);
+                failedAt = Stopwatch.GetTimestamp();
+                Lost(step, ++failures, e);
             }
 
-            if (verdict != Verdict.Done)
+            if (failures > 0 && !stopsTraffic && _options.WaitFor is { } bound && recorder.CurrentWait > bound)
             {
-                await _observer.CancelAsync(pid, cancellationToken).ConfigureAwait(false);
-                return verdict;
+                // Over a connection of its own, which blocks where the network is dead; the statement is awaited anyway.
+                await Task.Run(command.Cancel, CancellationToken.None).ConfigureAwait(false);
+                return Verdict.WaitedTooLong;
             }
         }
 
         return Verdict.Done;
+
+        async Task<Verdict> JudgeAsync()
+        {
+            LockSnapshot snapshot = await _observer.WatchAsync(pid, scope, cancellationToken).ConfigureAwait(false);
+            recorder.Saw(snapshot.Blockers, snapshot.Cause);
+            if (stopsTraffic && snapshot.Waiting)
+            {
+                // lock_timeout counts per lock; a statement that needs several may not add them up.
+                return Stopwatch.GetElapsedTime(start) > lockTimeout ? Verdict.LockTimeout : Verdict.Done;
+            }
+
+            if (stopsTraffic && snapshot.HoldsTraffic)
+            {
+                heldSince ??= Stopwatch.GetTimestamp();
+                return Stopwatch.GetElapsedTime(heldSince.Value) > _options.MaxHold ? Verdict.HeldTooLong : Verdict.Done;
+            }
+
+            if (_options.WaitFor is { } bound && recorder.CurrentWait > bound)
+            {
+                return Verdict.WaitedTooLong;
+            }
+
+            if (!stopsTraffic && _options.BlockerAction != BlockerAction.Report && recorder.CurrentWait > _options.BlockerGracePeriod)
+            {
+                await ender.EndAsync(_observer, snapshot.Blockers, cancellationToken).ConfigureAwait(false);
+            }
+
+            return Verdict.Done;
+        }
     }
 
-    /// <summary>Cancels or ends those who have been in the way for longer than the grace period; each is asked once, and what came of it is said.</summary>
-    internal static async Task EndAsync(
-        LockObserver observer,
-        ExecutionOptions options,
-        IOperationSink sink,
-        string purpose,
-        IReadOnlyList<LockBlocker> blockers,
-        HashSet<(int Pid, DateTimeOffset? Start)> asked,
-        CancellationToken cancellationToken)
+    /// <summary>Brings the observer's connection back where it was lost, without letting the bounds wait for it.</summary>
+    private async Task WatchAgainAsync(bool wasLost, CancellationToken cancellationToken)
     {
-        // Who came while others were waited for has a grace period of its own.
-        foreach (LockBlocker blocker in blockers.Where(b => b.TransactionAge > options.BlockerGracePeriod && asked.Add((b.Pid, b.BackendStart))))
+        if (wasLost)
         {
-            bool terminate = options.BlockerAction == BlockerAction.Terminate;
-            Locks.SessionEnd end = blocker.Pid == 0
-                ? new(false, "it is a prepared transaction: only COMMIT PREPARED or ROLLBACK PREPARED ends it")
-                : await observer.EndAsync(blocker, terminate, cancellationToken).ConfigureAwait(false);
-            sink.Warning(end.Signalled
-                ? $"{purpose}: {(terminate ? "ended" : "cancelled the statement of")} {blocker}, which was in the way for longer than {Durations.Text(options.BlockerGracePeriod)}."
-                : $"{purpose}: {blocker} is in the way and was left alone: {end.Why}.");
+            using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+            limit.CancelAfter(s_watchAgainWithin);
+            await _observer.EnsureOpenAsync(limit.Token).ConfigureAwait(false);
+        }
+    }
+
+    private void Lost(MigrationStep step, int failures, Exception e)
+    {
+        // The statement goes on under the server's own bounds; a connection that was ended, and is open again at the next look, is nothing to worry about.
+        string what = $"{step.Purpose}: who is in the way cannot be watched: {e.Message}";
+        switch (failures)
+        {
+            case 2:
+                _sink.Warning($"{what} It is tried again every {Durations.Text(s_watchAgainWithin)}; until then a wait that was seen counts on{(_options.BlockerAction == BlockerAction.Report ? "" : ", and nobody is cancelled or ended")}.");
+                break;
+            default:
+                _sink.Verbose(what);
+                break;
         }
     }
 

@@ -68,7 +68,7 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
             if (sampling.IsCompleted)
             {
                 // No progress to be told (no connection free, for one) is an answer too, unless it is the connection that failed.
-                answered = sampling.IsCompletedSuccessfully || !ServerErrors.IsConnectionLost(sampling.Exception!.InnerException!) ? Stopwatch.GetTimestamp() : answered;
+                answered = sampling.IsCompletedSuccessfully || IsAnswer(sampling.Exception!.InnerException!) ? Stopwatch.GetTimestamp() : answered;
                 connection = sampling.IsCompletedSuccessfully ? await sampling.ConfigureAwait(false) : null;
                 sampling = null;
                 await Task.Delay(s_every, _stop.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
@@ -98,6 +98,20 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
         {
             Abandon(sampling);
         }
+    }
+
+    /// <summary>A server that refuses another connection (too many, a changed password) is there all the same, and so is the build.</summary>
+    private static bool IsAnswer(Exception failure)
+    {
+        for (Exception? e = failure; e is not null; e = e.InnerException)
+        {
+            if (e is PostgresException server)
+            {
+                return server.SqlState is not (SqlStates.AdminShutdown or SqlStates.CrashShutdown) && !server.SqlState.StartsWith("08", StringComparison.Ordinal);
+            }
+        }
+
+        return !ServerErrors.IsConnectionLost(failure);
     }
 
     private static void Abandon(Task<NpgsqlConnection> sampling) =>

@@ -132,7 +132,7 @@ internal sealed class IndexDropRun
         await using LockObserver observer = await LockObserver.OpenAsync(_session, _sink, cancellationToken).ConfigureAwait(false);
         WaitRecorder recorder = new(_sink, step.Purpose, queued: false);
         long start = Stopwatch.GetTimestamp();
-        HashSet<(int Pid, DateTimeOffset? Start)> asked = [];
+        BlockerEnder ender = new(_options, _sink, step.Purpose);
         while (true)
         {
             TimeSpan elapsed = Stopwatch.GetElapsedTime(start);
@@ -166,7 +166,7 @@ internal sealed class IndexDropRun
 
             if (_options.BlockerAction != BlockerAction.Report && elapsed > _options.BlockerGracePeriod)
             {
-                await StepExecutor.EndAsync(observer, _options, _sink, step.Purpose, old, asked, cancellationToken).ConfigureAwait(false);
+                await ender.EndAsync(observer, old, cancellationToken).ConfigureAwait(false);
             }
 
             _sink.Progress(new OperationProgress($"Dropping index {index.Display}", "not begun", CurrentOperation: $"Waits for {names}"));

@@ -10,14 +10,14 @@ internal sealed record SessionEnd(bool Signalled, string? Why);
 
 /// <summary>
 /// Cancels statements and ends sessions that are in the way, by one set of rules: never a session of this module, an autovacuum that prevents wraparound, a process of
-/// the server, replication, or whoever has got the pid since it was looked at.
+/// the server, replication, whoever has got the pid since it was looked at, or whom this role may not see well enough to tell.
 /// </summary>
 internal static class SessionEnder
 {
     /// <summary>Cancels the statement of a session, or ends the session.</summary>
     /// <param name="connection">Connection of this module.</param>
     /// <param name="pid">Process id.</param>
-    /// <param name="backendStart">When that session began: another one under the same pid is left alone.</param>
+    /// <param name="backendStart">When that session began: another one under the same pid is left alone, and so is one whose start this role may not see.</param>
     /// <param name="terminate">True to end the session, false to cancel what it runs.</param>
     /// <param name="cancellationToken">Cancels.</param>
     internal static async Task<SessionEnd> EndAsync(NpgsqlConnection connection, int pid, DateTimeOffset? backendStart, bool terminate, CancellationToken cancellationToken)
@@ -26,11 +26,12 @@ internal static class SessionEnder
         const string Query = """
             with session as materialized (
                 select a.pid, a.state,
-                       case when a.backend_start is distinct from $2 then 'it has ended meanwhile'
+                       case when a.backend_start is null or $2 is null then 'this role may not see when it began and what it runs (GRANT pg_read_all_stats shows it)'
+                            when a.backend_start is distinct from $2 then 'it has ended meanwhile'
                             when a.pid = pg_catalog.pg_backend_pid() or a.application_name like 'MigrationSafety/%' then 'it is a session of this module'
                             when a.backend_type = 'autovacuum worker' and a.query like '%(to prevent wraparound)' then 'it is an autovacuum that prevents transaction id wraparound'
-                            when a.backend_type = 'autovacuum worker' or (a.backend_type is null and a.usesysid is null and a.datid is not null) then case when $3 then 'it is an autovacuum, which can be cancelled only' end
-                            when coalesce(a.backend_type, 'client backend') not in ('client backend', 'parallel worker') then 'it is a process of the server (' || a.backend_type || ')'
+                            when a.backend_type = 'autovacuum worker' then case when $3 then 'it is an autovacuum, which can be cancelled only' end
+                            when a.backend_type not in ('client backend', 'parallel worker') then 'it is a process of the server (' || a.backend_type || ')'
                             when not $3 and a.state like 'idle in transaction%' then 'it runs nothing that could be cancelled: it is ' || a.state
                        end as why
                 from pg_catalog.pg_stat_activity a

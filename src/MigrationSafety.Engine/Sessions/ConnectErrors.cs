@@ -37,6 +37,17 @@ internal static class ConnectErrors
             return network;
         }
 
+        if (chain.OfType<NpgsqlException>().Any(ServerErrors.IsPoolExhausted))
+        {
+            return Make(
+                "TooManyConnections",
+                MigrationErrorKind.Resource,
+                host,
+                $"This session has all of its {host.Settings.MaxPoolSize} connections to {host} in use.",
+                "Let operations that run on it end first, run fewer at once (-ThrottleLimit), or give each its own session (Connect-MigrationDatabase).",
+                e);
+        }
+
         if (timedOut || chain.Exists(x => x is TimeoutException or OperationCanceledException or SocketException { SocketErrorCode: SocketError.TimedOut }))
         {
             string within = timeout is { } t ? $" within {t.TotalSeconds:0.#} s" : string.Empty;

@@ -218,7 +218,8 @@ internal sealed class ConnectionResolver
         settings.PersistSecurityInfo = false;
         settings.Pooling = true;
         settings.MinPoolSize = 0;
-        settings.MaxPoolSize = 20;
+        // No bound of our own: operations that hold connections while they wait for more would wait for each other. The server's max_connections refuses at once.
+        settings.MaxPoolSize = 1000;
         settings.ConnectionIdleLifetime = 30;
         settings.ConnectionPruningInterval = 10;
         // An idle connection is asked now and then, one that waits for a long statement is watched by TCP: 10 s of silence, then every 5 s.
