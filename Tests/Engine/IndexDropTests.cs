@@ -256,6 +256,101 @@ public sealed class IndexDropTests(Servers servers)
         Assert.Equal(["iy:valid"], await bench.IndexesAsync("iy"));
     }
 
+    [Theory, EachMajor]
+    public async Task What_becomes_of_the_index_while_old_transactions_are_awaited_counts(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders + "; alter table orders alter note set not null; create unique index iy on orders (note)");
+        // Whoever is awaited does it, so that it is done when the wait ends.
+        await using (LockHolder old = await OldAsync())
+        {
+            Task<IndexDropResult> drop = await AwaitingAsync(Request);
+            await old.Connection.ExecuteAsync("alter index ix rename to elsewhere; create index ix on orders (note, tier)", Token);
+            await old.CommitAsync(Token);
+            IndexDropResult result = await drop;
+            Assert.Equal((IndexDropOutcome.Dropped, "elsewhere"), (result.Outcome, result.Name));
+            Assert.Equal("DROP INDEX CONCURRENTLY IF EXISTS public.elsewhere", Assert.Single(result.Steps).Sql);
+            Assert.Equal(["ix:valid"], await bench.IndexesAsync("ix", "elsewhere"));
+        }
+
+        await using (LockHolder old = await OldAsync())
+        {
+            Task<IndexDropResult> drop = await AwaitingAsync(Request);
+            await old.Connection.ExecuteAsync("drop index ix; create index ix on orders (id, tier)", Token);
+            await old.CommitAsync(Token);
+            IndexDropResult result = await drop;
+            Assert.Equal((IndexDropOutcome.AlreadyGone, StepState.Skipped), (result.Outcome, result.Steps[0].State));
+            Assert.Equal(["ix:valid"], await bench.IndexesAsync("ix"));
+        }
+
+        await using (LockHolder old = await OldAsync())
+        {
+            Task<IndexDropResult> drop = await AwaitingAsync(Request with { Name = "iy" });
+            await old.Connection.ExecuteAsync("alter table orders replica identity using index iy", Token);
+            await old.CommitAsync(Token);
+            Assert.Equal("IndexIsReplicaIdentity", (await Assert.ThrowsAsync<MigrationException>(() => drop)).ErrorId);
+            Assert.Equal(["iy:valid"], await bench.IndexesAsync("iy"));
+        }
+
+        async Task<LockHolder> OldAsync()
+        {
+            LockHolder holder = await LockHolder.HoldAsync(bench.Database, Reader);
+            await Wait.UntilAsync(async () => await bench.Database.ScalarAsync<bool>($"select clock_timestamp() - xact_start > '0.5 s' from pg_stat_activity where pid = {holder.Pid}", Token), "the transaction to be an old one", cancellationToken: Token);
+            return holder;
+        }
+
+        async Task<Task<IndexDropResult>> AwaitingAsync(IndexDropRequest request)
+        {
+            int told = bench.Sink.ProgressRecords.Count;
+            Task<IndexDropResult> drop = DropAsync(bench, request);
+            await Wait.UntilAsync(() => drop.IsCompleted || bench.Sink.ProgressRecords.Skip(told).Any(p => p.Status == "not begun"), "the old transaction to be awaited", cancellationToken: Token);
+            return drop;
+        }
+    }
+
+    [Theory, EachMajor]
+    public async Task Behind_somebodys_exclusive_lock_the_question_ends_and_names_him(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(
+            servers,
+            major,
+            Orders + """
+            ; create table parts (a int, b int) partition by range (a);
+            create table part1 partition of parts for values from (0) to (10);
+            create table part2 partition of parts for values from (10) to (20);
+            create index parent on only parts (b);
+            create index sub on part1 (b);
+            alter index parent attach partition sub
+            """);
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "lock table orders in access exclusive mode", "reindex index sub");
+        Task<MigrationException>[] refused =
+        [
+            Assert.ThrowsAsync<MigrationException>(() => IndexDropper.PlanAsync(bench.Session, Request, bench.Sink, Token)),
+            Assert.ThrowsAsync<MigrationException>(() => IndexRebuilder.FindAsync(bench.Session, new() { Name = "ix" }, bench.Sink, Token)),
+            Assert.ThrowsAsync<MigrationException>(() => InvalidIndexReader.ReadAsync(bench.Session, null, null, bench.Sink, Token)),
+        ];
+        foreach (MigrationException e in await Task.WhenAll(refused))
+        {
+            Assert.Equal(("LockNotAvailable", MigrationErrorKind.Busy), (e.ErrorId, e.Kind));
+            Assert.Equal(holder.Pid, Assert.Single(e.Blockers.DistinctBy(blocker => blocker.Pid)).Pid);
+        }
+    }
+
+    [Theory, EachMajor]
+    public async Task What_a_rebuild_left_beside_an_index_that_does_not_serve_keeps_its_way_back(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
+        await bench.LeaveInvalidAsync("create index concurrently ix_ccold on orders (tier)");
+        MigrationStep beside = Assert.Single((await IndexDropper.PlanAsync(bench.Session, new() { Name = "ix_ccold" }, bench.Sink, Token)).Steps);
+        Assert.Equal((Reversibility.NotNeeded, null, "What a rebuild of ix left; that index serves on."), (beside.Reversibility, beside.Reversal, beside.ReversalNote));
+        await bench.LeaveInvalidAsync("drop index concurrently ix", Reader);
+        MigrationStep alone = Assert.Single((await IndexDropper.PlanAsync(bench.Session, new() { Name = "ix_ccold" }, bench.Sink, Token)).Steps);
+        Assert.Equal((Reversibility.Reversible, "CREATE INDEX CONCURRENTLY ix_ccold ON public.orders USING btree (tier)"), (alone.Reversibility, alone.Reversal));
+        Assert.DoesNotContain("serves on", alone.ReversalNote, StringComparison.Ordinal);
+        IndexRebuildPlan rebuild = await IndexRebuilder.PlanAsync(bench.Session, new() { Name = "ix" }, Assert.Single(await IndexRebuilder.FindAsync(bench.Session, new() { Name = "ix" }, bench.Sink, Token)), bench.Sink, Token);
+        Assert.Equal(2, rebuild.Steps.Count);
+        Assert.DoesNotContain("serves on", rebuild.Steps[0].ReversalNote, StringComparison.Ordinal);
+    }
+
     private static async Task<IndexDropResult> DropAsync(IndexBench bench, IndexDropRequest request, CancellationToken? cancellationToken = null) =>
         await IndexDropper.RunAsync(await IndexDropper.PlanAsync(bench.Session, request, bench.Sink, Token), bench.Sink, cancellationToken ?? Token);
 }

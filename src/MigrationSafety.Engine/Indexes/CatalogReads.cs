@@ -15,6 +15,21 @@ internal static class CatalogReads
         await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
     }
 
+    /// <summary>Asks under the bound.</summary>
+    /// <exception cref="MigrationException"><c>LockNotAvailable</c>: not answered in time.</exception>
+    internal static async Task<T> BoundedAsync<T>(NpgsqlConnection connection, string table, string doing, Func<Task<T>> ask, CancellationToken cancellationToken)
+    {
+        await BoundAsync(connection, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            return await ask().ConfigureAwait(false);
+        }
+        catch (PostgresException e) when (e.SqlState == SqlStates.LockNotAvailable)
+        {
+            throw await BusyAsync(connection, table, doing, e, cancellationToken).ConfigureAwait(false);
+        }
+    }
+
     /// <summary>The error for a question that was not answered in time, with who holds the lock.</summary>
     internal static async Task<MigrationException> BusyAsync(NpgsqlConnection connection, string table, string doing, PostgresException e, CancellationToken cancellationToken)
     {

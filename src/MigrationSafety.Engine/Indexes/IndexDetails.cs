@@ -108,12 +108,31 @@ internal sealed record IndexDetails
                 : throw new MigrationException("SchemaContradicts", MigrationErrorKind.InvalidInput, $"-Name '{name}' names another schema than -Schema '{schema}'.", "Give the schema once.") { Target = name };
         }
 
-        // The text as it stands is looked for as well: people type Order_idx for an index that SQL calls "Order_idx".
-        (uint Oid, char Kind)? found = await OidAsync(connection, givenSchema, givenName, cancellationToken).ConfigureAwait(false)
-            ?? (name.Contains('"', StringComparison.Ordinal) ? null : await OidAsync(connection, givenSchema, name.Trim().Split('.')[^1], cancellationToken).ConfigureAwait(false));
-        return found is not { } relation ? null
-            : relation.Kind is 'i' or 'I' ? await ReadAsync(connection, relation.Oid, cancellationToken).ConfigureAwait(false)
-            : throw new MigrationException("NotAnIndex", MigrationErrorKind.InvalidInput, $"{name} is no index.", "Name an index.") { Target = name };
+        uint? before = null;
+        while (true)
+        {
+            // The text as it stands is looked for as well: people type Order_idx for an index that SQL calls "Order_idx".
+            (uint Oid, char Kind, string Name)? found = await OidAsync(connection, givenSchema, givenName, cancellationToken).ConfigureAwait(false)
+                ?? (name.Contains('"', StringComparison.Ordinal) ? null : await OidAsync(connection, givenSchema, name.Trim().Split('.')[^1], cancellationToken).ConfigureAwait(false));
+            if (found is not { } relation)
+            {
+                return null;
+            }
+
+            if (relation.Kind is not ('i' or 'I'))
+            {
+                throw new MigrationException("NotAnIndex", MigrationErrorKind.InvalidInput, $"{name} is no index.", "Name an index.") { Target = name };
+            }
+
+            IndexDetails? index = await ReadAsync(connection, relation.Oid, cancellationToken).ConfigureAwait(false);
+            // A rebuild may give the name to another index between the two questions: then the first has gone, or is called otherwise.
+            if (index?.Name == relation.Name || before == relation.Oid)
+            {
+                return index;
+            }
+
+            before = relation.Oid;
+        }
     }
 
     /// <summary>Reads one index.</summary>
@@ -261,11 +280,11 @@ internal sealed record IndexDetails
 
     internal MigrationException Refusal(string id, MigrationErrorKind kind, string message, string advice) => new(id, kind, message, advice) { Target = Display };
 
-    private static async Task<(uint Oid, char Kind)?> OidAsync(NpgsqlConnection connection, string? schema, string name, CancellationToken cancellationToken)
+    private static async Task<(uint Oid, char Kind, string Name)?> OidAsync(NpgsqlConnection connection, string? schema, string name, CancellationToken cancellationToken)
     {
         // Not by to_regclass where the schema is given: it fails on one that this role may not use, as pg_toast is for most.
         const string Query = """
-            select c.oid, c.relkind from pg_catalog.pg_class c
+            select c.oid, c.relkind, c.relname::text from pg_catalog.pg_class c
             where c.oid = case when $1::name is null then pg_catalog.to_regclass(pg_catalog.quote_ident($2))::oid
                                else (select r.oid from pg_catalog.pg_class r join pg_catalog.pg_namespace n on n.oid = r.relnamespace where n.nspname = $1 and r.relname = $2) end
             """;
@@ -274,6 +293,6 @@ internal sealed record IndexDetails
             Parameters = { new() { Value = (object?)schema ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Name }, new() { Value = name } },
         };
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
-        return await reader.ReadAsync(cancellationToken).ConfigureAwait(false) ? (reader.GetFieldValue<uint>(0), reader.GetChar(1)) : null;
+        return await reader.ReadAsync(cancellationToken).ConfigureAwait(false) ? (reader.GetFieldValue<uint>(0), reader.GetChar(1), reader.GetString(2)) : null;
     }
 }

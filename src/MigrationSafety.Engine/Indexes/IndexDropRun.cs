@@ -19,6 +19,7 @@ internal sealed class IndexDropRun
     private IndexDetails? _index;
     private MigrationStep? _drop;
     private TimeSpan _queued;
+    private TimeSpan _awaited;
 
     internal IndexDropRun(IndexDropPlan plan, IOperationSink sink)
     {
@@ -62,6 +63,7 @@ internal sealed class IndexDropRun
 
     private async Task<IndexDropResult> AttemptAsync(IndexWorker worker, CancellationToken cancellationToken)
     {
+        await worker.BoundReadsAsync(cancellationToken).ConfigureAwait(false);
         if (await FindAsync(worker.Connection, cancellationToken).ConfigureAwait(false) is not { } seen)
         {
             return Result();
@@ -70,41 +72,56 @@ internal sealed class IndexDropRun
         long start = Stopwatch.GetTimestamp();
         await worker.LockAsync(seen.Owner, cancellationToken).ConfigureAwait(false);
         TimeSpan forTurn = Stopwatch.GetElapsedTime(start);
-        // After the lock: what another run of this module did while this one waited counts.
-        (IndexDetails? found, TimeSpan forBuilder) = await IndexLeftover.SettledAsync(
-            worker.Connection,
-            seen.Table,
-            token => FindAsync(worker.Connection, token),
-            index => index is { Valid: false } invalid ? invalid.Oid : null,
-            _ => Display,
-            _options.WaitFor ?? TimeSpan.MaxValue,
-            _sink,
-            cancellationToken).ConfigureAwait(false);
-        _queued += (forTurn > TimeSpan.FromSeconds(0.2) ? forTurn : TimeSpan.Zero) + forBuilder;
-        if (found is null)
+        _queued += forTurn > TimeSpan.FromSeconds(0.2) ? forTurn : TimeSpan.Zero;
+        List<LockWait> waits = [];
+        MigrationStep step;
+        // DROP INDEX goes by the name: what was waited for in between is looked at again, for by then the name may be another's, and something may depend on the index.
+        for (IndexDetails? awaited = null; ;)
         {
-            return Result();
+            // After the lock: what another run of this module did while this one waited counts.
+            (IndexDetails? found, TimeSpan forBuilder) = await IndexLeftover.SettledAsync(
+                worker.Connection,
+                seen.Table,
+                token => FindAsync(worker.Connection, token),
+                index => index is { Valid: false } invalid ? invalid.Oid : null,
+                _ => Display,
+                _options.WaitFor ?? TimeSpan.MaxValue,
+                _sink,
+                cancellationToken).ConfigureAwait(false);
+            _queued += forBuilder;
+            if (found is null)
+            {
+                return Result();
+            }
+
+            _index = found;
+            await IndexDropper.EnsureDroppableAsync(worker.Connection, found, cancellationToken).ConfigureAwait(false);
+            step = await IndexDropper.StepAsync(worker.Connection, found, cancellationToken).ConfigureAwait(false);
+            if (!found.Valid || (found.Oid == awaited?.Oid && found.Display == awaited.Display))
+            {
+                break;
+            }
+
+            waits.AddRange(await LetOldTransactionsEndAsync(found, step, cancellationToken).ConfigureAwait(false));
+            awaited = found;
         }
 
-        _index = found;
-        await IndexDropper.EnsureDroppableAsync(worker.Connection, found, cancellationToken).ConfigureAwait(false);
-        MigrationStep step = await IndexDropper.StepAsync(worker.Connection, found, cancellationToken).ConfigureAwait(false);
         // A reversal that was known before the index was half dropped knows more: the drop takes the CLUSTER mark off first.
         step = step with { Reversal = _drop?.Reversal ?? step.Reversal, Reversibility = _drop?.Reversibility ?? step.Reversibility, ReversalNote = _drop?.ReversalNote ?? step.ReversalNote };
-        List<LockWait> waits = found.Valid ? await LetOldTransactionsEndAsync(found, step, cancellationToken).ConfigureAwait(false) : [];
         // Kept before it runs: whatever becomes of this connection, the drop has begun.
         MigrationStep? before = _drop;
         Note(before, waits, step with { State = StepState.Failed, Attempts = 1 });
         try
         {
-            Note(before, waits, await worker.RunAsync(step, $"Dropping index {found.Display}", cancellationToken).ConfigureAwait(false));
+            Note(before, waits, await worker.RunAsync(step, $"Dropping index {Display}", cancellationToken, Remaining).ConfigureAwait(false));
         }
         catch (MigrationException e) when (e.Steps is [MigrationStep failed])
         {
             Note(before, waits, failed);
-            throw;
+            throw e.ErrorId == "WaitedTooLong" ? WaitedTooLong(step, e.Blockers, "", e) : e;
         }
 
+        await worker.BoundReadsAsync(cancellationToken).ConfigureAwait(false);
         return await FindAsync(worker.Connection, cancellationToken).ConfigureAwait(false) is null
             ? Result()
             : throw new MigrationException("IndexNotDropped", MigrationErrorKind.InvalidState, $"{Display} is still there after the drop.", "Run the command again.") { Target = Display };
@@ -132,10 +149,12 @@ internal sealed class IndexDropRun
         await using LockObserver observer = await LockObserver.OpenAsync(_session, _sink, cancellationToken).ConfigureAwait(false);
         WaitRecorder recorder = new(_sink, step.Purpose, queued: false);
         long start = Stopwatch.GetTimestamp();
+        TimeSpan before = _awaited;
         BlockerEnder ender = new(_options, _sink, step.Purpose);
         while (true)
         {
             TimeSpan elapsed = Stopwatch.GetElapsedTime(start);
+            _awaited = before + elapsed;
             // An autovacuum makes way when the drop asks for its lock. A younger transaction, and one whose age is hidden, is the drop's own to wait for.
             LockBlocker[] old =
             [
@@ -151,17 +170,9 @@ internal sealed class IndexDropRun
             }
 
             string names = string.Join("; ", old.Select(blocker => blocker.ToString()));
-            if (elapsed > _options.WaitFor)
+            if (_awaited > _options.WaitFor)
             {
-                throw new MigrationException(
-                    "WaitedTooLong",
-                    MigrationErrorKind.Timeout,
-                    $"{step.Purpose}: waited longer than {Durations.Text(_options.WaitFor.Value)} for {names}. Nothing was changed: the index serves on.",
-                    "Let these transactions end, or end them, then run the command again; or allow more with -WaitFor.")
-                {
-                    Target = index.Display,
-                    Blockers = old,
-                };
+                throw WaitedTooLong(step, old, " Nothing was changed: the index serves on.");
             }
 
             if (_options.BlockerAction != BlockerAction.Report && elapsed > _options.BlockerGracePeriod)
@@ -173,6 +184,20 @@ internal sealed class IndexDropRun
             await Task.Delay(s_lookAgainAfter, cancellationToken).ConfigureAwait(false);
         }
     }
+
+    /// <summary>What is left of the bound for the drop's own wait; null where there is none.</summary>
+    private TimeSpan? Remaining => _options.WaitFor is { } bound ? TimeSpan.FromTicks(Math.Max(0, (bound - _awaited).Ticks)) : null;
+
+    private MigrationException WaitedTooLong(MigrationStep step, LockBlocker[] blockers, string state, MigrationException? inner = null) => new(
+        "WaitedTooLong",
+        MigrationErrorKind.Timeout,
+        $"{step.Purpose}: waited longer than {Durations.Text(_options.WaitFor!.Value)} for {(blockers.Length == 0 ? "transactions that came and went too fast to be seen" : string.Join("; ", blockers.Select(blocker => blocker.ToString())))}.{state}",
+        "Let these transactions end, or end them, then run the command again; or allow more with -WaitFor.",
+        inner)
+    {
+        Target = Display,
+        Blockers = blockers,
+    };
 
     /// <summary>Keeps the outcome of an attempt; all of them are one step.</summary>
     private void Note(MigrationStep? before, IEnumerable<LockWait> waits, MigrationStep outcome) => _drop = outcome with
@@ -234,6 +259,7 @@ internal sealed class IndexDropRun
     private async Task<string> LookAsync()
     {
         await using NpgsqlConnection connection = await _session.OpenAsync("index-drop", _sink, CancellationToken.None).ConfigureAwait(false);
+        await CatalogReads.BoundAsync(connection, CancellationToken.None).ConfigureAwait(false);
         return await IndexDetails.ReadAsync(connection, _index!.Oid, CancellationToken.None).ConfigureAwait(false) switch
         {
             null => $"{Display} is dropped all the same.",

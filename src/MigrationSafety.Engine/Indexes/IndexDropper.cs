@@ -20,7 +20,7 @@ public static class IndexDropper
     /// <returns>The plan; without steps where there is no such index.</returns>
     /// <exception cref="MigrationException">
     /// <c>IndexBacksConstraint</c>, <c>IndexIsReplicaIdentity</c>, <c>IndexIsAttached</c>, <c>IndexIsPartitioned</c>, <c>IndexKindNotSupported</c>, <c>NotAnIndex</c>,
-    /// <c>InvalidName</c>, <c>PrimaryRequired</c>, <c>InsufficientPrivilege</c>, or the connection's.
+    /// <c>InvalidName</c>, <c>PrimaryRequired</c>, <c>InsufficientPrivilege</c>, <c>LockNotAvailable</c>, or the connection's.
     /// </exception>
     public static async Task<IndexDropPlan> PlanAsync(EngineSession session, IndexDropRequest request, IOperationSink sink, CancellationToken cancellationToken)
     {
@@ -31,26 +31,8 @@ public static class IndexDropper
         {
             await session.EnsurePrimaryAsync(sink, cancellationToken).ConfigureAwait(false);
             await using NpgsqlConnection connection = await session.OpenAsync("index-drop", sink, cancellationToken).ConfigureAwait(false);
-            IndexDetails? index = await IndexDetails.FindAsync(connection, request.Name, request.Schema, cancellationToken).ConfigureAwait(false);
-            if (index is null)
-            {
-                IReadOnlyList<string> alike = await IndexDetails.AlikeAsync(connection, request.Name, cancellationToken).ConfigureAwait(false);
-                sink.Warning($"There is no index {request.Name} in database {connection.Database}{(request.Schema is null ? "" : $", schema {request.Schema}")}: it was dropped before, or it never was. "
-                    + (alike.Count > 0 ? $"Did you mean {string.Join(" or ", alike)}?" : "Check the name, the schema and the database."));
-                return new IndexDropPlan { Session = session, Action = $"Drop index {request.Name}", Target = connection.Database, Steps = [], Request = request };
-            }
-
-            await EnsureDroppableAsync(connection, index, cancellationToken).ConfigureAwait(false);
-            await WarnAsync(connection, index, sink, cancellationToken).ConfigureAwait(false);
-            return new IndexDropPlan
-            {
-                Session = session,
-                Action = $"Drop index {SqlName.QuoteIfNeeded(index.Name)}",
-                Target = index.Table.Display,
-                Steps = [await StepAsync(connection, index, cancellationToken).ConfigureAwait(false)],
-                Request = request,
-                Index = index,
-            };
+            return await CatalogReads.BoundedAsync(
+                connection, request.Name, "Planning to drop an index", () => PlannedAsync(session, connection, request, sink, cancellationToken), cancellationToken).ConfigureAwait(false);
         }
         catch (Exception e) when (e is not OperationCanceledException)
         {
@@ -74,14 +56,36 @@ public static class IndexDropper
         return new IndexDropRun(plan, sink).RunAsync(cancellationToken);
     }
 
+    private static async Task<IndexDropPlan> PlannedAsync(EngineSession session, NpgsqlConnection connection, IndexDropRequest request, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        IndexDetails? index = await IndexDetails.FindAsync(connection, request.Name, request.Schema, cancellationToken).ConfigureAwait(false);
+        if (index is null)
+        {
+            IReadOnlyList<string> alike = await IndexDetails.AlikeAsync(connection, request.Name, cancellationToken).ConfigureAwait(false);
+            sink.Warning($"There is no index {request.Name} in database {connection.Database}{(request.Schema is null ? "" : $", schema {request.Schema}")}: it was dropped before, or it never was. "
+                + (alike.Count > 0 ? $"Did you mean {string.Join(" or ", alike)}?" : "Check the name, the schema and the database."));
+            return new IndexDropPlan { Session = session, Action = $"Drop index {request.Name}", Target = connection.Database, Steps = [], Request = request };
+        }
+
+        await EnsureDroppableAsync(connection, index, cancellationToken).ConfigureAwait(false);
+        await WarnAsync(connection, index, sink, cancellationToken).ConfigureAwait(false);
+        return new IndexDropPlan
+        {
+            Session = session,
+            Action = $"Drop index {SqlName.QuoteIfNeeded(index.Name)}",
+            Target = index.Table.Display,
+            Steps = [await StepAsync(connection, index, cancellationToken).ConfigureAwait(false)],
+            Request = request,
+            Index = index,
+        };
+    }
+
     /// <summary>The step, with what builds the index again as its reversal.</summary>
     internal static async Task<MigrationStep> StepAsync(NpgsqlConnection connection, IndexDetails index, CancellationToken cancellationToken)
     {
         InvalidIndexEntry? invalid = index.Valid ? null : await InvalidIndexEntry.ReadOneAsync(connection, index.Oid, cancellationToken).ConfigureAwait(false);
         MigrationStep step = DropStep(index.Display, index.Table.Display, invalid is null ? $"Drop index {index.Display}" : $"Drop the invalid index {index.Display}");
-        // An index that took part in writes may have been valid once: a drop that was interrupted early leaves the same as a late build.
-        bool everServed = invalid is null || (invalid.LeftByRebuild is null && (invalid.Ready || InvalidIndexReader.ReasonOf(invalid) == InvalidIndexReason.InterruptedDrop));
-        return everServed
+        return invalid is null || invalid.MayHaveServed
             ? step with
             {
                 Reversal = await IndexRestoration.ComposeAsync(connection, index, cancellationToken).ConfigureAwait(false),
@@ -91,7 +95,7 @@ public static class IndexDropper
             : step with
             {
                 Reversibility = Reversibility.NotNeeded,
-                ReversalNote = invalid!.LeftByRebuild is null ? "An index that was never finished: no query used it." : $"What a rebuild of {SqlName.QuoteIfNeeded(invalid.Original!)} left; that index serves on.",
+                ReversalNote = invalid.OriginalServes ? $"What a rebuild of {SqlName.QuoteIfNeeded(invalid.Original!)} left; that index serves on." : "An index that was never finished: no query used it.",
             };
     }
 

@@ -17,6 +17,17 @@ internal sealed record InvalidLeftover(uint Oid, string Display, MigrationStep D
 /// <param name="Left">What is left, in words with the statement that removes it; null where nothing is.</param>
 internal sealed record LeftoverRemoval(MigrationStep? Removed, string? Left);
 
+/// <summary>Who is building an index, or may be.</summary>
+/// <param name="Session">The session.</param>
+/// <param name="Command">What it runs, as the progress view has it; null where that is hidden.</param>
+/// <param name="Same">It is this index for certain; otherwise it builds something on the table.</param>
+internal sealed record IndexBuilderSession(LockBlocker Session, string? Command, bool Same)
+{
+    internal string InWords(string index) => Same
+        ? $"{index} is being built by {Session}."
+        : $"{index} may be being built: {Session} runs {(Command is null ? "an index build" : Command)} on its table.";
+}
+
 /// <summary>Tells invalid leftovers from indexes that somebody is building, and removes them where that can be done in time.</summary>
 internal static class IndexLeftover
 {
@@ -30,13 +41,13 @@ internal static class IndexLeftover
     private static readonly TimeSpan s_lookAgainAfter = TimeSpan.FromMilliseconds(250);
 
     /// <summary>The session that is building the index right now, or may be: an unfinished index is a leftover only when there is none.</summary>
-    internal static async Task<LockBlocker?> BuilderAsync(NpgsqlConnection connection, TableReference table, uint index, CancellationToken cancellationToken)
+    internal static async Task<IndexBuilderSession?> BuilderAsync(NpgsqlConnection connection, TableReference table, uint index, CancellationToken cancellationToken)
     {
         // The progress view hides relid and index_relid from roles without pg_read_all_stats, pg_locks hides nothing: one session at a time holds this lock
         // on the table, so whoever is in the view and holds it builds on this table. A REINDEX works on a copy under another oid.
         const string Query = """
             select p.pid, a.usename::text, a.application_name, pg_catalog.host(a.client_addr), a.state,
-                   pg_catalog.clock_timestamp() - a.query_start, pg_catalog.left(a.query, 1000), a.backend_type, a.backend_start
+                   pg_catalog.clock_timestamp() - a.query_start, pg_catalog.left(a.query, 1000), a.backend_type, a.backend_start, p.command, coalesce(p.index_relid = $2, false)
             from pg_catalog.pg_stat_progress_create_index p
             join pg_catalog.pg_locks l on l.pid = p.pid and l.locktype = 'relation' and l.relation = $1 and l.database = p.datid
                 and l.mode = 'ShareUpdateExclusiveLock' and l.granted
@@ -50,12 +61,7 @@ internal static class IndexLeftover
         };
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         return await reader.ReadAsync(cancellationToken).ConfigureAwait(false)
-            ? reader.Blocker() with
-            {
-                Mode = "ShareUpdateExclusiveLock",
-                Granted = true,
-                Relation = table.Display,
-            }
+            ? new IndexBuilderSession(reader.Blocker() with { Mode = "ShareUpdateExclusiveLock", Granted = true, Relation = table.Display }, reader.Text(9), reader.GetBoolean(10))
             : null;
     }
 
@@ -88,7 +94,7 @@ internal static class IndexLeftover
         {
             T found = await look(cancellationToken).ConfigureAwait(false);
             uint? oid = unfinished(found);
-            LockBlocker? builder = oid is { } index ? await BuilderAsync(connection, table, index, cancellationToken).ConfigureAwait(false) : null;
+            IndexBuilderSession? builder = oid is { } index ? await BuilderAsync(connection, table, index, cancellationToken).ConfigureAwait(false) : null;
             if (builder is null && oid is not null && abandoned != oid)
             {
                 // A build that ends between the two questions looks abandoned: it counts as a leftover when it still does a moment later.
@@ -107,17 +113,17 @@ internal static class IndexLeftover
                 throw new MigrationException(
                     "IndexBeingBuilt",
                     MigrationErrorKind.Busy,
-                    $"{display(found)} is being built by {builder}.",
+                    builder.InWords(display(found)),
                     "Wait for it (Get-MigrationProgress shows how far it is), then run the command again; or allow more with -WaitFor.")
                 {
                     Target = display(found),
-                    Blockers = [builder],
+                    Blockers = [builder.Session],
                 };
             }
 
             if (!told)
             {
-                sink.Warning($"{display(found)} is being built already; waiting for {builder}.");
+                sink.Warning(builder.Same ? $"{display(found)} is being built already; waiting for {builder.Session}." : $"{builder.InWords(display(found))} Waiting for it.");
                 told = true;
             }
 
@@ -133,7 +139,7 @@ internal static class IndexLeftover
     /// <param name="table">Table of the index.</param>
     /// <param name="find">Looks again for the leftover; null where there is none.</param>
     /// <param name="display">Name of the index, for people.</param>
-    /// <param name="bound">How long the drop may wait for transactions on the table.</param>
+    /// <param name="bound">How long all of it may take; nothing is dropped afterwards.</param>
     /// <param name="sink">What was removed.</param>
     /// <returns>What came of it.</returns>
     internal static async Task<LeftoverRemoval> RemoveAsync(
@@ -164,8 +170,11 @@ internal static class IndexLeftover
     private static async Task<LeftoverRemoval> RemoveOnceAsync(
         EngineSession session, TableReference table, Func<NpgsqlConnection, Task<InvalidLeftover?>> find, string display, TimeSpan bound, IOperationSink sink)
     {
+        long start = Stopwatch.GetTimestamp();
         // A connection of its own: whatever became of the one that worked, this one starts clean, and it holds the operation's lock while it drops.
         await using NpgsqlConnection connection = await session.OpenAsync("index-cleanup", sink, CancellationToken.None).ConfigureAwait(false);
+        // Also for the questions: a size waits behind ACCESS EXCLUSIVE. Whichever of the two runs out first is the server's answer.
+        await BoundAsync(connection, bound - Stopwatch.GetElapsedTime(start)).ConfigureAwait(false);
         try
         {
             await TableOperationLock.TakeAsync(connection, table, TimeSpan.Zero, new QuietSink(sink), CancellationToken.None).ConfigureAwait(false);
@@ -182,9 +191,16 @@ internal static class IndexLeftover
                 return new LeftoverRemoval(null, null);
             }
 
-            return await BuilderAsync(connection, table, leftover.Oid, CancellationToken.None).ConfigureAwait(false) is { } builder
-                ? new LeftoverRemoval(null, $"Index {leftover.Display} is not valid yet; it is being built by {builder}.")
-                : await DropAsync(connection, leftover, bound, sink).ConfigureAwait(false);
+            if (await BuilderAsync(connection, table, leftover.Oid, CancellationToken.None).ConfigureAwait(false) is { } builder)
+            {
+                return new LeftoverRemoval(null, $"Index {leftover.Display} is not valid. {builder.InWords(leftover.Display)}");
+            }
+
+            TimeSpan remaining = bound - Stopwatch.GetElapsedTime(start);
+            // Later the caller has been told that it is left, and may be at work on it again.
+            return remaining > TimeSpan.Zero
+                ? await DropAsync(connection, leftover, bound, remaining, sink).ConfigureAwait(false)
+                : new LeftoverRemoval(null, Left(leftover, bound));
         }
         finally
         {
@@ -192,14 +208,10 @@ internal static class IndexLeftover
         }
     }
 
-    private static async Task<LeftoverRemoval> DropAsync(NpgsqlConnection connection, InvalidLeftover leftover, TimeSpan bound, IOperationSink sink)
+    private static async Task<LeftoverRemoval> DropAsync(NpgsqlConnection connection, InvalidLeftover leftover, TimeSpan bound, TimeSpan remaining, IOperationSink sink)
     {
         long start = Stopwatch.GetTimestamp();
-        await using (NpgsqlCommand limit = new("select pg_catalog.set_config('statement_timeout', $1::text, false)", connection) { Parameters = { new() { Value = (int)bound.TotalMilliseconds } } })
-        {
-            await limit.ExecuteNonQueryAsync(CancellationToken.None).ConfigureAwait(false);
-        }
-
+        await BoundAsync(connection, remaining).ConfigureAwait(false);
         sink.Debug(leftover.Drop.Sql);
         MigrationStep drop = leftover.Drop with { StartedAt = DateTimeOffset.Now, Attempts = 1 };
         await using NpgsqlCommand command = new(leftover.Drop.Sql, connection);
@@ -214,10 +226,21 @@ internal static class IndexLeftover
         catch (PostgresException e)
         {
             sink.Verbose($"The invalid leftover {leftover.Display} could not be removed within {Durations.Text(bound)}: {ServerErrors.Words(e)}");
-            return new LeftoverRemoval(
-                null,
-                $"The invalid index {leftover.Display} is left; transactions on the table kept it from being removed within {Durations.Text(bound)}. {leftover.Drop.Sql} removes it.");
+            return new LeftoverRemoval(null, Left(leftover, bound));
         }
+    }
+
+    private static string Left(InvalidLeftover leftover, TimeSpan bound) =>
+        $"The invalid index {leftover.Display} is left; transactions on the table kept it from being removed within {Durations.Text(bound)}. {leftover.Drop.Sql} removes it.";
+
+    private static async Task BoundAsync(NpgsqlConnection connection, TimeSpan bound)
+    {
+        // Zero would be no bound at all.
+        await using NpgsqlCommand command = new("select pg_catalog.set_config('lock_timeout', $1::text, false), pg_catalog.set_config('statement_timeout', $1::text, false)", connection)
+        {
+            Parameters = { new() { Value = Math.Max(1, (int)bound.TotalMilliseconds) } },
+        };
+        await command.ExecuteNonQueryAsync(CancellationToken.None).ConfigureAwait(false);
     }
 
     /// <summary>Keeps to itself that another operation is waited for: nobody waits here.</summary>

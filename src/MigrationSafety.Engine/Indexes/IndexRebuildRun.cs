@@ -72,6 +72,7 @@ internal sealed class IndexRebuildRun
         long start = Stopwatch.GetTimestamp();
         await worker.LockAsync(_index.Owner, cancellationToken).ConfigureAwait(false);
         TimeSpan forTurn = Stopwatch.GetElapsedTime(start);
+        await worker.BoundReadsAsync(cancellationToken).ConfigureAwait(false);
         // After the lock: what another run of this module did while this one waited counts.
         (IndexDetails? found, TimeSpan forBuilder) = await IndexLeftover.SettledAsync(
             worker.Connection,
@@ -89,7 +90,12 @@ internal sealed class IndexRebuildRun
         }
 
         IndexDetails now = found ?? throw Gone();
-        await DropLeftoversAsync(worker, now, cancellationToken).ConfigureAwait(false);
+        if (await DropLeftoversAsync(worker, now, cancellationToken).ConfigureAwait(false))
+        {
+            // The drops may have waited for long: the name may be another's by now.
+            now = await NowAsync(worker.Connection, cancellationToken).ConfigureAwait(false) ?? throw Gone();
+        }
+
         if (_plan.Reason is not null)
         {
             return Result(now, IndexRebuildOutcome.LeftoverRemoved);
@@ -105,6 +111,7 @@ internal sealed class IndexRebuildRun
 
             await SettingsAsync(worker.Connection, cancellationToken).ConfigureAwait(false);
             await RebuildAsync(worker, IndexRebuilder.RebuildStep(now, _plan.EstimatedBloatPercent), cancellationToken).ConfigureAwait(false);
+            await worker.BoundReadsAsync(cancellationToken).ConfigureAwait(false);
             now = await NowAsync(worker.Connection, cancellationToken).ConfigureAwait(false) ?? throw Gone();
         }
         else if (_rebuild is null)
@@ -147,18 +154,28 @@ internal sealed class IndexRebuildRun
             return Result(leftover, IndexRebuildOutcome.Skipped, "It is no leftover of a rebuild any more.");
         }
 
-        await DropAsync(worker, IndexRebuilder.DropStep(leftover, leftover.Display, SqlName.QuoteIfNeeded(entry.Original!)), cancellationToken).ConfigureAwait(false);
+        await DropAsync(worker, IndexRebuilder.DropStep(leftover, leftover.Display, SqlName.QuoteIfNeeded(entry.Original!), entry.OriginalServes), cancellationToken).ConfigureAwait(false);
         return Result(leftover with { SizeBytes = 0 }, IndexRebuildOutcome.LeftoverRemoved);
     }
 
-    private async Task DropLeftoversAsync(IndexWorker worker, IndexDetails index, CancellationToken cancellationToken)
+    /// <summary>Drops what rebuilds left; looks anew before each, for a drop may wait for long and goes by the name.</summary>
+    /// <returns>Whether anything was dropped.</returns>
+    private async Task<bool> DropLeftoversAsync(IndexWorker worker, IndexDetails index, CancellationToken cancellationToken)
     {
-        IReadOnlyList<InvalidIndexEntry> invalid = await InvalidIndexEntry.ReadAsync(worker.Connection, index.Table.Oid, schema: null, cancellationToken).ConfigureAwait(false);
-        IReadOnlyList<InvalidIndexEntry> leftovers = IndexRebuilder.LeftoversOf(index, invalid);
-        IReadOnlyDictionary<uint, IndexActivity> busy = await IndexActivity.ReadAsync(worker.Connection, [.. leftovers.Select(entry => entry.Oid)], cancellationToken).ConfigureAwait(false);
-        foreach (InvalidIndexEntry entry in leftovers.Where(entry => !busy.ContainsKey(entry.Oid)))
+        HashSet<uint> dropped = [];
+        while (true)
         {
-            await DropAsync(worker, IndexRebuilder.DropStep(index, entry.Display, index.Display), cancellationToken).ConfigureAwait(false);
+            IReadOnlyList<InvalidIndexEntry> invalid = await InvalidIndexEntry.ReadAsync(worker.Connection, index.Table.Oid, schema: null, cancellationToken).ConfigureAwait(false);
+            IReadOnlyList<InvalidIndexEntry> leftovers = IndexRebuilder.LeftoversOf(index, invalid);
+            IReadOnlyDictionary<uint, IndexActivity> busy = await IndexActivity.ReadAsync(worker.Connection, [.. leftovers.Select(entry => entry.Oid)], cancellationToken).ConfigureAwait(false);
+            if (leftovers.FirstOrDefault(entry => !busy.ContainsKey(entry.Oid) && !dropped.Contains(entry.Oid)) is not { } leftover)
+            {
+                return dropped.Count > 0;
+            }
+
+            await DropAsync(worker, IndexRebuilder.DropStep(index, leftover.Display, index.Display, index.Valid), cancellationToken).ConfigureAwait(false);
+            dropped.Add(leftover.Oid);
+            await worker.BoundReadsAsync(cancellationToken).ConfigureAwait(false);
         }
     }
 
@@ -230,9 +247,10 @@ internal sealed class IndexRebuildRun
     /// <returns>Null where nothing is left; otherwise what is, in words.</returns>
     private async Task<string?> LeftoversAsync(TimeSpan bound)
     {
+        long start = Stopwatch.GetTimestamp();
         while (true)
         {
-            LeftoverRemoval removal = await IndexLeftover.RemoveAsync(_session, _index.Table, FindAsync, _index.Display, bound, _sink).ConfigureAwait(false);
+            LeftoverRemoval removal = await IndexLeftover.RemoveAsync(_session, _index.Table, FindAsync, _index.Display, bound - TimeSpan.FromTicks(Math.Min(bound.Ticks, Stopwatch.GetElapsedTime(start).Ticks)), _sink).ConfigureAwait(false);
             if (removal.Removed is not { } removed)
             {
                 return removal.Left;
@@ -250,7 +268,7 @@ internal sealed class IndexRebuildRun
 
             IReadOnlyList<InvalidIndexEntry> invalid = await InvalidIndexEntry.ReadAsync(connection, now.Table.Oid, schema: null, CancellationToken.None).ConfigureAwait(false);
             return IndexRebuilder.LeftoversOf(now, invalid) is [InvalidIndexEntry leftover, ..]
-                ? new InvalidLeftover(leftover.Oid, leftover.Display, IndexRebuilder.DropStep(now, leftover.Display, now.Display))
+                ? new InvalidLeftover(leftover.Oid, leftover.Display, IndexRebuilder.DropStep(now, leftover.Display, now.Display, now.Valid))
                 : null;
         }
     }

@@ -20,7 +20,7 @@ public static class IndexRebuilder
     /// <returns>The indexes; of a partitioned one those of its partitions, and never what a rebuild left, unless that was named.</returns>
     /// <exception cref="MigrationException">
     /// <c>NothingNamed</c>, <c>IndexNotFound</c>, <c>NotAnIndex</c>, <c>TableNotFound</c>, <c>SchemaNotFound</c>, <c>ServerCorruptsIndexes</c>, <c>PrimaryRequired</c>,
-    /// or the connection's.
+    /// <c>LockNotAvailable</c>, or the connection's.
     /// </exception>
     public static async Task<IReadOnlyList<IndexRebuildTarget>> FindAsync(EngineSession session, IndexRebuildRequest request, IOperationSink sink, CancellationToken cancellationToken)
     {
@@ -34,24 +34,8 @@ public static class IndexRebuilder
         {
             await session.EnsurePrimaryAsync(sink, cancellationToken).ConfigureAwait(false);
             await using NpgsqlConnection connection = await session.OpenAsync("index-rebuild", sink, cancellationToken).ConfigureAwait(false);
-            if (request.Name is { } name)
-            {
-                IndexDetails index = await IndexDetails.FindAsync(connection, name, request.Schema, cancellationToken).ConfigureAwait(false)
-                    ?? throw await NotFoundAsync(connection, request, name, cancellationToken).ConfigureAwait(false);
-                return index.Partitioned
-                    ? await TargetsAsync(connection, "c.oid in (select p.relid from pg_catalog.pg_partition_tree($1) p)", index.Oid, null, cancellationToken).ConfigureAwait(false)
-                    : [new IndexRebuildTarget(index.Oid, index.Display)];
-            }
-
-            if (request.Table is { } table)
-            {
-                TableReference found = await TableReference.FindAnyAsync(connection, table, request.Schema, cancellationToken).ConfigureAwait(false);
-                return await TargetsAsync(
-                    connection, "(coalesce(o.oid, t.oid) = $1 or coalesce(o.oid, t.oid) in (select p.relid from pg_catalog.pg_partition_tree($1) p))", found.Oid, null, cancellationToken).ConfigureAwait(false);
-            }
-
-            string schema = await InvalidIndexReader.SchemaAsync(connection, named, cancellationToken).ConfigureAwait(false);
-            return await TargetsAsync(connection, "coalesce(o.relnamespace, t.relnamespace) = (select oid from pg_catalog.pg_namespace where nspname = $2)", null, schema, cancellationToken).ConfigureAwait(false);
+            return await CatalogReads.BoundedAsync(
+                connection, named, "Looking for indexes to rebuild", () => TargetsAsync(connection, request, named, cancellationToken), cancellationToken).ConfigureAwait(false);
         }
         catch (Exception e) when (e is not OperationCanceledException)
         {
@@ -67,7 +51,7 @@ public static class IndexRebuilder
     /// <param name="cancellationToken">Cancels.</param>
     /// <returns>The plan; without steps where the index is passed over.</returns>
     /// <exception cref="MigrationException">
-    /// <c>IndexNotFound</c>, <c>IndexKindNotSupported</c>, <c>InsufficientPrivilege</c> (where one index was named; of many, such a one is passed over), or the connection's.
+    /// <c>IndexNotFound</c>, <c>IndexKindNotSupported</c>, <c>InsufficientPrivilege</c> (where one index was named; of many, such a one is passed over), <c>LockNotAvailable</c>, or the connection's.
     /// </exception>
     public static async Task<IndexRebuildPlan> PlanAsync(
         EngineSession session, IndexRebuildRequest request, IndexRebuildTarget target, IOperationSink sink, CancellationToken cancellationToken)
@@ -79,38 +63,8 @@ public static class IndexRebuilder
         try
         {
             await using NpgsqlConnection connection = await session.OpenAsync("index-rebuild", sink, cancellationToken).ConfigureAwait(false);
-            // By its name where its oid is gone: a rebuild that was under way has given the name to another.
-            IndexDetails index = await IndexDetails.ReadAsync(connection, target.Oid, cancellationToken).ConfigureAwait(false)
-                ?? await IndexDetails.FindAsync(connection, target.Display, schema: null, cancellationToken).ConfigureAwait(false)
-                ?? throw new MigrationException("IndexNotFound", MigrationErrorKind.NotFound, $"{target.Display} was dropped a moment ago.", "Run the command again.") { Target = target.Display };
-            IReadOnlyList<InvalidIndexEntry> invalid = await InvalidIndexEntry.ReadAsync(connection, index.Table.Oid, schema: null, cancellationToken).ConfigureAwait(false);
-            bool leftover = invalid.Any(entry => entry.Oid == index.Oid && entry.LeftByRebuild is not null);
-            string? reason = null;
-            double? bloat = null;
-            if (await ObstacleAsync(connection, session, index, cancellationToken).ConfigureAwait(false) is { } obstacle)
-            {
-                reason = request.Name is null ? $"{obstacle.Message} {obstacle.RecommendedAction}" : throw obstacle;
-            }
-            else if (!leftover)
-            {
-                bloat = await IndexBloat.EstimateAsync(connection, index.Oid, cancellationToken).ConfigureAwait(false);
-                reason = Unwanted(request, index, invalid, bloat);
-            }
-
-            return new IndexRebuildPlan
-            {
-                Session = session,
-                Action = leftover ? $"Remove {SqlName.QuoteIfNeeded(index.Name)}, left by a rebuild" : $"Rebuild index {SqlName.QuoteIfNeeded(index.Name)}",
-                // Of a toast index its table: they are one operation's turn.
-                Target = index.Owner.Display,
-                Steps = Steps(index, LeftoversOf(index, invalid), leftover, reason is null, bloat),
-                Request = request,
-                Index = index,
-                Leftover = leftover,
-                Reason = reason,
-                Notes = reason is null ? [] : [reason],
-                EstimatedBloatPercent = bloat,
-            };
+            return await CatalogReads.BoundedAsync(
+                connection, target.Display, "Planning to rebuild an index", () => PlannedAsync(session, connection, request, target, cancellationToken), cancellationToken).ConfigureAwait(false);
         }
         catch (Exception e) when (e is not OperationCanceledException)
         {
@@ -138,11 +92,11 @@ public static class IndexRebuilder
     internal static IReadOnlyList<InvalidIndexEntry> LeftoversOf(IndexDetails index, IReadOnlyList<InvalidIndexEntry> invalid) =>
         [.. invalid.Where(entry => entry.LeftByRebuild is not null && entry.Oid != index.Oid && entry.Twins.Contains(index.Name))];
 
-    internal static MigrationStep DropStep(IndexDetails index, string leftover, string original) =>
+    internal static MigrationStep DropStep(IndexDetails index, string leftover, string original, bool serves) =>
         IndexDropper.DropStep(leftover, index.Table.Display, $"Drop {leftover}, left by a rebuild") with
         {
             Reversibility = Reversibility.NotNeeded,
-            ReversalNote = $"What a rebuild of {original} left; that index serves on.",
+            ReversalNote = $"What a rebuild of {original} left; {(serves ? "that index serves on." : "that index is not valid either: a rebuild of it brings it back.")}",
         };
 
     internal static MigrationStep RebuildStep(IndexDetails index, double? bloat) => new()
@@ -171,10 +125,72 @@ public static class IndexRebuilder
         }
     }
 
-    private static IReadOnlyList<MigrationStep> Steps(IndexDetails index, IReadOnlyList<InvalidIndexEntry> leftovers, bool isLeftover, bool wanted, double? bloat) =>
+    private static async Task<IReadOnlyList<IndexRebuildTarget>> TargetsAsync(NpgsqlConnection connection, IndexRebuildRequest request, string named, CancellationToken cancellationToken)
+    {
+        if (request.Name is { } name)
+        {
+            IndexDetails index = await IndexDetails.FindAsync(connection, name, request.Schema, cancellationToken).ConfigureAwait(false)
+                ?? throw await NotFoundAsync(connection, request, name, cancellationToken).ConfigureAwait(false);
+            return index.Partitioned
+                ? await TargetsAsync(connection, "c.oid in (select p.relid from pg_catalog.pg_partition_tree($1) p)", index.Oid, null, cancellationToken).ConfigureAwait(false)
+                : [new IndexRebuildTarget(index.Oid, index.Display)];
+        }
+
+        if (request.Table is { } table)
+        {
+            TableReference found = await TableReference.FindAnyAsync(connection, table, request.Schema, cancellationToken).ConfigureAwait(false);
+            return await TargetsAsync(
+                connection, "(coalesce(o.oid, t.oid) = $1 or coalesce(o.oid, t.oid) in (select p.relid from pg_catalog.pg_partition_tree($1) p))", found.Oid, null, cancellationToken).ConfigureAwait(false);
+        }
+
+        string schema = await InvalidIndexReader.SchemaAsync(connection, named, cancellationToken).ConfigureAwait(false);
+        return await TargetsAsync(connection, "coalesce(o.relnamespace, t.relnamespace) = (select oid from pg_catalog.pg_namespace where nspname = $2)", null, schema, cancellationToken).ConfigureAwait(false);
+    }
+
+    private static async Task<IndexRebuildPlan> PlannedAsync(
+        EngineSession session, NpgsqlConnection connection, IndexRebuildRequest request, IndexRebuildTarget target, CancellationToken cancellationToken)
+    {
+        IndexDetails? same = await IndexDetails.ReadAsync(connection, target.Oid, cancellationToken).ConfigureAwait(false);
+        // By its name where its oid is gone, or is called otherwise: a rebuild that was under way has given the name to another.
+        IndexDetails index = (same?.Display == target.Display ? same : await IndexDetails.FindAsync(connection, target.Display, schema: null, cancellationToken).ConfigureAwait(false))
+            ?? same
+            ?? throw new MigrationException("IndexNotFound", MigrationErrorKind.NotFound, $"{target.Display} was dropped a moment ago.", "Run the command again.") { Target = target.Display };
+        IReadOnlyList<InvalidIndexEntry> invalid = await InvalidIndexEntry.ReadAsync(connection, index.Table.Oid, schema: null, cancellationToken).ConfigureAwait(false);
+        InvalidIndexEntry? leftover = invalid.FirstOrDefault(entry => entry.Oid == index.Oid && entry.LeftByRebuild is not null);
+        string? reason = null;
+        double? bloat = null;
+        if (await ObstacleAsync(connection, session, index, cancellationToken).ConfigureAwait(false) is { } obstacle)
+        {
+            reason = request.Name is null ? $"{obstacle.Message} {obstacle.RecommendedAction}" : throw obstacle;
+        }
+        else if (leftover is null)
+        {
+            bloat = await IndexBloat.EstimateAsync(connection, index.Oid, cancellationToken).ConfigureAwait(false);
+            reason = Unwanted(request, index, invalid, bloat);
+        }
+
+        return new IndexRebuildPlan
+        {
+            Session = session,
+            Action = leftover is not null ? $"Remove {SqlName.QuoteIfNeeded(index.Name)}, left by a rebuild" : $"Rebuild index {SqlName.QuoteIfNeeded(index.Name)}",
+            // Of a toast index its table: they are one operation's turn.
+            Target = index.Owner.Display,
+            Steps = Steps(index, LeftoversOf(index, invalid), leftover, reason is null, bloat),
+            Request = request,
+            Index = index,
+            Leftover = leftover is not null,
+            Reason = reason,
+            Notes = reason is null ? [] : [reason],
+            EstimatedBloatPercent = bloat,
+        };
+    }
+
+    private static IReadOnlyList<MigrationStep> Steps(IndexDetails index, IReadOnlyList<InvalidIndexEntry> leftovers, InvalidIndexEntry? itself, bool wanted, double? bloat) =>
     [
-        .. isLeftover ? [DropStep(index, index.Display, "another index")] : leftovers.Select(entry => DropStep(index, entry.Display, index.Display)),
-        .. wanted && !isLeftover ? [RebuildStep(index, bloat)] : Array.Empty<MigrationStep>(),
+        .. itself is not null
+            ? [DropStep(index, index.Display, SqlName.QuoteIfNeeded(itself.Original!), itself.OriginalServes)]
+            : leftovers.Select(entry => DropStep(index, entry.Display, index.Display, index.Valid)),
+        .. wanted && itself is null ? [RebuildStep(index, bloat)] : Array.Empty<MigrationStep>(),
     ];
 
     /// <summary>Why the index cannot be rebuilt while others use it; null where it can.</summary>

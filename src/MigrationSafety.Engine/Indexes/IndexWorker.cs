@@ -57,14 +57,15 @@ internal sealed class IndexWorker : IAsyncDisposable
     /// <param name="step">Step.</param>
     /// <param name="activity">What the progress bar says: <c>Building index public.orders_tier_idx</c>.</param>
     /// <param name="cancellationToken">Cancels on the server.</param>
+    /// <param name="waitFor">What is left of <see cref="ExecutionOptions.WaitFor"/>, where some of it is used up; null for all of it.</param>
     /// <returns>The step with its outcome.</returns>
     /// <exception cref="MigrationException">
     /// It failed; <see cref="MigrationException.Steps"/> holds the step with its outcome. <c>ConnectionLost</c> where the network is silent: the server may go on.
     /// </exception>
-    internal async Task<MigrationStep> RunAsync(MigrationStep step, string activity, CancellationToken cancellationToken)
+    internal async Task<MigrationStep> RunAsync(MigrationStep step, string activity, CancellationToken cancellationToken, TimeSpan? waitFor = null)
     {
         await using IndexBuildWatcher watcher = IndexBuildWatcher.Start(_session, _sink, activity, Connection.ProcessID, _silence, cancellationToken);
-        Task<MigrationStep> running = ExecuteAsync(step, cancellationToken);
+        Task<MigrationStep> running = ExecuteAsync(step, _options with { WaitFor = waitFor ?? _options.WaitFor }, cancellationToken);
         if (await Task.WhenAny(running, watcher.Lost).ConfigureAwait(false) == running)
         {
             return await running.ConfigureAwait(false);
@@ -113,9 +114,9 @@ internal sealed class IndexWorker : IAsyncDisposable
         }
     }
 
-    private async Task<MigrationStep> ExecuteAsync(MigrationStep step, CancellationToken cancellationToken)
+    private async Task<MigrationStep> ExecuteAsync(MigrationStep step, ExecutionOptions options, CancellationToken cancellationToken)
     {
-        await using StepExecutor executor = await StepExecutor.OpenAsync(_session, _options, _sink, cancellationToken).ConfigureAwait(false);
+        await using StepExecutor executor = await StepExecutor.OpenAsync(_session, options, _sink, cancellationToken).ConfigureAwait(false);
         return await executor.RunAsync(Connection, step, cancellationToken).ConfigureAwait(false);
     }
 

@@ -45,6 +45,9 @@ internal sealed partial record InvalidIndexEntry
     /// <summary>Other indexes of the same table and definition, valid ones first; without those that look like leftovers themselves.</summary>
     internal string[] Twins { get; init; } = [];
 
+    /// <summary>How many of <see cref="Twins"/> are valid: the first ones.</summary>
+    internal int ValidTwins { get; init; }
+
     /// <summary>Schema and name, for people and for SQL.</summary>
     internal string Display => $"{SqlName.QuoteIfNeeded(Schema)}.{SqlName.QuoteIfNeeded(Name)}";
 
@@ -64,6 +67,15 @@ internal sealed partial record InvalidIndexEntry
         }
     }
 
+    /// <summary>Whether the index beside which a rebuild left this one is valid.</summary>
+    internal bool OriginalServes => Original is { } original && Twins.Take(ValidTwins).Contains(original);
+
+    /// <summary>
+    /// Whether queries may have used it once, and miss it: one that took part in writes may have been valid, for a drop that was interrupted early leaves the same as a
+    /// late build. Not where a rebuild left it beside an index that serves in its place.
+    /// </summary>
+    internal bool MayHaveServed => !OriginalServes && (Ready || !Live || Scans > 0 || LeftByRebuild == InvalidIndexReason.RebuildOriginal);
+
     /// <summary>Whether a rebuild left it, and which of the two: the copy that was to take over, or the index that it replaced.</summary>
     internal InvalidIndexReason? LeftByRebuild => Original is null ? null
         : RebuildSuffix().Match(Name).Groups[1].Value == "ccnew" ? InvalidIndexReason.RebuildCopy
@@ -82,7 +94,7 @@ internal sealed partial record InvalidIndexEntry
     /// <param name="index">This one alone; null for all.</param>
     internal static async Task<IReadOnlyList<InvalidIndexEntry>> ReadAsync(NpgsqlConnection connection, uint? table, string? schema, CancellationToken cancellationToken, uint? index = null)
     {
-        // Reading a size takes ACCESS SHARE on the index: where somebody holds ACCESS EXCLUSIVE, its pages at the last look are good enough.
+        // Reading a size takes ACCESS SHARE on the index: where somebody holds or awaits ACCESS EXCLUSIVE, its pages at the last look are good enough.
         const string Query = """
             with unusable as (
                 select i.*, c.relname, c.relkind, c.relpages, c.relispartition, c.relnamespace, t.relname as tablename, t.relnamespace as tablenamespace,
@@ -99,14 +111,18 @@ internal sealed partial record InvalidIndexEntry
                        (select pg_catalog.format('%I.%I', s.nspname, o.relname) from pg_catalog.pg_inherits h join pg_catalog.pg_class o on o.oid = h.inhparent join pg_catalog.pg_namespace s on s.oid = o.relnamespace where h.inhrelid = u.indexrelid) end,
                    u.indisunique, u.indisready, u.indislive, u.definition,
                    case when u.relkind = 'I' then (select coalesce(sum(pg_catalog.pg_relation_size(p.relid)), 0)::int8 from pg_catalog.pg_partition_tree(u.indexrelid) p where p.isleaf and p.relid <> u.indexrelid)
-                        when exists (select from pg_catalog.pg_locks l where l.relation = u.indexrelid and l.mode = 'AccessExclusiveLock' and l.granted) then u.relpages::int8 * pg_catalog.current_setting('block_size')::int8
+                        when exists (select from pg_catalog.pg_locks l where l.relation = u.indexrelid and l.mode = 'AccessExclusiveLock') then u.relpages::int8 * pg_catalog.current_setting('block_size')::int8
                         else coalesce(pg_catalog.pg_relation_size(u.indexrelid), 0) end,
                    coalesce(pg_catalog.pg_stat_get_numscans(u.indexrelid), 0),
                    array(select w.relname::text from pg_catalog.pg_index x join pg_catalog.pg_class w on w.oid = x.indexrelid
                          where x.indrelid = u.indrelid and x.indexrelid <> u.indexrelid and (x.indisvalid or w.relname !~ '_(ccnew|ccold)[0-9]*$')
                            and pg_catalog.replace(pg_catalog.pg_get_indexdef(w.oid), pg_catalog.format(' INDEX %I ON ', w.relname), ' INDEX ON ')
                              = pg_catalog.replace(u.definition, pg_catalog.format(' INDEX %I ON ', u.relname), ' INDEX ON ')
-                         order by x.indisvalid desc, w.relname)
+                         order by x.indisvalid desc, w.relname),
+                   (select pg_catalog.count(*)::int4 from pg_catalog.pg_index x join pg_catalog.pg_class w on w.oid = x.indexrelid
+                    where x.indrelid = u.indrelid and x.indexrelid <> u.indexrelid and x.indisvalid
+                      and pg_catalog.replace(pg_catalog.pg_get_indexdef(w.oid), pg_catalog.format(' INDEX %I ON ', w.relname), ' INDEX ON ')
+                        = pg_catalog.replace(u.definition, pg_catalog.format(' INDEX %I ON ', u.relname), ' INDEX ON '))
             from unusable u
             join pg_catalog.pg_namespace n on n.oid = u.relnamespace
             join pg_catalog.pg_namespace m on m.oid = u.tablenamespace
@@ -145,6 +161,7 @@ internal sealed partial record InvalidIndexEntry
                 SizeBytes = reader.GetInt64(13),
                 Scans = reader.GetInt64(14),
                 Twins = reader.GetFieldValue<string[]>(15),
+                ValidTwins = reader.GetInt32(16),
             });
         }
 

@@ -16,7 +16,7 @@ public static class InvalidIndexReader
     /// <param name="sink">A warning where not everything can be seen.</param>
     /// <param name="cancellationToken">Cancels.</param>
     /// <returns>The indexes by schema, table and name; none where all are valid.</returns>
-    /// <exception cref="MigrationException"><c>TableNotFound</c>, <c>SchemaNotFound</c>, <c>SchemaContradicts</c>, <c>InvalidName</c>, or the connection's.</exception>
+    /// <exception cref="MigrationException"><c>TableNotFound</c>, <c>SchemaNotFound</c>, <c>SchemaContradicts</c>, <c>InvalidName</c>, <c>LockNotAvailable</c>, or the connection's.</exception>
     public static async Task<IReadOnlyList<InvalidIndex>> ReadAsync(EngineSession session, string? table, string? schema, IOperationSink sink, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(session);
@@ -24,15 +24,24 @@ public static class InvalidIndexReader
         try
         {
             await using NpgsqlConnection connection = await session.OpenAsync("invalid-indexes", sink, cancellationToken).ConfigureAwait(false);
-            uint? tableOid = table is null ? null : (await TableReference.FindAnyAsync(connection, table, schema, cancellationToken).ConfigureAwait(false)).Oid;
-            string? schemaName = schema is null || table is not null ? null : await SchemaAsync(connection, schema, cancellationToken).ConfigureAwait(false);
             List<InvalidIndex> found = [];
-            foreach ((InvalidIndexEntry entry, IndexActivity? activity) in await WithActivitiesAsync(connection, tableOid, schemaName, cancellationToken).ConfigureAwait(false))
-            {
-                IReadOnlyList<MissingChild> missing = entry.Partitioned ? await MissingAsync(connection, entry, cancellationToken).ConfigureAwait(false) : [];
-                found.Add(Describe(session.Info, entry, activity, missing));
-            }
+            await CatalogReads.BoundedAsync(
+                connection,
+                table ?? schema ?? connection.Database,
+                "Looking for invalid indexes",
+                async () =>
+                {
+                    uint? tableOid = table is null ? null : (await TableReference.FindAnyAsync(connection, table, schema, cancellationToken).ConfigureAwait(false)).Oid;
+                    string? schemaName = schema is null || table is not null ? null : await SchemaAsync(connection, schema, cancellationToken).ConfigureAwait(false);
+                    foreach ((InvalidIndexEntry entry, IndexActivity? activity) in await WithActivitiesAsync(connection, tableOid, schemaName, cancellationToken).ConfigureAwait(false))
+                    {
+                        IReadOnlyList<MissingChild> missing = entry.Partitioned ? await MissingAsync(connection, entry, cancellationToken).ConfigureAwait(false) : [];
+                        found.Add(Describe(session.Info, entry, activity, missing));
+                    }
 
+                    return found;
+                },
+                cancellationToken).ConfigureAwait(false);
             if (session.Info.IsStandby && found.Count > 0)
             {
                 sink.Warning($"{session.Info} is a standby: what the primary's sessions are at is not seen there, and an index that is being built looks like a leftover.");
