@@ -30,9 +30,9 @@ internal sealed record TableReference(uint Oid, string Schema, string Name, char
     internal static async Task<TableReference> FindAsync(NpgsqlConnection connection, string table, string? schema, CancellationToken cancellationToken, string kinds = "r")
     {
         TableReference found = await FindAnyAsync(connection, table, schema, cancellationToken).ConfigureAwait(false);
-        return kinds.Contains(found.Kind, StringComparison.Ordinal) && found.Persistence != 't'
-            ? found
-            : throw new MigrationException(
+        if (!kinds.Contains(found.Kind, StringComparison.Ordinal) || found.Persistence == 't')
+        {
+            throw new MigrationException(
                 "TableKindNotSupported",
                 MigrationErrorKind.NotSupported,
                 $"{found.Display} is {KindInWords(found)}, not an ordinary table.",
@@ -40,9 +40,16 @@ internal sealed record TableReference(uint Oid, string Schema, string Name, char
             {
                 Target = found.Display,
             };
+        }
+
+        await using NpgsqlCommand size = new("select pg_catalog.pg_table_size($1)", connection)
+        {
+            Parameters = { new() { Value = found.Oid, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Oid } },
+        };
+        return found with { SizeBytes = await size.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false) as long? ?? 0 };
     }
 
-    /// <summary>The same for a relation of any kind.</summary>
+    /// <summary>The same for a relation of any kind, without its size: to ask for that waits for whoever holds it in ACCESS EXCLUSIVE mode, and here that may be the question.</summary>
     internal static async Task<TableReference> FindAnyAsync(NpgsqlConnection connection, string table, string? schema, CancellationToken cancellationToken)
     {
         (string? givenSchema, string name) = SqlName.Parse(table);
@@ -86,7 +93,7 @@ internal sealed record TableReference(uint Oid, string Schema, string Name, char
     private static async Task<TableReference?> ReadAsync(NpgsqlConnection connection, string? schema, string name, CancellationToken cancellationToken)
     {
         const string Query = """
-            select c.oid, n.nspname::text, c.relname::text, c.relkind, c.relpersistence, c.reltuples::float8, pg_catalog.pg_table_size(c.oid)
+            select c.oid, n.nspname::text, c.relname::text, c.relkind, c.relpersistence, c.reltuples::float8
             from pg_catalog.pg_class c
             join pg_catalog.pg_namespace n on n.oid = c.relnamespace
             where c.oid = pg_catalog.to_regclass($1)
@@ -104,7 +111,7 @@ internal sealed record TableReference(uint Oid, string Schema, string Name, char
                 reader.GetChar(3),
                 reader.GetChar(4),
                 reader.GetDouble(5),
-                reader.IsDBNull(6) ? 0 : reader.GetInt64(6))
+                SizeBytes: 0)
             : null;
     }
 

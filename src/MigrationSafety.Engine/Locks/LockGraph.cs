@@ -18,6 +18,9 @@ internal sealed class LockGraph
     private static readonly Comparer<(LockEntry Lock, int Node)> s_byArrival = Comparer<(LockEntry Lock, int Node)>.Create((left, right) =>
         (left.Lock.WaitStart ?? DateTime.MaxValue).CompareTo(right.Lock.WaitStart ?? DateTime.MaxValue) is var order and not 0 ? order : left.Node.CompareTo(right.Node));
 
+    // Of thousands in one queue each would name all before it, which is of no use to anybody and grows with the square of their number.
+    private const int MostAhead = 100;
+
     private readonly List<Blocking>[] _blockers;
 
     internal LockGraph(IReadOnlyList<LockProcess> processes)
@@ -75,7 +78,7 @@ internal sealed class LockGraph
     /// <summary>The leader of each; itself where it is no parallel worker.</summary>
     internal int[] Leader { get; }
 
-    /// <summary>Who is directly in the way, each once: those that hold what it waits for first, then those before it in the queue.</summary>
+    /// <summary>Who is directly in the way, each once: those that hold what it waits for first, then those before it in the queue, of these the first 100.</summary>
     internal IReadOnlyList<Blocking> BlockersOf(int node) => _blockers[node];
 
     /// <summary>Who is directly in the way of a backend and of its parallel workers, for the records of waits.</summary>
@@ -150,12 +153,14 @@ internal sealed class LockGraph
                 }
             }
 
-            for (int before = 0; before < place; before++)
+            int named = 0;
+            for (int before = 0; before < place && named < MostAhead; before++)
             {
                 (LockEntry other, int ahead) = queue[before];
                 if (Leader[ahead] != Leader[node] && wait.Mode.ConflictsWith(other.Mode) && seen.Add(Leader[ahead]))
                 {
                     blockers.Add(new Blocking(Leader[ahead], other.Mode, false));
+                    named++;
                 }
             }
         }

@@ -42,8 +42,8 @@ internal static class LockTable
 
     // pg_locks is copied once, and nothing is asked of each waiter: pg_blocking_pids() would lock the whole lock table for each of them.
     // This query's own snapshot is waited for by a concurrent index build, until the query ends: it does not count.
-    // Kept are the locks on what somebody waits for; tuple locks, which tell the table of a row that is waited for; the transaction ids of prepared transactions, by
-    // which alone they are found; and for each table that is waited for, who holds what on it.
+    // Kept are the locks that are waited for and what may be in their way; tuple locks, which tell the table of a row that is waited for; the transaction ids of
+    // prepared transactions, by which alone they are found. It comes as plain rows, locks and sessions one after the other: to group them here is a third of the work.
     internal const string Query = $"""
         with recursive scope (oid) as (
             select $1::oid where $1::oid is not null
@@ -56,17 +56,16 @@ internal static class LockTable
                 select t.reltoastrelid from pg_catalog.pg_class t where t.oid = scope.oid and t.reltoastrelid <> 0
             ) x (oid) on true
         ), locks as materialized (
-            select l.locktype, l.database, l.relation, l.transactionid, l.virtualtransaction, l.pid, l.mode, l.granted, l.waitstart,
-                   row(l.locktype, l.database, l.relation, l.page, l.tuple, l.virtualxid, l.transactionid, l.classid, l.objid, l.objsubid)::text as key
-            from pg_catalog.pg_locks l
-            where l.mode <> 'SIReadLock' and l.pid is distinct from pg_catalog.pg_backend_pid()
+            select l.* from pg_catalog.pg_locks l where l.mode <> 'SIReadLock' and l.pid is distinct from pg_catalog.pg_backend_pid()
+        ), waited as materialized (
+            select distinct locktype, database, relation, virtualxid, transactionid from locks where not granted or locktype = 'tuple'
         ), kept as materialized (
             select * from locks
-            where key in (select key from locks where not granted)
-                or locktype = 'tuple'
-                or (pid is null and locktype = 'transactionid')
-                or (granted and locktype = 'relation'
-                    and (database, relation) in (select database, relation from locks where relation is not null and (not granted or locktype = 'tuple')))
+            where not granted or locktype = 'tuple'
+                or (locktype = 'relation' and (database, relation) in (select database, relation from waited where relation is not null))
+                or (locktype = 'transactionid' and (pid is null or transactionid in (select transactionid from waited where transactionid is not null)))
+                or (locktype = 'virtualxid' and virtualxid in (select virtualxid from waited where virtualxid is not null))
+                or (locktype not in ('relation', 'tuple', 'transactionid', 'virtualxid') and locktype in (select locktype from waited))
         ), here as materialized (
             select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()
         ), relations as materialized (
@@ -76,20 +75,10 @@ internal static class LockTable
                         else k.relation::text || ' in ' || coalesce(d.datname, k.database::text) end as name,
                    n.nspname is not null and k.relation in (select oid from scope) as in_scope,
                    coalesce({NearWraparound}, false) as near_wraparound
-            from (select distinct database, relation from kept where relation is not null) k
+            from (select distinct database, relation from waited where relation is not null) k
             left join pg_catalog.pg_class c on c.oid = k.relation and k.database in (0, (select oid from here))
             left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
             left join pg_catalog.pg_database d on d.oid = k.database
-        ), holding as materialized (
-            select k.pid, case when k.pid is null then k.virtualtransaction end as virtualtransaction,
-                   pg_catalog.max(case when k.pid is null and k.locktype = 'transactionid' then k.transactionid::text end) as transaction,
-                   pg_catalog.array_agg(k.key) as keys, pg_catalog.array_agg(k.locktype) as types, pg_catalog.array_agg(k.mode) as modes, pg_catalog.array_agg(k.granted) as granted,
-                   pg_catalog.array_agg(coalesce(pg_catalog.date_part('epoch', k.waitstart), 0)) as waitstarts,
-                   pg_catalog.array_agg(coalesce(k.database::text || '.' || k.relation::text, '')) as relation_keys, pg_catalog.array_agg(coalesce(r.name, '')) as relations,
-                   pg_catalog.array_agg(coalesce(r.in_scope, false)) as in_scope, pg_catalog.array_agg(coalesce(r.near_wraparound, false)) as near_wraparound
-            from kept k
-            left join relations r on r.database = k.database and r.relation = k.relation
-            group by 1, 2
         ), activity as materialized (
             select a.*, a.backend_type = 'startup' and a.wait_event like 'RecoveryConflict%' as recovery_conflict
             from pg_catalog.pg_stat_activity a
@@ -97,26 +86,31 @@ internal static class LockTable
             select pg_catalog.max(pg_catalog.age(backend_xmin)) as oldest from activity
             where backend_xmin is not null and pid <> pg_catalog.pg_backend_pid() and exists (select from activity where recovery_conflict)
         ), wanted as (
-            select pid from holding where pid is not null
+            select pid from kept where pid is not null
             union
-            select a.leader_pid from activity a join holding using (pid) where a.leader_pid is not null
-            union
-            select pid from activity
-            where recovery_conflict or (pg_catalog.age(backend_xmin) = (select oldest from conflict) and pid <> pg_catalog.pg_backend_pid())
+            select leader_pid from activity where leader_pid is not null and pid in (select pid from kept)
         )
-        select coalesce(h.pid, w.pid, 0), p.gid, coalesce(a.leader_pid, h.pid, w.pid, 0),
-               h.keys, h.types, h.modes, h.granted, h.waitstarts, h.relation_keys, h.relations, h.in_scope, h.near_wraparound,
-               coalesce(a.usename, p.owner)::text, a.application_name, pg_catalog.host(a.client_addr),
-               case when p.gid is not null then 'prepared' else a.state end,
-               pg_catalog.clock_timestamp() - coalesce(p.prepared, a.xact_start),
+        select k.pid, case when k.pid is null then k.virtualtransaction end, k.locktype, k.database, k.relation, k.page, k.tuple, k.virtualxid, k.transactionid::text,
+               k.classid, k.objid, k.objsubid, k.mode, k.granted, k.waitstart, r.name, r.in_scope, r.near_wraparound,
+               null::int4, null::text, null::text, null::text, null::text, null::interval, null::interval, null::text, null::bool, null::bool, null::text, null::timestamptz, null::text,
+               null::bool, null::bool, null::timestamptz
+        from kept k
+        left join relations r on r.database = k.database and r.relation = k.relation
+        union all
+        select a.pid, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+               coalesce(a.leader_pid, a.pid), a.usename::text, a.application_name, pg_catalog.host(a.client_addr), a.state, pg_catalog.clock_timestamp() - a.xact_start,
                case when a.state like 'idle in transaction%' then pg_catalog.clock_timestamp() - a.state_change end,
-               coalesce(p.gid, pg_catalog.left(a.query, $2)), a.query = '<insufficient privilege>', a.query like '%(to prevent wraparound)',
-               coalesce(a.backend_type, case when a.datid is not null and a.usesysid is null then 'autovacuum worker' end), a.backend_start,
-               coalesce(a.datname, p.database)::text, coalesce(a.recovery_conflict, false), pg_catalog.age(a.backend_xmin) = (select oldest from conflict), pg_catalog.clock_timestamp()
-        from holding h
-        full join wanted w on w.pid = h.pid
-        left join activity a on a.pid = w.pid
-        left join pg_catalog.pg_prepared_xacts p on p.transaction::text = h.transaction
+               pg_catalog.left(a.query, $2), a.query = '<insufficient privilege>', a.query like '%(to prevent wraparound)',
+               coalesce(a.backend_type, case when a.datid is not null and a.usesysid is null then 'autovacuum worker' end), a.backend_start, a.datname::text,
+               coalesce(a.recovery_conflict, false), pg_catalog.age(a.backend_xmin) = (select oldest from conflict), pg_catalog.clock_timestamp()
+        from activity a
+        where a.pid in (select pid from wanted) or a.recovery_conflict
+            or (pg_catalog.age(a.backend_xmin) = (select oldest from conflict) and a.pid <> pg_catalog.pg_backend_pid())
+        union all
+        select null, p.gid, null, null, null, null, null, null, p.transaction::text, null, null, null, null, null, null, null, null, null,
+               0, p.owner::text, null, null, 'prepared', pg_catalog.clock_timestamp() - p.prepared, null, p.gid, false, false, null, null, p.database::text, false, false,
+               pg_catalog.clock_timestamp()
+        from pg_catalog.pg_prepared_xacts p
         """;
 
     /// <summary>Reads it in one round trip.</summary>
@@ -139,79 +133,104 @@ internal static class LockTable
                 new NpgsqlBatchCommand("set statement_timeout = 0"),
             },
         };
-        List<LockProcess> processes = [];
+        Dictionary<(int Pid, string? Prepared), List<LockEntry>> locks = [];
+        Dictionary<string, string> transactions = [];
+        List<(BlockingLock Row, int Leader, bool Hidden, bool OfVacuum, bool RecoveryConflict, bool OldestSnapshot, string? Transaction)> sessions = [];
         await using NpgsqlDataReader reader = await batch.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
         {
-            // Without pid, and not among the prepared: it ended between two looks.
-            if (reader.GetInt32(0) != 0 || !reader.IsDBNull(1))
+            if (reader.IsDBNull(18))
             {
-                processes.Add(Process(reader));
+                (int Pid, string? Prepared) holder = (reader.Int(0) ?? 0, reader.Text(1));
+                if (!locks.TryGetValue(holder, out List<LockEntry>? held))
+                {
+                    locks[holder] = held = [];
+                }
+
+                held.Add(Lock(reader));
+                if (holder.Prepared is { } prepared && reader.GetString(2) == "transactionid")
+                {
+                    transactions[reader.GetString(8)] = prepared;
+                }
             }
+            else
+            {
+                sessions.Add(Session(reader));
+            }
+        }
+
+        // Without pid, and not among the prepared: it ended between two looks.
+        List<LockProcess> processes = [];
+        foreach (var session in sessions.OrderBy(session => session.Row.Pid))
+        {
+            List<LockEntry>? held;
+            if (session.Transaction is { } transaction)
+            {
+                if (!transactions.TryGetValue(transaction, out string? prepared) || !locks.TryGetValue((0, prepared), out held))
+                {
+                    continue;
+                }
+            }
+            else
+            {
+                locks.TryGetValue((session.Row.Pid, null), out held);
+            }
+
+            bool preventsWraparound = session.Row.BackendType == "autovacuum worker"
+                && (session.OfVacuum || (session.Hidden
+                    && held?.Any(entry => entry is { Granted: true, Type: "relation", Mode: TableLockMode.ShareUpdateExclusive, NearWraparound: true }) == true));
+            processes.Add(new LockProcess(
+                session.Leader, session.Row with { PreventsWraparound = preventsWraparound }, session.Hidden, session.RecoveryConflict, session.OldestSnapshot, held ?? []));
         }
 
         return processes;
     }
 
-    private static LockProcess Process(NpgsqlDataReader reader)
+    private static LockEntry Lock(NpgsqlDataReader reader)
     {
-        bool hidden = reader.IsTrue(19);
-        IReadOnlyList<LockEntry> locks = Locks(reader);
-        string? type = reader.Text(21);
-        BlockingLock row = new()
+        string type = reader.GetString(2);
+        string? relation = reader.IsDBNull(4) ? null : $"{reader.GetFieldValue<uint>(3)}.{reader.GetFieldValue<uint>(4)}";
+        // What is locked, whatever its kind: the columns of pg_locks that name it.
+        string key = type switch
         {
-            Pid = reader.GetInt32(0),
-            Gid = reader.Text(1),
-            User = reader.Text(12),
-            Application = reader.Text(13),
-            ClientAddress = reader.Text(14),
-            State = reader.Text(15),
-            TransactionAge = reader.Duration(16),
-            IdleTime = reader.Duration(17),
-            Query = hidden || reader.Text(18) is not { Length: > 0 } query ? null : query,
-            PreventsWraparound = type == "autovacuum worker"
-                && (reader.IsTrue(20) || (hidden && locks.Any(held => held is { Granted: true, Type: "relation", Mode: TableLockMode.ShareUpdateExclusive, NearWraparound: true }))),
-            BackendType = type,
-            BackendStart = reader.Time(22),
-            Database = reader.Text(23),
-            Server = "",
-            Port = 0,
-            Timestamp = reader.Time(26)!.Value,
+            "relation" => relation!,
+            "transactionid" => "x" + reader.GetString(8),
+            "virtualxid" => "v" + reader.GetString(7),
+            _ => string.Join('.', Enumerable.Range(2, 10).Select(column => reader.IsDBNull(column) ? "" : Convert.ToString(reader.GetValue(column), System.Globalization.CultureInfo.InvariantCulture))),
         };
-        return new LockProcess(reader.GetInt32(2), row, hidden, reader.IsTrue(24), reader.IsTrue(25), locks);
+        return new LockEntry(
+            key,
+            type,
+            LockModes.OfCatalogName(reader.GetString(12)),
+            reader.GetBoolean(13),
+            reader.IsDBNull(14) ? null : reader.GetDateTime(14),
+            relation,
+            reader.Text(15),
+            reader.IsTrue(16),
+            reader.IsTrue(17));
     }
 
-    private static LockEntry[] Locks(NpgsqlDataReader reader)
+    private static (BlockingLock Row, int Leader, bool Hidden, bool OfVacuum, bool RecoveryConflict, bool OldestSnapshot, string? Transaction) Session(NpgsqlDataReader reader)
     {
-        if (reader.IsDBNull(3))
+        bool hidden = reader.IsTrue(26);
+        BlockingLock row = new()
         {
-            return [];
-        }
-
-        string[] keys = reader.GetFieldValue<string[]>(3);
-        string[] types = reader.GetFieldValue<string[]>(4);
-        string[] modes = reader.GetFieldValue<string[]>(5);
-        bool[] granted = reader.GetFieldValue<bool[]>(6);
-        double[] starts = reader.GetFieldValue<double[]>(7);
-        string[] relationKeys = reader.GetFieldValue<string[]>(8);
-        string[] relations = reader.GetFieldValue<string[]>(9);
-        bool[] inScope = reader.GetFieldValue<bool[]>(10);
-        bool[] near = reader.GetFieldValue<bool[]>(11);
-        LockEntry[] locks = new LockEntry[keys.Length];
-        for (int i = 0; i < locks.Length; i++)
-        {
-            locks[i] = new LockEntry(
-                keys[i],
-                types[i],
-                LockModes.OfCatalogName(modes[i]),
-                granted[i],
-                starts[i] == 0 ? null : DateTime.UnixEpoch.AddSeconds(starts[i]),
-                relationKeys[i].Length == 0 ? null : relationKeys[i],
-                relations[i].Length == 0 ? null : relations[i],
-                inScope[i],
-                near[i]);
-        }
-
-        return locks;
+            Pid = reader.Int(0) ?? 0,
+            Gid = reader.Text(1),
+            User = reader.Text(19),
+            Application = reader.Text(20),
+            ClientAddress = reader.Text(21),
+            State = reader.Text(22),
+            TransactionAge = reader.Duration(23),
+            IdleTime = reader.Duration(24),
+            Query = hidden || reader.Text(25) is not { Length: > 0 } query ? null : query,
+            BackendType = reader.Text(28),
+            BackendStart = reader.Time(29),
+            Database = reader.Text(30),
+            Server = "",
+            Port = 0,
+            Timestamp = reader.Time(33)!.Value,
+        };
+        return (row, reader.GetInt32(18), hidden, reader.IsTrue(27), reader.IsTrue(31), reader.IsTrue(32), reader.Text(8));
     }
 }
