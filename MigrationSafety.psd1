@@ -28,6 +28,7 @@
         'Invoke-SafeIndexRebuild'
         'New-RollbackScript'
         'Start-Backfill'
+        'Stop-BlockingSession'
     )
     PrivateData            = @{
         PSData = @{

@@ -328,7 +328,7 @@ public sealed class ExecutorTests(Servers servers)
 
         await using NpgsqlConnection ender = new(text + ";Pooling=false");
         await ender.OpenAsync(Token);
-        SessionEnd end = await SessionEnder.EndAsync(ender, hidden.ProcessID, null, terminate: true, Token);
+        SessionEnd end = await SessionEnder.EndAsync(ender, hidden.ProcessID, null, terminate: true, force: false, Token);
         Assert.False(end.Signalled);
         Assert.Contains("pg_read_all_stats", end.Why, StringComparison.Ordinal);
         await hidden.ExecuteAsync("select 1", Token);

@@ -5,6 +5,7 @@ BeforeDiscovery {
     $contract = @(
         @{ Type = 'BackfillResult'; Names = 'Batches', 'Database', 'Duration', 'Name', 'Outcome', 'Remaining', 'Resumed', 'Rows', 'RowsPerSecond', 'Schema', 'Server', 'Steps', 'Table', 'TotalRows' }
         @{ Type = 'BlockingLock'; Names = 'Application', 'BackendStart', 'BackendType', 'BlockedCount', 'BlockingPid', 'ClientAddress', 'Database', 'Depth', 'Gid', 'HeldMode', 'IdleTime', 'IsDeadlock', 'IsRoot', 'LockType', 'Pid', 'Port', 'PreventsWraparound', 'Query', 'Relation', 'RequestedMode', 'RootPid', 'Server', 'State', 'Timestamp', 'TransactionAge', 'User', 'WaitTime' }
+        @{ Type = 'BlockingSessionResult'; Names = 'Application', 'BackendStart', 'Database', 'Duration', 'Ended', 'FreedPid', 'Gid', 'Note', 'Outcome', 'Pid', 'Port', 'Query', 'Server', 'Statement', 'User' }
         @{ Type = 'IndexBuildResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Error', 'LockWaitTime', 'Name', 'Outcome', 'Port', 'QueueWaitTime', 'Schema', 'Server', 'SizeBytes', 'SnapshotWaitTime', 'Steps', 'Table', 'WaitTime', 'WriterWaitTime' }
         @{ Type = 'IndexDropResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Name', 'Outcome', 'Port', 'Schema', 'Server', 'SizeBytes', 'Steps', 'Table', 'WaitTime' }
         @{ Type = 'IndexRebuildResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'EstimatedBloatPercent', 'Name', 'Outcome', 'Port', 'Reason', 'Schema', 'Server', 'SizeBytes', 'SizeBytesBefore', 'Steps', 'Table', 'WaitTime' }
@@ -144,6 +145,7 @@ Describe 'The properties of what is returned' {
         $listed = @(
             'BackfillResult'
             'BlockingLock'
+            'BlockingSessionResult'
             'IndexBuildResult'
             'IndexDropResult'
             'IndexRebuildResult'

@@ -36,7 +36,7 @@ internal sealed class BlockerEnder(ExecutionOptions options, IOperationSink sink
             else if (blocker.TransactionAge > options.BlockerGracePeriod)
             {
                 SessionEnd end = blocker.Pid == 0
-                    ? new(false, "it is a prepared transaction: only COMMIT PREPARED or ROLLBACK PREPARED ends it")
+                    ? new(Locks.EndRefusal.Guarded, "it is a prepared transaction: only COMMIT PREPARED or ROLLBACK PREPARED ends it")
                     : await observer.EndAsync(blocker, terminate, cancellationToken).ConfigureAwait(false);
                 _asked[key] = end.Signalled ? Stopwatch.GetTimestamp() : null;
                 sink.Warning(end.Signalled

@@ -179,7 +179,7 @@ internal sealed class LockObserver : IAsyncDisposable
 
     /// <summary>Cancels or ends a session that is in the way, by the rules of <see cref="Locks.SessionEnder"/>.</summary>
     internal Task<Locks.SessionEnd> EndAsync(LockBlocker blocker, bool terminate, CancellationToken cancellationToken) =>
-        Locks.SessionEnder.EndAsync(_connection, blocker.Pid, blocker.BackendStart, terminate, cancellationToken);
+        Locks.SessionEnder.EndAsync(_connection, blocker.Pid, blocker.BackendStart, terminate, force: false, cancellationToken);
 
     /// <summary>The server's deadlock_timeout: autovacuum steps aside only after it.</summary>
     internal async Task<TimeSpan> DeadlockTimeoutAsync(CancellationToken cancellationToken)

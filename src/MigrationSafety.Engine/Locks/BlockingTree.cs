@@ -60,7 +60,7 @@ internal sealed class BlockingTree
         tree.Count();
         List<int> order = tree.Place();
         bool[] wanted = tree.Wanted(filter);
-        return [.. order.Where(node => wanted[node]).Select(node => tree.Row(node, filter) with { Server = server.Server, Port = server.Port })];
+        return [.. order.Where(node => wanted[node]).Select(node => tree.Row(node, filter) with { Server = server.Server, Port = server.Port, Origin = server })];
     }
 
     private List<int>[] Lists() => [.. Enumerable.Range(0, _count).Select(_ => new List<int>())];

@@ -89,4 +89,7 @@ public sealed record BlockingLock
 
     /// <summary>When it was seen so, by the server's clock.</summary>
     public required DateTimeOffset Timestamp { get; init; }
+
+    /// <summary>The session that it was read in: what stops it works there.</summary>
+    internal MigrationSession? Origin { get; init; }
 }
