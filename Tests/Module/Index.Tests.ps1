@@ -199,7 +199,7 @@ Describe 'Invoke-SafeIndexBuild' {
                 $result = Invoke-SafeIndexBuild orders tier -BlockerAction Terminate -BlockerGracePeriod 300ms -WarningVariable warnings -WarningAction SilentlyContinue
                 "$($result.Outcome)" | Should -Be 'Built'
                 $result.WriterWaitTime | Should -BeGreaterThan ([timespan]::Zero)
-                "$warnings" | Should -BeLike "*ended pid $writer *"
+                "$warnings" | Should -BeLike "*asked the server to end pid $writer *"
             }
             finally { try { Close-Sql writer } catch { } }
         }

@@ -102,14 +102,14 @@ internal static class LockTable
                case when a.state like 'idle in transaction%' then pg_catalog.clock_timestamp() - a.state_change end,
                pg_catalog.left(a.query, $2), a.query = '<insufficient privilege>', a.query like '%(to prevent wraparound)',
                coalesce(a.backend_type, case when a.datid is not null and a.usesysid is null then 'autovacuum worker' end), a.backend_start, a.datname::text,
-               coalesce(a.recovery_conflict, false), pg_catalog.age(a.backend_xmin) = (select oldest from conflict), pg_catalog.clock_timestamp()
+               coalesce(a.recovery_conflict, false), pg_catalog.age(a.backend_xmin) = (select oldest from conflict), pg_catalog.statement_timestamp()
         from activity a
         where a.pid in (select pid from wanted) or a.recovery_conflict
             or (pg_catalog.age(a.backend_xmin) = (select oldest from conflict) and a.pid <> pg_catalog.pg_backend_pid())
         union all
         select null, p.gid, null, null, null, null, null, null, p.transaction::text, null, null, null, null, null, null, null, null, null,
                0, p.owner::text, null, null, 'prepared', pg_catalog.clock_timestamp() - p.prepared, null, p.gid, false, false, null, null, p.database::text, false, false,
-               pg_catalog.clock_timestamp()
+               pg_catalog.statement_timestamp()
         from pg_catalog.pg_prepared_xacts p
         """;
 
