@@ -300,4 +300,20 @@ public sealed class SqlLockTests
         await transaction.RollbackAsync(Token);
         return held;
     }
+
+    [Theory]
+    [InlineData("alter table t drop column a", true, TableLockMode.AccessExclusive, true)]
+    [InlineData("alter table if exists only s.t add x int, drop constraint c", true, TableLockMode.AccessExclusive, true)]
+    [InlineData("alter table t alter column a drop not null", false, TableLockMode.AccessExclusive, true)]
+    [InlineData("alter table drops add column \"drop\" int", false, TableLockMode.AccessExclusive, true)]
+    [InlineData("/* x */ drop table t", true, TableLockMode.AccessExclusive, true)]
+    [InlineData("drop index concurrently i", false, TableLockMode.ShareUpdateExclusive, false)]
+    [InlineData("create unique index i on t (a)", false, TableLockMode.Share, true)]
+    [InlineData("alter table t validate constraint c", false, TableLockMode.ShareUpdateExclusive, true)]
+    [InlineData("update t set a = 'drop'", false, TableLockMode.RowExclusive, true)]
+    public void The_words_of_a_statement_tell_its_locks(string sql, bool parents, TableLockMode mode, bool transactional)
+    {
+        SqlFacts facts = SqlFacts.Of(sql);
+        Assert.Equal((parents, mode, transactional), (facts.LocksForeignKeyParents, facts.LockMode, facts.Transactional));
+    }
 }

@@ -1,4 +1,5 @@
 using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Names;
 using MigrationSafety.Engine.Sql;
 using Npgsql;
 using NpgsqlTypes;
@@ -21,7 +22,8 @@ internal static class IndexCatalog
     {
         bool singleByte = await CheckAsync(connection, table, cancellationToken).ConfigureAwait(false);
         IReadOnlyList<IndexEntry> same = [.. (await OfTableAsync(connection, table, definition, cancellationToken).ConfigureAwait(false)).Where(entry => entry.HasDefinition)];
-        IEnumerable<string> candidates = name is null ? IndexNames.Candidates(table.Name, definition.ColumnNames, singleByte) : [GivenName(name, table, singleByte)];
+        IEnumerable<string> candidates = name is not null ? [GivenName(name, table, singleByte)]
+            : ChosenName.Candidates(table.Name, ChosenName.Addition(ChosenName.Distinct(definition.ColumnNames, singleByte), singleByte), "idx", singleByte);
         foreach (string candidate in candidates)
         {
             IndexEntry? taken = same.FirstOrDefault(entry => entry.Name == candidate) ?? await NamedAsync(connection, table, candidate, cancellationToken).ConfigureAwait(false);
@@ -89,8 +91,8 @@ internal static class IndexCatalog
             {
                 Target = typed,
             }
-            : IndexNames.Bytes(name, singleByte) > IndexNames.MaxBytes
-                ? throw new MigrationException("InvalidName", MigrationErrorKind.InvalidInput, $"'{typed}' is longer than the {IndexNames.MaxBytes} bytes that PostgreSQL keeps of a name.", "Choose a shorter name.")
+            : ChosenName.Bytes(name, singleByte) > ChosenName.MaxBytes
+                ? throw new MigrationException("InvalidName", MigrationErrorKind.InvalidInput, $"'{typed}' is longer than the {ChosenName.MaxBytes} bytes that PostgreSQL keeps of a name.", "Choose a shorter name.")
                 {
                     Target = typed,
                 }

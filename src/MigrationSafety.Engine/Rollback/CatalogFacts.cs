@@ -30,15 +30,19 @@ internal sealed class CatalogFacts
     private readonly HashSet<(string, string)> _relationNames = [];
     private readonly HashSet<(string, string)> _constraintNames = [];
 
-    private CatalogFacts(string database, string? creationSchema, IReadOnlyList<string> searchPath)
+    private CatalogFacts(string database, bool singleByte, string? creationSchema, IReadOnlyList<string> searchPath)
     {
         Database = database;
+        SingleByte = singleByte;
         CreationSchema = creationSchema;
         SearchPath = searchPath;
     }
 
     /// <summary>Where it was read, for texts.</summary>
     internal string Database { get; }
+
+    /// <summary>Whether its encoding has one byte a character.</summary>
+    internal bool SingleByte { get; }
 
     /// <summary>The schema in which a name without schema is created; null where none of the search path exists.</summary>
     internal string? CreationSchema { get; }
@@ -89,11 +93,14 @@ internal sealed class CatalogFacts
 
     private static async Task<CatalogFacts> ReadPathAsync(NpgsqlConnection connection, string database, CancellationToken cancellationToken)
     {
-        const string Query = "select pg_catalog.current_schema()::text, pg_catalog.current_schemas(true)::text[]";
+        const string Query = """
+            select pg_catalog.current_schema()::text, pg_catalog.current_schemas(true)::text[],
+                   (select pg_catalog.pg_encoding_max_length(encoding) = 1 from pg_catalog.pg_database where datname = pg_catalog.current_database())
+            """;
         await using NpgsqlCommand command = new(Query, connection);
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
-        return new CatalogFacts(database, reader.Text(0), await reader.GetFieldValueAsync<string[]>(1, cancellationToken).ConfigureAwait(false));
+        return new CatalogFacts(database, reader.GetBoolean(2), reader.Text(0), await reader.GetFieldValueAsync<string[]>(1, cancellationToken).ConfigureAwait(false));
     }
 
     private async Task ReadRelationsAsync(NpgsqlConnection connection, HashSet<(string Schema, string Name)> candidates, CancellationToken cancellationToken)
