@@ -19,15 +19,15 @@ public sealed class BackfillFaultTests(Servers servers)
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
-    private static BackfillRequest Counted(int batchSize = 400, TimeSpan? retryFor = null) =>
-        BackfillBench.Request("t", "v", "1", "v is null", batchSize, retryFor) with { Set = [new("v", "1"), new("n", "n + 1")] };
+    private static BackfillRequest Counted(BackfillStrategy strategy, int workers, int batchSize = 400, TimeSpan? retryFor = null) =>
+        BackfillBench.Request("t", "v", "1", "v is null", batchSize, retryFor) with { Set = [new("v", "1"), new("n", "n + 1")], Strategy = strategy, Workers = workers };
 
-    [Theory, EachMajor]
-    public async Task A_cancelled_run_ends_within_a_second_and_is_resumed(int major)
+    [Theory, EachWalk]
+    public async Task A_cancelled_run_ends_within_a_second_and_is_resumed(int major, BackfillStrategy strategy, int workers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted);
         using CancellationTokenSource cancel = CancellationTokenSource.CreateLinkedTokenSource(Token);
-        Task<BackfillResult> run = bench.RunAsync(Counted(), cancel.Token);
+        Task<BackfillResult> run = bench.RunAsync(Counted(strategy, workers), cancel.Token);
         await bench.UntilBatchesAsync(5, run);
 
         long start = Stopwatch.GetTimestamp();
@@ -36,28 +36,28 @@ public sealed class BackfillFaultTests(Servers servers)
         Assert.InRange(Stopwatch.GetElapsedTime(start), TimeSpan.Zero, TimeSpan.FromSeconds(1));
 
         await bench.UntilNothingHeldAsync();
-        long done = await bench.ScalarAsync<long>("select rows_done from migration_safety.backfill where state = 'running'");
+        long done = await bench.ScalarAsync<long>("select sum(rows_done)::int8 from migration_safety.backfill_worker join migration_safety.backfill on name = backfill where state = 'running'");
         Assert.InRange(done, 1, Rows - 1);
         Assert.Equal(done, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
-        Assert.True((await bench.PlanAsync(Counted())).Resumes);
+        Assert.True((await bench.PlanAsync(Counted(strategy, workers))).Resumes);
 
-        BackfillResult result = await bench.RunAsync(Counted());
+        BackfillResult result = await bench.RunAsync(Counted(strategy, workers));
         Assert.True(result.Resumed);
         Assert.Equal(Rows - done, result.Rows);
         Assert.Equal(Rows, result.TotalRows);
         await AssertOnceAsync(bench);
     }
 
-    [Theory, EachMajor]
-    public async Task A_killed_backend_is_replaced(int major)
+    [Theory, EachWalk]
+    public async Task A_killed_backend_is_replaced(int major, BackfillStrategy strategy, int workers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted);
-        Task<BackfillResult> run = bench.RunAsync(Counted());
+        Task<BackfillResult> run = bench.RunAsync(Counted(strategy, workers));
         for (int kills = 0; kills < 3 && !run.IsCompleted; kills++)
         {
             await bench.UntilBatchesAsync((kills + 1) * 8, run);
             await bench.Database.ExecuteAsync(
-                "select pg_terminate_backend(a.pid) from pg_stat_activity a join migration_safety.backfill b on (b.pid, b.backend_start) = (a.pid, a.backend_start)", Token);
+                "select pg_terminate_backend(a.pid) from pg_stat_activity a join migration_safety.backfill_worker b on (b.pid, b.backend_start) = (a.pid, a.backend_start)", Token);
         }
 
         BackfillResult result = await run;
@@ -67,18 +67,18 @@ public sealed class BackfillFaultTests(Servers servers)
         await AssertOnceAsync(bench);
     }
 
-    [Theory, EachMajor]
-    public async Task A_batch_that_somebody_cancels_ends_the_run(int major)
+    [Theory, EachWalk]
+    public async Task A_batch_that_somebody_cancels_ends_the_run(int major, BackfillStrategy strategy, int workers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(
             servers, major, s_counted + "; create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.002); return new; end $$; create trigger slow before update on t for each row execute function slow()");
-        Task<BackfillResult> run = bench.RunAsync(Counted(60));
+        Task<BackfillResult> run = bench.RunAsync(Counted(strategy, workers, 60));
         await bench.UntilBatchesAsync(2, run);
 
         await Wait.UntilAsync(
             async () =>
             {
-                await bench.Database.ExecuteAsync("select pg_cancel_backend(pid) from migration_safety.backfill", Token);
+                await bench.Database.ExecuteAsync("select pg_cancel_backend(pid) from migration_safety.backfill_worker", Token);
                 return run.IsCompleted;
             },
             "the run to end",
@@ -89,12 +89,12 @@ public sealed class BackfillFaultTests(Servers servers)
         await bench.UntilNothingHeldAsync();
     }
 
-    [Theory, EachMajor]
-    public async Task A_server_that_crashes_and_comes_back_loses_nothing(int major)
+    [Theory, EachWalk]
+    public async Task A_server_that_crashes_and_comes_back_loses_nothing(int major, BackfillStrategy strategy, int workers)
     {
         await using PostgresServer server = await PostgresServer.StartAsync(major, cancellationToken: Token);
         await using BackfillBench bench = await BackfillBench.CreateAsync(server, s_counted);
-        Task<BackfillResult> run = bench.RunAsync(Counted(200));
+        Task<BackfillResult> run = bench.RunAsync(Counted(strategy, workers, 200));
         for (int stops = 0; stops < 2 && !run.IsCompleted; stops++)
         {
             // Asked by what the run reports: the pool of the test's own connections dies with the server.
@@ -120,8 +120,8 @@ public sealed class BackfillFaultTests(Servers servers)
         await AssertOnceAsync(bench);
     }
 
-    [Theory, EachMajor]
-    public async Task Dropped_connections_and_faults_at_random_moments_do_no_row_twice(int major)
+    [Theory, EachWalk]
+    public async Task Dropped_connections_and_faults_at_random_moments_do_no_row_twice(int major, BackfillStrategy strategy, int workers)
     {
         PostgresServer server = await servers.Clusters.GetAsync(major);
         await using TcpProxy proxy = TcpProxy.Start(server);
@@ -133,7 +133,7 @@ public sealed class BackfillFaultTests(Servers servers)
         {
             Assert.True(Stopwatch.GetElapsedTime(start) < TimeSpan.FromMinutes(2), "It does not come to its end.");
             using CancellationTokenSource cancel = CancellationTokenSource.CreateLinkedTokenSource(Token);
-            Task<BackfillResult> run = bench.RunAsync(Counted(150, TimeSpan.FromSeconds(30)), cancel.Token);
+            Task<BackfillResult> run = bench.RunAsync(Counted(strategy, workers, 150, TimeSpan.FromSeconds(30)), cancel.Token);
             for (int i = 0; i < 4 && !run.IsCompleted; i++)
             {
                 // A moment at random is what this is about.
@@ -170,17 +170,17 @@ public sealed class BackfillFaultTests(Servers servers)
         }
 
         Assert.True(faults >= 2, $"{faults} faults");
-        await bench.RunAsync(Counted());
+        await bench.RunAsync(Counted(strategy, workers));
         await AssertOnceAsync(bench);
     }
 
-    [Theory, EachMajor]
-    public async Task A_frozen_connection_is_given_up_and_its_batch_decided(int major)
+    [Theory, EachWalk]
+    public async Task A_frozen_connection_is_given_up_and_its_batch_decided(int major, BackfillStrategy strategy, int workers)
     {
         PostgresServer server = await servers.Clusters.GetAsync(major);
         await using TcpProxy proxy = TcpProxy.Start(server);
         await using BackfillBench bench = await BackfillBench.CreateAsync(server, s_counted, proxy.ConnectionString);
-        Task<BackfillResult> run = bench.RunAsync(Counted(200));
+        Task<BackfillResult> run = bench.RunAsync(Counted(strategy, workers, 200));
         await bench.UntilBatchesAsync(5, run);
 
         proxy.Freeze();
@@ -191,20 +191,20 @@ public sealed class BackfillFaultTests(Servers servers)
         await AssertOnceAsync(bench);
     }
 
-    [Theory, EachMajor]
-    public async Task Cancelled_on_a_frozen_connection_it_ends_within_a_second(int major)
+    [Theory, EachWalk]
+    public async Task Cancelled_on_a_frozen_connection_it_ends_within_a_second(int major, BackfillStrategy strategy, int workers)
     {
         PostgresServer server = await servers.Clusters.GetAsync(major);
         await using TcpProxy proxy = TcpProxy.Start(server);
         await using BackfillBench bench = await BackfillBench.CreateAsync(server, s_counted, proxy.ConnectionString);
         using CancellationTokenSource cancel = CancellationTokenSource.CreateLinkedTokenSource(Token);
-        Task<BackfillResult> run = bench.RunAsync(Counted(200), cancel.Token);
+        Task<BackfillResult> run = bench.RunAsync(Counted(strategy, workers, 200), cancel.Token);
         await bench.UntilBatchesAsync(5, run);
 
         proxy.Freeze();
         long batches = -1;
         await Wait.UntilAsync(
-            async () => batches == (batches = await bench.ScalarAsync<long>("select batches from migration_safety.backfill")),
+            async () => batches == (batches = await bench.ScalarAsync<long>("select sum(batches)::int8 from migration_safety.backfill_worker")),
             "no more batches to come",
             cancellationToken: Token);
         long start = Stopwatch.GetTimestamp();
@@ -214,17 +214,17 @@ public sealed class BackfillFaultTests(Servers servers)
 
         proxy.DropAll();
         proxy.Thaw();
-        await bench.RunAsync(Counted());
+        await bench.RunAsync(Counted(strategy, workers));
         await AssertOnceAsync(bench);
     }
 
-    [Theory, EachMajor]
-    public async Task Locked_rows_are_passed_over_and_caught_later(int major)
+    [Theory, EachWalk]
+    public async Task Locked_rows_are_passed_over_and_caught_later(int major, BackfillStrategy strategy, int workers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted);
         await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "update t set note = 'mine' where id in (300, 60000, 60003)", "delete from t where id = 90000");
 
-        Task<BackfillResult> run = bench.RunAsync(Counted());
+        Task<BackfillResult> run = bench.RunAsync(Counted(strategy, workers));
         await UntilNamedAsync(bench, holder, run);
         Assert.False(run.IsCompleted);
         Assert.Equal(Rows - 4, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
@@ -238,13 +238,13 @@ public sealed class BackfillFaultTests(Servers servers)
         await AssertOnceAsync(bench, Rows - 1);
     }
 
-    [Theory, EachMajor]
-    public async Task A_row_that_stays_locked_is_reported_with_its_holder(int major)
+    [Theory, EachWalk]
+    public async Task A_row_that_stays_locked_is_reported_with_its_holder(int major, BackfillStrategy strategy, int workers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted);
         await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from t where id = 600 for update");
 
-        MigrationException e = await bench.FailsAsync(Counted(retryFor: TimeSpan.FromSeconds(2)));
+        MigrationException e = await bench.FailsAsync(Counted(strategy, workers, retryFor: TimeSpan.FromSeconds(2)));
 
         Assert.Equal("RowsStayLocked", e.ErrorId);
         Assert.Equal(MigrationErrorKind.Busy, e.Kind);
@@ -254,17 +254,17 @@ public sealed class BackfillFaultTests(Servers servers)
         Assert.Equal(Rows - 1, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
 
         await holder.RollbackAsync(Token);
-        BackfillResult result = await bench.RunAsync(Counted());
+        BackfillResult result = await bench.RunAsync(Counted(strategy, workers));
         Assert.True(result.Resumed);
         Assert.Equal(1, result.Rows);
         await AssertOnceAsync(bench);
     }
 
-    [Theory, EachMajor]
-    public async Task A_lock_on_the_table_is_waited_out_and_its_holder_named(int major)
+    [Theory, EachWalk]
+    public async Task A_lock_on_the_table_is_waited_out_and_its_holder_named(int major, BackfillStrategy strategy, int workers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted);
-        Task<BackfillResult> run = bench.RunAsync(Counted());
+        Task<BackfillResult> run = bench.RunAsync(Counted(strategy, workers));
         await bench.UntilBatchesAsync(3, run);
 
         await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "lock table t in access exclusive mode");
@@ -286,8 +286,8 @@ public sealed class BackfillFaultTests(Servers servers)
         Assert.False(await bench.StateExistsAsync());
     }
 
-    [Theory, EachMajor]
-    public async Task The_application_waits_no_longer_than_a_batch(int major)
+    [Theory, EachWalk]
+    public async Task The_application_waits_no_longer_than_a_batch(int major, BackfillStrategy strategy, int workers)
     {
         // A slow trigger makes the time per row what it is under load: batches have to find their size and to keep to it.
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted + """
@@ -326,7 +326,7 @@ public sealed class BackfillFaultTests(Servers servers)
             Token);
         await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "update t set note = 'long' where id in (30, 300, 3000)");
 
-        Task<BackfillResult> run = bench.RunAsync(Counted() with { BatchSize = null });
+        Task<BackfillResult> run = bench.RunAsync(Counted(strategy, workers) with { BatchSize = null });
         await UntilNamedAsync(bench, holder, run);
         await holder.CommitAsync(Token);
         BackfillResult result = await run;
@@ -340,11 +340,11 @@ public sealed class BackfillFaultTests(Servers servers)
         await AssertOnceAsync(bench);
     }
 
-    [Theory, EachMajor]
-    public async Task The_application_is_never_told_of_a_deadlock(int major)
+    [Theory, EachWalk]
+    public async Task The_application_is_never_told_of_a_deadlock(int major, BackfillStrategy strategy, int workers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted);
-        Task<BackfillResult> run = bench.RunAsync(Counted());
+        Task<BackfillResult> run = bench.RunAsync(Counted(strategy, workers));
         // Against the order of the walk, held over several statements: what deadlocks with a batch that waits.
         await Task.WhenAll(Enumerable.Range(0, 4).Select(async worker =>
         {
@@ -386,7 +386,7 @@ public sealed class BackfillFaultTests(Servers servers)
     {
         Assert.Equal(rows, await bench.ScalarAsync<long>("select count(*) from t where v = 1 and n = 1"));
         Assert.Equal(rows, await bench.ScalarAsync<long>("select count(*) from t"));
-        Assert.Equal(rows, await bench.ScalarAsync<long>("select rows_done + rows_before from migration_safety.backfill where state = 'completed'"));
+        Assert.Equal(rows, await bench.ScalarAsync<long>("select sum(rows_done)::int8 from migration_safety.backfill_worker join migration_safety.backfill on name = backfill where state = 'completed'"));
         await bench.UntilNothingHeldAsync();
     }
 }

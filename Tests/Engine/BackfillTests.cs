@@ -37,7 +37,7 @@ public sealed class BackfillTests(Servers servers)
         MigrationStep step = result.Steps[^1];
         Assert.Equal(StepState.Done, step.State);
         Assert.Equal(Reversibility.ReversibleWithDataLoss, step.Reversibility);
-        Assert.Equal(["Create the schema for checkpoints", "Create the table of checkpoints"], result.Steps[..^1].Select(s => s.Purpose));
+        Assert.Equal(["Create the schema for checkpoints", "Create the tables of checkpoints"], result.Steps[..^1].Select(s => s.Purpose));
         await bench.UntilNothingHeldAsync();
 
         // A rollback must not take the checkpoints of other backfills along.
@@ -91,7 +91,7 @@ public sealed class BackfillTests(Servers servers)
             await bench.Database.ExecuteAsync($"alter table {table} add column n int not null default 0", Token);
             await bench.Database.ExecuteAsync($"update {table} set v = null", Token);
             long rows = await bench.ScalarAsync<long>($"select count(*) from {table}");
-            BackfillRequest request = BackfillBench.Request(table, "v", "7", batchSize: 37) with { Set = [new("v", "7"), new("n", "n + 1")], Where = "v is null" };
+            BackfillRequest request = BackfillBench.Request(table, "v", "7", batchSize: 37) with { Set = [new("v", "7"), new("n", "n + 1")], Where = "v is null", Strategy = BackfillStrategy.Key, Workers = 2 };
 
             BackfillResult result = await bench.RunAsync(request, session: session);
 
@@ -129,7 +129,7 @@ public sealed class BackfillTests(Servers servers)
             insert into t values (-9223372036854775808), (9223372036854775807);
             """);
 
-        BackfillResult result = await bench.RunAsync(BackfillBench.Request("t", "v", "1", batchSize: 500));
+        BackfillResult result = await bench.RunAsync(BackfillBench.Request("t", "v", "1", batchSize: 500) with { Strategy = BackfillStrategy.Key });
 
         Assert.Equal(4002, result.Rows);
         Assert.InRange(result.Batches, 9, 12);
@@ -142,7 +142,7 @@ public sealed class BackfillTests(Servers servers)
         await using BackfillBench bench = await BackfillBench.CreateAsync(
             servers, major, "create table t (id int primary key, v int); insert into t select i from generate_series(1, 60000) i; create index on t (v); create index on t (id) where v is null;");
 
-        await bench.RunAsync(BackfillBench.Request("t", "v", "id", batchSize: 2000));
+        await bench.RunAsync(BackfillBench.Request("t", "v", "id", batchSize: 2000) with { Strategy = BackfillStrategy.Key });
 
         // Counted without a WHERE, or this query would be the one that reads another index.
         Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) filter (where v is null) from t"));
@@ -272,7 +272,9 @@ public sealed class BackfillTests(Servers servers)
             create table made (id int primary key, a int, twice int generated always as (a * 2) stored, ident int generated always as identity);
             insert into made values (1, 1);
             create table strict (id int primary key, v int check (v < 100), w int not null default 0, u int unique); insert into strict (id) values (1), (2);
-            create table tree (id int primary key, v int); create table leaf (primary key (id)) inherits (tree);
+            create table parted (at int, v int) partition by range (at); create table parted_1 partition of parted for values from (0) to (10);
+            create foreign data wrapper nowhere; create server elsewhere foreign data wrapper nowhere;
+            create table mixed (at int, v int) partition by range (at); create foreign table mixed_1 partition of mixed for values from (0) to (10) server elsewhere;
             """);
 
         async Task Expect(string id, BackfillRequest request, string? part = null)
@@ -305,11 +307,14 @@ public sealed class BackfillTests(Servers servers)
         await Expect("SetMissing", new BackfillRequest { Table = "orders", Set = [] });
         await Expect("ColumnTwice", new BackfillRequest { Table = "orders", Set = [new("tier", "'a'"), new("TIER", "'b'")] });
         await Expect("BatchInvalid", BackfillBench.Request("orders", "tier", "'x'", batchSize: 0));
-        await Expect("PrimaryKeyMissing", BackfillBench.Request("no_key", "b", "1"), "Invoke-SafeIndexBuild");
-        await Expect("KeyColumnSet", BackfillBench.Request("made", "id", "id + 1", "id < 0"));
+        await Expect("UniqueIndexMissing", BackfillBench.Request("no_key", "b", "1") with { Strategy = BackfillStrategy.Key }, "Invoke-SafeIndexBuild");
+        await Expect("UniqueIndexMissing", BackfillBench.Request("made", "id", "id + 1", "id < 0") with { Strategy = BackfillStrategy.Key });
+        await Expect("WorkersInvalid", BackfillBench.Request("orders", "tier", "'x'") with { Workers = 0 });
+        await Expect("MaxErrorsInvalid", BackfillBench.Request("orders", "tier", "'x'") with { MaxErrors = -1 });
+        await Expect("PartitionKeySet", BackfillBench.Request("parted", "at", "at + 1", "at < 0"));
+        await Expect("TableKindNotSupported", BackfillBench.Request("mixed", "v", "1"), "foreign table");
         await Expect("ColumnGenerated", BackfillBench.Request("made", "twice", "1", "a = 1"));
         await Expect("ColumnGenerated", BackfillBench.Request("made", "ident", "1", "a = 1"));
-        await Expect("TableKindNotSupported", BackfillBench.Request("tree", "v", "1"));
         await Expect("CheckViolated", BackfillBench.Request("strict", "v", "1000"));
         await Expect("DuplicateKey", BackfillBench.Request("strict", "u", "1"));
         await Expect("InvalidData", BackfillBench.Request("strict", "v", "1 / (id - 1)"));
@@ -357,20 +362,38 @@ public sealed class BackfillTests(Servers servers)
         Assert.Equal("ReadOnly", (await bench.FailsAsync(BackfillBench.Request("orders", "tier", "'x'"), readOnly)).ErrorId);
     }
 
-    [Theory, EachMajor]
-    public async Task Two_clients_at_once_share_nothing_and_double_nothing(int major)
+    [Theory, EachWalk]
+    public async Task Clients_at_once_share_the_work_and_double_nothing(int major, BackfillStrategy strategy, int workers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(
-            servers, major, "create table t (id int primary key, v int, n int not null default 0); insert into t select i from generate_series(1, 20000) i");
-        BackfillRequest request = BackfillBench.Request("t", "v", "1", batchSize: 500) with { Set = [new("v", "1"), new("n", "n + 1")], Where = "v is null" };
+            servers, major, "create table t (id int primary key, v int, n int not null default 0); insert into t select i from generate_series(1, 60000) i");
+        BackfillRequest request = BackfillBench.Request("t", "v", "1", batchSize: 500) with { Set = [new("v", "1"), new("n", "n + 1")], Where = "v is null", Strategy = strategy, Workers = workers };
 
         BackfillPlan[] plans = [await bench.PlanAsync(request), await bench.PlanAsync(request), await bench.PlanAsync(request)];
         BackfillResult[] results = await Task.WhenAll(plans.Select(plan => Backfill.RunAsync(plan, bench.Sink, Token)));
 
-        Assert.Equal(20000, results.Sum(r => r.Rows));
-        Assert.Equal(2, results.Count(r => r.Outcome == BackfillOutcome.AlreadyCompleted));
-        Assert.Equal(20000, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
-        Assert.Contains(bench.Sink.Warnings, w => w.Contains("waiting for pid", StringComparison.Ordinal) && w.Contains("MigrationSafety/backfill", StringComparison.Ordinal));
+        Assert.Equal(60000, results.Sum(r => r.Rows));
+        Assert.Contains(results, r => r.Outcome == BackfillOutcome.Completed);
+        Assert.Equal(60000, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
+        await bench.UntilNothingHeldAsync();
+    }
+
+    [Theory, EachMajor]
+    public async Task Another_operation_on_the_table_is_waited_for_and_named(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders + "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.001); return new; end $$; create trigger slow before update on orders for each row execute function slow()");
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        Task<BackfillResult> run = bench.RunAsync(BackfillBench.Request("orders", "tier", "'standard'"), stop.Token);
+        await bench.UntilBatchesAsync(1, run);
+
+        MigrationException e = await bench.FailsAsync(BackfillBench.Request("orders", "note", "'x'", "id < 0", retryFor: TimeSpan.FromMilliseconds(300)));
+
+        Assert.Equal("TableBusy", e.ErrorId);
+        Assert.Contains("MigrationSafety/backfill", Assert.Single(e.Blockers).Application, StringComparison.Ordinal);
+        Assert.Contains(bench.Sink.Warnings, w => w.Contains("waiting for pid", StringComparison.Ordinal));
+        await stop.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
+        await bench.UntilNothingHeldAsync();
     }
 
     [Theory, EachMajor]

@@ -45,6 +45,20 @@ insert into orders select i, i from generate_series(1, 20000) i
             ($rows | Start-Backfill).Rows | Should -Be 20000, 20000
         }
 
+        It 'takes a strategy and a number of workers' {
+            $result = Start-Backfill orders @{ tier = "'a'" } -Strategy Key -Workers 3
+            "$($result.Strategy)", $result.Rows | Should -Be 'Key', 20000
+            "$((Start-Backfill orders @{ total = 'price' } -Workers 2).Strategy)" | Should -Be 'Block'
+            { Start-Backfill orders @{ tier = "'a'" } -Workers 0 } | Should -Throw -ErrorId 'ParameterArgumentValidationError,*'
+        }
+
+        It 'passes over as many rows as may be refused' {
+            $result = Start-Backfill orders @{ total = '1 / (id - 5)' } -MaxErrors 1 -WarningVariable warnings -WarningAction SilentlyContinue
+            "$($result.Outcome)", $result.Rows, $result.Errors, $result.Remaining | Should -Be 'CompletedWithErrors', 19999, 1, 1
+            "$warnings" | Should -BeLike '*backfill_error*'
+            Get-SqlValue 'select key[1] from migration_safety.backfill_error' | Should -Be '5'
+        }
+
         It 'takes sessions from the pipeline' {
             ((Get-TestUri) | Start-Backfill orders @{ tier = "'a'" }).Database | Should -Be $TestDatabase
         }
@@ -96,10 +110,17 @@ insert into orders select i, i from generate_series(1, 20000) i
             Get-Empty | Should -Be 20000
         }
 
+        It 'tells strategy, reason and estimate' {
+            $run = Invoke-TestProcess "Import-Module '$ManifestPath'; Start-Backfill orders @{ tier = `"'standard'`" } -Strategy Key -Workers 2 -Session '$(Get-TestUri)' -WhatIf"
+            $run.Output | Should -Match 'strategy: Key along orders_pkey \(id\), as asked for'
+            $run.Output | Should -Match 'estimate: 20,000 of 20,000 rows; with 2 workers'
+            $run.Output | Should -Not -Match 'create table'
+        }
+
         It 'prints SQL and lock' {
             $run = Invoke-TestProcess "Import-Module '$ManifestPath'; Start-Backfill orders @{ tier = `"'standard'`" } -Session '$(Get-TestUri)' -WhatIf"
             $run.Output | Should -Match 'What if:.*public\.orders'
-            $run.Output | Should -Match '(?s)update only "?public"?\."?orders"? set "?tier"? ='
+            $run.Output | Should -Match '(?s)update only "?public"?\."?orders"?\s+set "?tier"? ='
             $run.Output | Should -Match 'ROW EXCLUSIVE on "?public"?\."?orders"?, updates rows in batches'
         }
     }
@@ -109,7 +130,8 @@ insert into orders select i, i from generate_series(1, 20000) i
             @{ Id = 'TableNotFound'; Category = 'ObjectNotFound'; Parameters = @{ Table = 'order'; Set = @{ tier = "'a'" } } }
             @{ Id = 'ColumnNotFound'; Category = 'ObjectNotFound'; Parameters = @{ Table = 'orders'; Set = @{ teir = "'a'" } } }
             @{ Id = 'InvalidSet'; Category = 'InvalidArgument'; Parameters = @{ Table = 'orders'; Set = @{ tier = 5 } } }
-            @{ Id = 'KeyColumnSet'; Category = 'InvalidArgument'; Parameters = @{ Table = 'orders'; Set = @{ id = 'id + 1' }; Where = 'true' } }
+            @{ Id = 'UniqueIndexMissing'; Category = 'NotImplemented'; Parameters = @{ Table = 'orders'; Set = @{ id = 'id + 1' }; Where = 'true'; Strategy = 'Key' } }
+            @{ Id = 'InvalidData'; Category = 'InvalidData'; Parameters = @{ Table = 'orders'; Set = @{ total = '1 / (id - 5)' } } }
             @{ Id = 'PredicateStaysTrue'; Category = 'InvalidArgument'; Parameters = @{ Table = 'orders'; Set = @{ tier = "'a'" }; Where = 'price > 0' } }
             @{ Id = 'SyntaxError'; Category = 'InvalidArgument'; Parameters = @{ Table = 'orders'; Set = @{ tier = "'a'" }; Where = 'price >' } }
         ) {

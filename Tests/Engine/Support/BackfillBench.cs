@@ -69,11 +69,11 @@ internal sealed class BackfillBench : IAsyncDisposable
 
     /// <summary>Waits until a backfill has committed so many batches.</summary>
     internal Task UntilBatchesAsync(long batches, Task run) => Wait.UntilAsync(
-        async () => run.IsCompleted || (await StateExistsAsync() && await ScalarAsync<long>("select coalesce(max(batches), 0) from migration_safety.backfill") >= batches),
+        async () => run.IsCompleted || (await StateExistsAsync() && await ScalarAsync<long>("select coalesce(sum(batches), 0)::int8 from migration_safety.backfill_worker") >= batches),
         $"{batches} batches",
         cancellationToken: Token);
 
-    internal async Task<bool> StateExistsAsync() => await ScalarAsync<bool>("select to_regclass('migration_safety.backfill') is not null");
+    internal async Task<bool> StateExistsAsync() => await ScalarAsync<bool>("select to_regclass('migration_safety.backfill_worker') is not null");
 
     /// <summary>No session holds an advisory lock: what this module locks it gives back.</summary>
     internal Task UntilNothingHeldAsync() => Wait.UntilAsync(

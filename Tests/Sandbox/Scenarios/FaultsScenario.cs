@@ -46,7 +46,7 @@ internal sealed class FaultsScenario : Scenario
 
         FillProof proof = await FillProof.ReadAsync(shop, cancellationToken);
         bench.Screen.Say($"Proof: {proof}");
-        bench.Broken.AddRange(proof.Broken(await shop.ScalarAsync<long>("select sum(rows_before + rows_done)::bigint from migration_safety.backfill", cancellationToken)));
+        bench.Broken.AddRange(proof.Broken(await shop.ScalarAsync<long>("select sum(rows_done)::bigint from migration_safety.backfill_worker", cancellationToken)));
         bench.Broken.AddRange((await IndexContradictsAsync(shop, cancellationToken)).Select(line => $"Nothing is lost: {line}."));
         bench.Broken.AddRange((await SchemaState.LeftoversAtRestAsync(shop, cancellationToken)).Select(leftover => $"Nothing is lost: {leftover}."));
     }
@@ -227,7 +227,7 @@ internal sealed class FaultsScenario : Scenario
 
         private async Task<(long Done, string Activity)> BackfillStateAsync(CancellationToken cancellationToken)
         {
-            await using (NpgsqlCommand there = new("select to_regclass('migration_safety.backfill') is not null", connection))
+            await using (NpgsqlCommand there = new("select to_regclass('migration_safety.backfill_worker') is not null", connection))
             {
                 if (!(bool)(await there.ExecuteScalarAsync(cancellationToken))!)
                 {
@@ -237,7 +237,7 @@ internal sealed class FaultsScenario : Scenario
 
             await using NpgsqlCommand command = new(
                 """
-                select coalesce((select sum(rows_before + rows_done)::bigint from migration_safety.backfill), 0),
+                select coalesce((select sum(rows_done)::bigint from migration_safety.backfill_worker), 0),
                        coalesce((select string_agg(state, ', ') from pg_stat_activity where application_name = 'MigrationSafety/backfill' and state <> 'idle'), 'between two batches')
                 """,
                 connection);

@@ -7,7 +7,7 @@ using Npgsql;
 
 namespace MigrationSafety.Engine.Backfills;
 
-/// <summary>Fills columns of a live table in small transactions along its primary key, each with a checkpoint from which an interrupted run goes on.</summary>
+/// <summary>Fills columns of a live table in small transactions, each with a checkpoint from which an interrupted run goes on.</summary>
 public static class Backfill
 {
     /// <summary>
@@ -19,7 +19,7 @@ public static class Backfill
 
     // Enough for an estimate within some percent; a small table is counted.
     private const double SampleBlocks = 300;
-    private const int TriedRows = 10;
+    private const int MostWorkers = 64;
 
     /// <summary>Checks a request and says what will be done. Writes nothing.</summary>
     /// <param name="session">Session.</param>
@@ -33,6 +33,16 @@ public static class Backfill
         ArgumentNullException.ThrowIfNull(session);
         ArgumentNullException.ThrowIfNull(request);
         ArgumentNullException.ThrowIfNull(sink);
+        if (request.Workers is < 1 or > MostWorkers)
+        {
+            throw new MigrationException("WorkersInvalid", MigrationErrorKind.InvalidInput, $"{request.Workers} workers cannot work.", $"Give -Workers from 1 to {MostWorkers}; each is a connection, and more than the server has cores seldom help.");
+        }
+
+        if (request.MaxErrors < 0)
+        {
+            throw new MigrationException("MaxErrorsInvalid", MigrationErrorKind.InvalidInput, "-MaxErrors is negative.", "Give how many rows may be refused, 0 for none.");
+        }
+
         if (request.BatchSize < 1 || request.TargetBatchTime <= TimeSpan.Zero)
         {
             throw new MigrationException(
@@ -45,28 +55,32 @@ public static class Backfill
             await using NpgsqlConnection connection = await OpenAsync(session, request, sink, cancellationToken).ConfigureAwait(false);
             await RefuseReadOnlyAsync(connection, cancellationToken).ConfigureAwait(false);
             BackfillDefinition definition = await BackfillDefinition.FindAsync(connection, request, cancellationToken).ConfigureAwait(false);
-            BackfillStatements statements = new(definition);
-            await ExplainAsync(connection, definition, statements, sink, cancellationToken).ConfigureAwait(false);
-            List<MigrationStep> steps = [.. await BackfillStore.StepsAsync(connection, cancellationToken).ConfigureAwait(false)];
+            string batchPlan = await ExplainAsync(connection, definition, sink, cancellationToken).ConfigureAwait(false);
+            List<MigrationStep> steps = [.. await BackfillSchema.StepsAsync(connection, cancellationToken).ConfigureAwait(false)];
             bool resumes = false;
             if (steps.Count == 0 && await BackfillStore.ReadAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false) is { } record)
             {
                 BackfillStore.Check(record, definition);
-                resumes = CanResume(record, definition);
+                resumes = !record.IsCompleted && record.TableOid == definition.Table.Oid
+                    && (await BackfillStore.CanResumeAsync(connection, definition, request.Strategy, cancellationToken).ConfigureAwait(false)).CanResume;
             }
 
-            (long matching, long all) = await EstimateAsync(connection, definition, statements, cancellationToken).ConfigureAwait(false);
-            steps.Add(BatchStep(definition, statements));
+            (long matching, long all) = await EstimateAsync(connection, definition, cancellationToken).ConfigureAwait(false);
+            steps.Add(BatchStep(definition));
             return new BackfillPlan
             {
                 Session = session,
                 Action = $"Backfill {definition.SetText} where {definition.Where}",
                 Target = definition.Table.Display,
                 Steps = steps,
+                Notes = Notes(definition, request, batchPlan, matching, all, resumes),
                 Name = definition.Name,
                 EstimatedRows = matching,
                 EstimatedTableRows = all,
                 Resumes = resumes,
+                Strategy = definition.Strategy,
+                Reason = definition.Reason,
+                BatchPlan = batchPlan,
                 Request = request,
                 Definition = definition,
             };
@@ -101,11 +115,9 @@ public static class Backfill
         try
         {
             sink.Record(new StepEvent(batches));
-            await run.OpenAsync(cancellationToken).ConfigureAwait(false);
-            string[] places = await PickAsync(plan, sink, cancellationToken).ConfigureAwait(false);
-            await run.TryAsync(places, cancellationToken).ConfigureAwait(false);
+            bool anyMatches = await run.TryAsync(cancellationToken).ConfigureAwait(false);
             done.AddRange(await CreateStateAsync(plan, sink, cancellationToken).ConfigureAwait(false));
-            bool begun = await BeginAsync(plan, anyMatches: places.Length > 0, sink, cancellationToken).ConfigureAwait(false);
+            bool begun = await run.BeginAsync(anyMatches, cancellationToken).ConfigureAwait(false);
             BackfillResult result = begun
                 ? await run.RunAsync(cancellationToken).ConfigureAwait(false)
                 : await run.AlreadyCompletedAsync(cancellationToken).ConfigureAwait(false);
@@ -130,10 +142,6 @@ public static class Backfill
             };
         }
     }
-
-    internal static bool CanResume(BackfillRecord record, BackfillDefinition definition) =>
-        // Another oid or key: the table was made anew, and the checkpoint says nothing about it. To begin from the start is always right.
-        !record.IsCompleted && record.TableOid == definition.Table.Oid && record.Key.SequenceEqual(definition.KeyNames);
 
     /// <summary>A connection for questions, which may take long but do not wait long for locks.</summary>
     internal static async Task<NpgsqlConnection> OpenAsync(EngineSession session, BackfillRequest request, IOperationSink sink, CancellationToken cancellationToken)
@@ -168,15 +176,19 @@ public static class Backfill
         }
     }
 
-    /// <summary>Lets the server check names, types and privileges; it runs nothing.</summary>
-    private static async Task ExplainAsync(
-        NpgsqlConnection connection, BackfillDefinition definition, BackfillStatements statements, IOperationSink sink, CancellationToken cancellationToken)
+    /// <summary>Lets the server check names, types and privileges in each part of the table; it runs nothing.</summary>
+    /// <returns>The plan of a batch.</returns>
+    private static async Task<string> ExplainAsync(NpgsqlConnection connection, BackfillDefinition definition, IOperationSink sink, CancellationToken cancellationToken)
     {
-        sink.Debug(statements.Explain);
         try
         {
-            await using NpgsqlCommand command = new(statements.Explain, connection);
-            await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+            foreach (BackfillLeaf leaf in definition.Leaves)
+            {
+                BackfillStatements statements = new(definition, leaf);
+                sink.Debug(statements.Explain);
+                await using NpgsqlCommand command = new(statements.Explain, connection);
+                await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+            }
         }
         catch (PostgresException e)
         {
@@ -190,33 +202,67 @@ public static class Backfill
                     Target = error.Target,
                 };
         }
+
+        if (definition.Leaves.Count == 0)
+        {
+            return "";
+        }
+
+        // As the workers' sessions plan it; undone with the connection's next use.
+        await using (NpgsqlCommand asWorkers = new("select pg_catalog.set_config('enable_seqscan', 'off', false), pg_catalog.set_config('enable_bitmapscan', 'off', false)", connection))
+        {
+            await asWorkers.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+        }
+
+        List<string> lines = [];
+        await using (NpgsqlCommand command = new(new BackfillStatements(definition, definition.Leaves[0]).ExplainBatch, connection))
+        {
+            await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+            while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+            {
+                lines.Add(reader.GetString(0).ReplaceLineEndings(" "));
+            }
+        }
+
+        await using NpgsqlCommand asBefore = new("reset enable_seqscan; reset enable_bitmapscan", connection);
+        await asBefore.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+        return string.Join(Environment.NewLine, lines);
     }
 
-    private static async Task<(long Matching, long All)> EstimateAsync(
-        NpgsqlConnection connection, BackfillDefinition definition, BackfillStatements statements, CancellationToken cancellationToken)
+    private static async Task<(long Matching, long All)> EstimateAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
     {
         // A new column has no statistics, and the planner's guess at it is far off; at a new table's rows too. Look at some blocks instead.
-        double percent = Math.Min(100, 100 * SampleBlocks / Math.Max(1, definition.Table.SizeBytes / 8192.0));
-        await using NpgsqlCommand sample = new(statements.Sample, connection) { Parameters = { new() { Value = (float)percent } } };
+        double percent = Math.Min(100, 100 * SampleBlocks / Math.Max(1, definition.Blocks));
+        await using NpgsqlCommand sample = new(new BackfillQueries(definition).Sample, connection) { Parameters = { new() { Value = (float)percent } } };
         await using NpgsqlDataReader reader = await sample.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
-        (long matching, long seen, long seenBlocks, long blocks) = (reader.GetInt64(0), reader.GetInt64(1), reader.GetInt64(2), reader.GetInt64(3));
-        double scale = percent >= 100 ? 1 : (double)blocks / Math.Max(1, seenBlocks);
+        (long matching, long seen, long seenBlocks) = (reader.GetInt64(0), reader.GetInt64(1), reader.GetInt64(2));
+        double scale = percent >= 100 ? 1 : (double)definition.Blocks / Math.Max(1, seenBlocks);
         return ((long)(matching * scale), (long)(seen * scale));
     }
 
-    private static async Task<string[]> PickAsync(BackfillPlan plan, IOperationSink sink, CancellationToken cancellationToken)
+    private static string[] Notes(BackfillDefinition definition, BackfillRequest request, string batchPlan, long matching, long all, bool resumes)
     {
-        await using NpgsqlConnection connection = await OpenAsync(plan.Session, plan.Request, sink, cancellationToken).ConfigureAwait(false);
-        await using NpgsqlCommand command = new(new BackfillStatements(plan.Definition).PickSample, connection) { Parameters = { new() { Value = (long)TriedRows } } };
-        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
-        List<string> places = [];
-        while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+        const double AssumedRate = 50_000;
+        string of = definition.IsTree ? $" in {definition.Leaves.Count:N0} tables" : "";
+        string keys = string.Join("; ", definition.Leaves.Where(leaf => leaf.ByKey).Take(3).Select(leaf => $"{leaf.Index} ({leaf.KeyText})"));
+        List<string> notes =
+        [
+            $"strategy: {definition.Strategy}{(keys.Length > 0 ? $" along {keys}" : "")}, {definition.Reason}",
+            $"estimate: {matching:N0} of {all:N0} rows{of}; with {request.Workers:N0} worker{(request.Workers > 1 ? "s" : "")} about {Durations.Text(TimeSpan.FromSeconds(Math.Ceiling(matching / AssumedRate)))} at {AssumedRate:N0} rows/s, more where indexes, triggers or wide rows make an update dear",
+            $"batches: {Durations.Text(request.TargetBatchTime)} each, a transaction with its checkpoint; then sweeps for rows that were locked or moved",
+        ];
+        if (resumes)
         {
-            places.Add(reader.GetString(0));
+            notes.Insert(0, "goes on at the checkpoints of an earlier run");
         }
 
-        return [.. places];
+        if (batchPlan.Length > 0)
+        {
+            notes.Add($"plan of a batch: {batchPlan}");
+        }
+
+        return [.. notes];
     }
 
     private static async Task<IReadOnlyList<MigrationStep>> CreateStateAsync(BackfillPlan plan, IOperationSink sink, CancellationToken cancellationToken)
@@ -246,44 +292,13 @@ public static class Backfill
         return done;
     }
 
-    /// <summary>Begins, or finds what there is to resume.</summary>
-    /// <returns>False where an earlier run completed it and no row matches.</returns>
-    private static async Task<bool> BeginAsync(BackfillPlan plan, bool anyMatches, IOperationSink sink, CancellationToken cancellationToken)
-    {
-        BackfillDefinition definition = plan.Definition;
-        await using NpgsqlConnection connection = await OpenAsync(plan.Session, plan.Request, sink, cancellationToken).ConfigureAwait(false);
-        if (await BackfillStore.ReadAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false) is { } record)
-        {
-            BackfillStore.Check(record, definition);
-            if (CanResume(record, definition))
-            {
-                sink.Verbose($"Resumes {definition.Name} at its checkpoint: {record.RowsDone:N0} rows in {record.Batches:N0} batches are done.");
-                return true;
-            }
-
-            if (record.IsCompleted && !anyMatches)
-            {
-                return false;
-            }
-
-            sink.Verbose(record.IsCompleted
-                ? $"{definition.Name} was completed, but rows match again; begins from the start."
-                : $"{definition.Name} was begun on a table that was made anew since; begins from the start.");
-        }
-
-        await using NpgsqlCommand command = new(new BackfillStatements(definition).Bound, connection);
-        string[]? bound = (string[]?)await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false);
-        await BackfillStore.BeginAsync(connection, definition, bound, plan.EstimatedRows, plan.EstimatedTableRows, cancellationToken).ConfigureAwait(false);
-        return true;
-    }
-
-    private static MigrationStep BatchStep(BackfillDefinition definition, BackfillStatements statements)
+    private static MigrationStep BatchStep(BackfillDefinition definition)
     {
         string columns = string.Join(", ", definition.Set.Select(column => SqlName.QuoteIfNeeded(column.Name)));
         MigrationStep step = new()
         {
-            Sql = statements.Batch(first: false),
-            Purpose = $"Set {definition.SetText} where {definition.Where}, in batches along ({string.Join(", ", definition.Key.Select(k => SqlName.QuoteIfNeeded(k.Name)))})",
+            Sql = definition.Leaves.Count > 0 ? new BackfillStatements(definition, definition.Leaves[0]).Plain : $"-- {definition.Table.Display} has no part that holds rows",
+            Purpose = $"Set {definition.SetText} where {definition.Where}, in batches {(definition.Strategy == BackfillStrategy.Key ? $"along ({definition.Leaves[0].KeyText})" : "of blocks")}",
             LockMode = TableLockMode.RowExclusive,
             Objects = [definition.Table.Sql],
             Cost = StepCost.UpdatesRows,
@@ -297,7 +312,7 @@ public static class Backfill
 
         return step with
         {
-            Reversal = statements.Reset,
+            Reversal = new BackfillQueries(definition).Reset,
             Reversibility = Reversibility.ReversibleWithDataLoss,
             ReversalNote = $"Sets {columns} to NULL in every row, also where it had a value before or the application has written one since; in small batches that commit one by one and pass over locked rows, so that it may run again, and a warning says how many rows are left. Where the column was added by the same migration, dropping it takes this back at once.",
         };

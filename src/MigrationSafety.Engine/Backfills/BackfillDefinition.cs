@@ -4,11 +4,6 @@ using Npgsql;
 
 namespace MigrationSafety.Engine.Backfills;
 
-/// <summary>A column of the primary key.</summary>
-/// <param name="Name">Name, as in the catalog.</param>
-/// <param name="Type">Type, as a cast writes it.</param>
-internal sealed record KeyColumn(string Name, string Type);
-
 /// <summary>A column that is set.</summary>
 /// <param name="Name">Name, as in the catalog.</param>
 /// <param name="Expression">SQL expression.</param>
@@ -16,44 +11,41 @@ internal sealed record SetColumn(string Name, string Expression);
 
 /// <summary>A backfill, checked against the catalog.</summary>
 /// <param name="Name">Name under which it is recorded.</param>
-/// <param name="Table">Table.</param>
-/// <param name="Key">Columns of the primary key, in its order.</param>
+/// <param name="Table">Table that was named.</param>
+/// <param name="Leaves">The tables that hold its rows: itself where it has no children.</param>
 /// <param name="Set">Columns that are set.</param>
 /// <param name="Where">Which rows.</param>
 /// <param name="IsDefaultWhere">Whether that is "a column is NULL".</param>
-/// <param name="ChangesUniqueKey">Whether a unique index holds a column that is set: then the update locks its rows as a delete does.</param>
+/// <param name="Reason">Why it walks as it does, in words.</param>
 internal sealed record BackfillDefinition(
     string Name,
     TableReference Table,
-    IReadOnlyList<KeyColumn> Key,
+    IReadOnlyList<BackfillLeaf> Leaves,
     IReadOnlyList<SetColumn> Set,
     string Where,
     bool IsDefaultWhere,
-    bool ChangesUniqueKey)
+    string Reason)
 {
-    /// <summary>The SET list for people and for comparing.</summary>
-    internal string SetText => string.Join(", ", Set.Select(column => $"{SqlName.QuoteIfNeeded(column.Name)} = {column.Expression}"));
+    internal BackfillStrategy Strategy => Leaves.Count > 0 && Leaves.All(leaf => leaf.ByKey) ? BackfillStrategy.Key : BackfillStrategy.Block;
 
-    internal string[] KeyNames => [.. Key.Select(column => column.Name)];
+    /// <summary>Whether the table stands for others: partitions or children.</summary>
+    internal bool IsTree => Leaves.Count != 1 || Leaves[0].Table.Oid != Table.Oid;
+
+    internal long Blocks => Leaves.Sum(leaf => leaf.Blocks);
+
+    /// <summary>The SET list for people and for comparing.</summary>
+    internal string SetText => Text(Set);
+
+    internal static string Text(IEnumerable<SetColumn> set) => string.Join(", ", set.Select(column => $"{SqlName.QuoteIfNeeded(column.Name)} = {column.Expression}"));
 
     /// <summary>Checks a request against the catalog. Reads only.</summary>
     /// <exception cref="MigrationException">What is wrong with it.</exception>
     internal static async Task<BackfillDefinition> FindAsync(NpgsqlConnection connection, BackfillRequest request, CancellationToken cancellationToken)
     {
-        TableReference table = await TableReference.FindAsync(connection, request.Table, request.Schema, cancellationToken).ConfigureAwait(false);
-        await using (NpgsqlCommand children = new("select exists (select from pg_catalog.pg_inherits where inhparent = $1)", connection)
+        TableReference table = await TableReference.FindAnyAsync(connection, request.Table, request.Schema, cancellationToken).ConfigureAwait(false);
+        if (table.Kind != 'p' || table.Persistence == 't')
         {
-            Parameters = { new() { Value = table.Oid, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Oid } },
-        })
-        {
-            if ((bool)(await children.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!)
-            {
-                throw new MigrationException(
-                    "TableKindNotSupported", MigrationErrorKind.NotSupported, $"{table.Display} has child tables, which inherit from it.", "Name a table without children; the children one by one.")
-                {
-                    Target = table.Display,
-                };
-            }
+            table = await TableReference.FindAsync(connection, request.Table, request.Schema, cancellationToken).ConfigureAwait(false);
         }
 
         if (request.Set.Count == 0)
@@ -70,19 +62,6 @@ internal sealed record BackfillDefinition(
             Check(column, table, expression, targets);
             targets.Add(column);
             set.Add(new SetColumn(column.Name, expression.Trim()));
-        }
-
-        KeyColumn[] key = [.. columns.Where(column => column.KeyPosition > 0).OrderBy(column => column.KeyPosition).Select(column => new KeyColumn(column.Name, column.Type))];
-        if (key.Length == 0)
-        {
-            throw new MigrationException(
-                "PrimaryKeyMissing",
-                MigrationErrorKind.NotSupported,
-                $"{table.Display} has no primary key (one with a B-tree index), along which the batches could go.",
-                "Give it one without blocking anybody: Invoke-SafeIndexBuild -Unique on columns that are NOT NULL, then ALTER TABLE ... ADD PRIMARY KEY USING INDEX.")
-            {
-                Target = table.Display,
-            };
         }
 
         string? where = request.Where?.Trim();
@@ -105,14 +84,64 @@ internal sealed record BackfillDefinition(
                 "Give -Where with a condition that is true for the rows to be set, and no longer true when they are.");
         }
 
-        return new BackfillDefinition(
+        IReadOnlyList<BackfillLeaf> leaves = await BackfillLeaf.ReadAsync(connection, table.Oid, [.. set.Select(column => column.Name)], cancellationToken).ConfigureAwait(false);
+        BackfillDefinition definition = new(
             request.Name ?? $"{table.Display}.{string.Join(",", targets.Select(column => SqlName.QuoteIfNeeded(column.Name)))}",
             table,
-            key,
+            leaves,
             set,
             where ?? string.Join(" or ", targets.Select(column => SqlName.Quote(column.Name) + " is null")),
             where is null,
-            targets.Any(column => column.InUniqueIndex));
+            "");
+        return definition.Choose(request.Strategy);
+    }
+
+    /// <summary>Chooses how it walks.</summary>
+    /// <exception cref="MigrationException"><c>UniqueIndexMissing</c>, <c>StrategyNotPossible</c>.</exception>
+    internal BackfillDefinition Choose(BackfillStrategy asked)
+    {
+        List<BackfillLeaf> chosen = [];
+        foreach (BackfillLeaf leaf in Leaves)
+        {
+            bool byKey = asked == BackfillStrategy.Key || (asked == BackfillStrategy.Auto && !leaf.IsHeap);
+            if (asked == BackfillStrategy.Block && !leaf.IsHeap)
+            {
+                throw new MigrationException(
+                    "StrategyNotPossible",
+                    MigrationErrorKind.NotSupported,
+                    $"{leaf.Table.Display} is kept by the access method {leaf.AccessMethod}, whose rows need not lie in blocks as those of a heap do.",
+                    "Leave -Strategy out, or give -Strategy Key.")
+                {
+                    Target = leaf.Table.Display,
+                };
+            }
+
+            if (byKey && leaf.Key.Count == 0)
+            {
+                throw new MigrationException(
+                    "UniqueIndexMissing",
+                    MigrationErrorKind.NotSupported,
+                    $"{leaf.Table.Display} has no unique B-tree index over NOT NULL columns that this backfill does not set, along which the batches could go.",
+                    leaf.IsHeap
+                        ? "Leave -Strategy out: by blocks it needs no key. Or give the table one without blocking anybody: Invoke-SafeIndexBuild -Unique on columns that are NOT NULL."
+                        : "Give the table one without blocking anybody: Invoke-SafeIndexBuild -Unique on columns that are NOT NULL.")
+                {
+                    Target = leaf.Table.Display,
+                };
+            }
+
+            chosen.Add(leaf with { ByKey = byKey });
+        }
+
+        string reason = (asked, chosen) switch
+        {
+            (not BackfillStrategy.Auto, _) => "as asked for with -Strategy",
+            (_, []) => "no part of the table holds rows",
+            _ when chosen.All(leaf => !leaf.ByKey) => "the table is a heap, so that its blocks can be read one after the other, each once, whatever keys it has",
+            _ when chosen.All(leaf => leaf.ByKey) => $"the access method {chosen[0].AccessMethod} need not keep rows in blocks, so that the order is that of a unique index",
+            _ => "parts that are heaps by blocks, the others along a unique index",
+        };
+        return this with { Leaves = chosen, Reason = reason };
     }
 
     private static Column Find(IReadOnlyList<Column> columns, TableReference table, string given)
@@ -157,13 +186,13 @@ internal sealed record BackfillDefinition(
             throw Invalid("ColumnGenerated", table, $"{name} of {table.Display} is a generated column: the server alone computes it.", "Set the columns that it is computed from.");
         }
 
-        if (column.KeyPosition > 0)
+        if (column.InPartitionKey)
         {
             throw Invalid(
-                "KeyColumnSet",
+                "PartitionKeySet",
                 table,
-                $"{name} belongs to the primary key of {table.Display}, along which the batches go; a change of it would make them lose their way.",
-                "Fill a new column, and make that one the primary key afterwards.");
+                $"{name} belongs to the partition key of {table.Display} or of one of its partitions; a change of it would move rows from partition to partition.",
+                "Move such rows with statements of your own, in small transactions.");
         }
     }
 
@@ -199,16 +228,17 @@ internal sealed record BackfillDefinition(
 
     private static async Task<IReadOnlyList<Column>> ReadColumnsAsync(NpgsqlConnection connection, TableReference table, CancellationToken cancellationToken)
     {
-        // A primary key WITHOUT OVERLAPS (18) has a GiST index, which knows no order: not one for us.
         const string Query = """
-            select a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated <> '' or a.attidentity = 'a',
-                   coalesce((select pg_catalog.array_position(x.indkey::int2[], a.attnum) + 1
-                             from pg_catalog.pg_index x
-                             join pg_catalog.pg_class i on i.oid = x.indexrelid
-                             join pg_catalog.pg_am m on m.oid = i.relam
-                             where x.indrelid = a.attrelid and x.indisprimary and m.amname = 'btree'
-                               and a.attnum = any ((x.indkey::int2[])[0:x.indnkeyatts - 1])), 0),
-                   exists (select from pg_catalog.pg_index x where x.indrelid = a.attrelid and x.indisunique and a.attnum = any (x.indkey::int2[]))
+            with recursive tree as (
+                select $1::oid as oid
+                union
+                select i.inhrelid from tree join pg_catalog.pg_inherits i on i.inhparent = tree.oid
+            )
+            select a.attname::text, a.attnotnull, a.attgenerated <> '' or a.attidentity = 'a',
+                   exists (select from tree
+                           join pg_catalog.pg_partitioned_table p on p.partrelid = tree.oid
+                           join pg_catalog.pg_attribute k on k.attrelid = p.partrelid and k.attnum = any (p.partattrs::int2[])
+                           where k.attname = a.attname)
             from pg_catalog.pg_attribute a
             where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
             order by a.attnum
@@ -221,12 +251,12 @@ internal sealed record BackfillDefinition(
         List<Column> columns = [];
         while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
         {
-            columns.Add(new Column(reader.GetString(0), reader.GetString(1), reader.GetBoolean(2), reader.GetBoolean(3), reader.GetInt32(4), reader.GetBoolean(5)));
+            columns.Add(new Column(reader.GetString(0), reader.GetBoolean(1), reader.GetBoolean(2), reader.GetBoolean(3)));
         }
 
         return columns;
     }
 
-    /// <summary>A column as the catalog has it; its position in the primary key from 1, 0 where it is not in it.</summary>
-    private sealed record Column(string Name, string Type, bool NotNull, bool Generated, int KeyPosition, bool InUniqueIndex);
+    /// <summary>A column as the catalog has it.</summary>
+    private sealed record Column(string Name, bool NotNull, bool Generated, bool InPartitionKey);
 }

@@ -11,7 +11,16 @@ public sealed record BackfillPlan : OperationPlan
     /// <summary>Rows that match, estimated from a sample of the table's blocks; exact for a small table.</summary>
     public long EstimatedRows { get; init; }
 
-    /// <summary>Rows in the table, as the server's planner estimates them.</summary>
+    /// <summary>How it walks through the table.</summary>
+    public BackfillStrategy Strategy { get; init; }
+
+    /// <summary>Why it walks so, in words.</summary>
+    public string Reason { get; init; } = "";
+
+    /// <summary>The server's plan of a batch, as lines of EXPLAIN.</summary>
+    public string BatchPlan { get; init; } = "";
+
+    /// <summary>Rows in the table, estimated from the same sample.</summary>
     public long EstimatedTableRows { get; init; }
 
     /// <summary>Whether an interrupted run is recorded, which this one resumes.</summary>

@@ -26,6 +26,15 @@ public sealed record BackfillRequest
     /// <summary>How long a batch should take, and so for how long it holds its rows. 250 ms.</summary>
     public TimeSpan TargetBatchTime { get; init; } = TimeSpan.FromMilliseconds(250);
 
+    /// <summary>How many connections of this client work on it side by side.</summary>
+    public int Workers { get; init; } = 1;
+
+    /// <summary>How it walks through the table.</summary>
+    public BackfillStrategy Strategy { get; init; }
+
+    /// <summary>How many rows the server may refuse before the run ends; they are recorded and passed over. 0: the first one ends it.</summary>
+    public long MaxErrors { get; init; }
+
     /// <summary>The bounds under which it runs.</summary>
     public ExecutionOptions Options { get; init; } = new();
 }

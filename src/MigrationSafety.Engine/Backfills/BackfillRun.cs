@@ -1,350 +1,276 @@
 using System.Diagnostics;
-using System.Security.Cryptography;
 using MigrationSafety.Engine.Execution;
-using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Engine.Sql;
 using Npgsql;
 
 namespace MigrationSafety.Engine.Backfills;
 
-/// <summary>One run of a backfill: batch after batch, sweep after sweep, and on again after whatever can be overcome.</summary>
+/// <summary>One run of a backfill: its workers pass through the ranges side by side, then one of them sweeps.</summary>
 internal sealed class BackfillRun : IAsyncDisposable
 {
-    private static readonly TimeSpan s_firstPause = TimeSpan.FromMilliseconds(250);
-    private static readonly TimeSpan s_longestPause = TimeSpan.FromSeconds(10);
+    private const int TriedRows = 10;
 
     private readonly BackfillPlan _plan;
     private readonly BackfillDefinition _definition;
-    private readonly ExecutionOptions _options;
+    private readonly BackfillContext _context;
     private readonly IOperationSink _sink;
-    private readonly BatchSize _size;
-    private readonly BlockerWatch _watch;
-    private BackfillWorker? _worker;
-    private (int Pid, DateTime Start)? _predecessor;
-    private long _start;
-    private long _lastProgress;
-    private BackfillRecord? _atStart;
-    private long _same;
-    // Batches still to be run with SKIP LOCKED, because a row was locked for longer than a short wait.
-    private int _skipping;
-    private int _skippingSpan;
-    private int _setbacks;
+    private readonly BackfillWorker[] _workers;
+    private bool _resumed;
 
     internal BackfillRun(BackfillPlan plan, IOperationSink sink)
     {
         _plan = plan;
         _definition = plan.Definition;
-        _options = plan.Request.Options;
         _sink = sink;
-        _size = new BatchSize(plan.Request.BatchSize, plan.Request.TargetBatchTime, sink);
-        _watch = new BlockerWatch(plan.Session, $"Backfill {plan.Name}", sink);
+        _context = new BackfillContext(plan, sink);
+        _workers = [.. Enumerable.Range(1, plan.Request.Workers).Select(number => new BackfillWorker(_context, number))];
     }
 
     /// <summary>Batches sent.</summary>
-    internal int Attempts { get; private set; }
+    internal int Attempts => _workers.Sum(worker => worker.Attempts);
 
-    internal LockWait[] Waits() => _watch.Waits();
+    internal LockWait[] Waits() => [.. _workers.SelectMany(worker => worker.Watch.Waits())];
 
-    /// <summary>Opens the connection and takes the table's lock.</summary>
-    internal async Task OpenAsync(CancellationToken cancellationToken) =>
-        _worker = await BackfillWorker.OpenAsync(_plan.Session, _definition, _plan.Request, _predecessor, _sink, cancellationToken).ConfigureAwait(false);
+    private BackfillWorker Leader => _workers[0];
 
-    /// <summary>Tries the update on a few rows and takes it back.</summary>
-    /// <param name="places">Places of rows that match.</param>
-    /// <param name="cancellationToken">Cancels.</param>
+    /// <summary>Opens the first connection, which takes the table's lock, and tries the update on a few rows.</summary>
+    /// <returns>Whether any row matches.</returns>
     /// <exception cref="MigrationException"><c>PredicateStaysTrue</c>, or what the server says to the update.</exception>
-    internal async Task TryAsync(string[] places, CancellationToken cancellationToken)
+    internal Task<bool> TryAsync(CancellationToken cancellationToken) => Leader.HoldAsync(
+        async () =>
+        {
+            (BackfillLeaf Leaf, string Place)[] places = await PickAsync(TriedRows, cancellationToken).ConfigureAwait(false);
+            (int tried, List<string[]> same) = (0, []);
+            foreach (IGrouping<BackfillLeaf, string> ofLeaf in places.GroupBy(place => place.Leaf, place => place.Place))
+            {
+                (int triedHere, IReadOnlyList<string[]> sameHere) = await TryAsync(new BackfillStatements(_definition, ofLeaf.Key).TrySample, [.. ofLeaf], cancellationToken).ConfigureAwait(false);
+                tried += triedHere;
+                same.AddRange(sameHere);
+            }
+
+            return same.Count == 0
+                ? places.Length > 0
+                : throw new MigrationException(
+                    "PredicateStaysTrue",
+                    MigrationErrorKind.InvalidInput,
+                    $"The condition ({_definition.Where}) is still true after the update in {same.Count} of {tried} rows that were tried and taken back, "
+                    + $"such as the one with the key ({string.Join(", ", same[0])}): the backfill could not tell what is done from what is to be done. Nothing was changed.",
+                    "Give a -Where that the update makes untrue. Where an expression yields NULL for some rows, leave them out with -Where or give them a value with coalesce().")
+                {
+                    Target = _definition.Table.Display,
+                };
+        },
+        cancellationToken);
+
+    /// <summary>Begins, or finds what there is to go on with.</summary>
+    /// <returns>False where an earlier run completed it and no row matches.</returns>
+    internal Task<bool> BeginAsync(bool anyMatches, CancellationToken cancellationToken) => Leader.HoldAsync(
+        async () =>
+        {
+            await Leader.TellAsync(connection => BackfillLock.TakeGateAsync(connection, _definition, cancellationToken), cancellationToken).ConfigureAwait(false);
+            bool begun = await Leader.AskAsync(connection => BeginAsync(connection, anyMatches, cancellationToken), cancellationToken).ConfigureAwait(false);
+            await Leader.TellAsync(connection => BackfillLock.ReleaseGateAsync(connection, _definition), cancellationToken).ConfigureAwait(false);
+            return begun;
+        },
+        cancellationToken);
+
+    internal async Task<BackfillResult> AlreadyCompletedAsync(CancellationToken cancellationToken) =>
+        await ResultAsync(remaining: 0, cancellationToken).ConfigureAwait(false) with { Outcome = BackfillOutcome.AlreadyCompleted, Resumed = false };
+
+    /// <summary>Runs it from its checkpoints to its end.</summary>
+    internal async Task<BackfillResult> RunAsync(CancellationToken cancellationToken)
     {
-        long start = Stopwatch.GetTimestamp();
-        for (int attempt = 1; places.Length > 0; attempt++)
+        _context.Begins(await RecordAsync(cancellationToken).ConfigureAwait(false));
+        await PassAsync(cancellationToken).ConfigureAwait(false);
+        BackfillSweep sweep = new(_context, Leader);
+        await Leader.HoldAsync(() => sweep.RunAsync(cancellationToken), cancellationToken).ConfigureAwait(false);
+        BackfillResult result = await ResultAsync(await RemainingAsync(cancellationToken).ConfigureAwait(false), cancellationToken).ConfigureAwait(false);
+        if (result.Outcome == BackfillOutcome.Paused)
+        {
+            _sink.Warning($"{_plan.Name} was paused by somebody; the same command goes on with it.");
+            return result;
+        }
+
+        if (result.Errors > 0)
+        {
+            _sink.Warning($"{_plan.Name}: the server refused {result.Errors:N0} rows, which migration_safety.backfill_error lists with the reason. Mend them, then run the command again: it tries only what is left.");
+        }
+
+        if (sweep.Same > 0)
+        {
+            _sink.Warning($"{_plan.Name}: {sweep.Same:N0} rows match as before although they were updated (an expression that yields NULL, for one). Another run would update them again.");
+        }
+
+        if (result.Remaining > sweep.Same + result.Errors)
+        {
+            _sink.Warning($"{_plan.Name}: {result.Remaining - sweep.Same - result.Errors:N0} rows match; the application inserted or changed them while the backfill ran. Have it, a default or a trigger fill them, then run the command again.");
+        }
+
+        return result;
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        _sink.Progress(new OperationProgress(_context.Activity, "Ended", Completed: true));
+        // Side by side: each may have to wait for a server that does not answer.
+        await Task.WhenAll(_workers.Select(worker => worker.DisposeAsync().AsTask())).ConfigureAwait(false);
+    }
+
+    private async Task PassAsync(CancellationToken cancellationToken)
+    {
+        using CancellationTokenSource others = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        async Task PassAsync(BackfillWorker worker)
         {
             try
             {
-                (int tried, IReadOnlyList<string[]> same) = await _worker!.TryAsync(places, cancellationToken).ConfigureAwait(false);
-                if (same.Count > 0)
+                await worker.PassAsync(others.Token).ConfigureAwait(false);
+            }
+            catch
+            {
+                // What ends one worker ends them all, each after its batch.
+                await others.CancelAsync().ConfigureAwait(false);
+                throw;
+            }
+        }
+
+        Task[] passes = [.. _workers.Select(PassAsync)];
+        try
+        {
+            await Task.WhenAll(passes).ConfigureAwait(false);
+        }
+        catch (Exception) when (cancellationToken.IsCancellationRequested)
+        {
+            throw new OperationCanceledException(cancellationToken);
+        }
+    }
+
+    private async Task<(int Tried, IReadOnlyList<string[]> Same)> TryAsync(string sql, string[] places, CancellationToken cancellationToken)
+    {
+        long start = Stopwatch.GetTimestamp();
+        for (int attempt = 1; ; attempt++)
+        {
+            try
+            {
+                return await Leader.Connection.TryAsync(sql, places, cancellationToken).ConfigureAwait(false);
+            }
+            catch (PostgresException e) when (_plan.Request.MaxErrors > 0 && BackfillContext.IsDataError(e))
+            {
+                if (places.Length == 1)
                 {
-                    throw new MigrationException(
-                        "PredicateStaysTrue",
-                        MigrationErrorKind.InvalidInput,
-                        $"The condition ({_definition.Where}) is still true after the update in {same.Count} of {tried} rows that were tried and taken back, "
-                        + $"such as the one with the key ({string.Join(", ", same[0])}): the backfill could not tell what is done from what is to be done. Nothing was changed.",
-                        "Give a -Where that the update makes untrue. Where an expression yields NULL for some rows, leave them out with -Where or give them a value with coalesce().")
-                    {
-                        Target = _definition.Table.Display,
-                    };
+                    return (0, []);
                 }
 
-                return;
+                // Rows that the server refuses are allowed for: each by itself.
+                (int tried, List<string[]> same) = (0, []);
+                foreach (string place in places)
+                {
+                    (int triedHere, IReadOnlyList<string[]> sameHere) = await TryAsync(sql, [place], cancellationToken).ConfigureAwait(false);
+                    tried += triedHere;
+                    same.AddRange(sameHere);
+                }
+
+                return (tried, same);
             }
-            catch (PostgresException e) when (Stopwatch.GetElapsedTime(start) < _options.RetryFor && IsBusy(e))
+            catch (PostgresException e) when (Stopwatch.GetElapsedTime(start) < _plan.Request.Options.RetryFor && BackfillContext.IsBusy(e))
             {
                 if (e.SqlState == SqlStates.QueryCanceled)
                 {
                     if (places.Length == 1 && attempt > 5)
                     {
-                        throw TooSlow(e);
+                        throw Leader.TooSlow(e);
                     }
 
                     places = places[..1];
                 }
 
-                await PauseAsync(attempt, cancellationToken).ConfigureAwait(false);
+                await BackfillContext.PauseAsync(attempt, cancellationToken).ConfigureAwait(false);
             }
         }
     }
 
-    internal async Task<BackfillResult> AlreadyCompletedAsync(CancellationToken cancellationToken)
-    {
-        BackfillRecord record = await RecordAsync(cancellationToken).ConfigureAwait(false);
-        return Result(record, record, remaining: 0) with { Outcome = BackfillOutcome.AlreadyCompleted, Resumed = false };
-    }
-
-    /// <summary>Runs it from its checkpoint to its end.</summary>
-    internal async Task<BackfillResult> RunAsync(CancellationToken cancellationToken)
-    {
-        _start = _lastProgress = Stopwatch.GetTimestamp();
-        for (int failures = 0; ; failures++)
-        {
-            long committed = Attempts;
-            try
-            {
-                if (_worker is null)
-                {
-                    await OpenAsync(cancellationToken).ConfigureAwait(false);
-                    _sink.Verbose("Connected again; goes on from the checkpoint.");
-                }
-
-                return await WalkAsync(cancellationToken).ConfigureAwait(false);
-            }
-            catch (Exception e) when (CanReconnect(e, cancellationToken))
-            {
-                if (_worker is { } lost)
-                {
-                    _predecessor = lost.Backend;
-                    _worker = null;
-                    await lost.DisposeAsync().ConfigureAwait(false);
-                }
-
-                failures = Attempts > committed + 1 ? 0 : failures;
-                _sink.Verbose($"The connection was lost: {e.Message} Connects again.");
-                await PauseAsync(failures + 1, cancellationToken).ConfigureAwait(false);
-            }
-        }
-    }
-
-    public async ValueTask DisposeAsync()
-    {
-        _sink.Progress(new OperationProgress(Activity, "Ended", Completed: true));
-        await _watch.DisposeAsync().ConfigureAwait(false);
-        if (_worker is { } worker)
-        {
-            _worker = null;
-            await worker.DisposeAsync().ConfigureAwait(false);
-        }
-    }
-
-    private string Activity => $"Backfill {_plan.Name}";
-
-    private static bool IsBusy(PostgresException e) =>
-        e.SqlState is SqlStates.LockNotAvailable or SqlStates.DeadlockDetected or SqlStates.SerializationFailure or SqlStates.QueryCanceled;
-
-    private bool CanReconnect(Exception e, CancellationToken cancellationToken)
-    {
-        PostgresException? refusal = e as PostgresException ?? e.InnerException as PostgresException;
-        bool forGood = refusal?.SqlState is SqlStates.InvalidPassword or SqlStates.InvalidAuthorization or SqlStates.InvalidCatalogName or SqlStates.DatabaseDropped;
-        bool full = refusal?.SqlState == SqlStates.TooManyConnections;
-        return !forGood && (full || ServerErrors.IsConnectionLost(e)) && !cancellationToken.IsCancellationRequested
-            && Stopwatch.GetElapsedTime(_lastProgress) < _options.RetryFor;
-    }
-
-    private async Task<BackfillResult> WalkAsync(CancellationToken cancellationToken)
-    {
-        NpgsqlConnection connection = _worker!.Connection;
-        await BackfillStore.AttendAsync(connection, _definition.Name, cancellationToken).ConfigureAwait(false);
-        BackfillRecord record = await RecordAsync(cancellationToken).ConfigureAwait(false);
-        _atStart ??= record;
-        for (int sweepsInVain = 0; !record.IsCompleted;)
-        {
-            long before = record.RowsDone;
-            await SweepAsync(record, cancellationToken).ConfigureAwait(false);
-            record = await RecordAsync(cancellationToken).ConfigureAwait(false);
-            if (!record.RetryNeeded)
-            {
-                await BackfillStore.CompleteAsync(connection, _definition.Name, cancellationToken).ConfigureAwait(false);
-                break;
-            }
-
-            sweepsInVain = record.RowsDone > before ? 0 : sweepsInVain + 1;
-            if (sweepsInVain > 0 && record.Sweep > 1 && Stopwatch.GetElapsedTime(_lastProgress) > _options.RetryFor)
-            {
-                throw StayLocked();
-            }
-
-            _sink.Verbose($"Sweep {record.Sweep} of {_plan.Name} passed over rows that others have locked; sweeps their range again.");
-            await PauseAsync(sweepsInVain + 1, cancellationToken).ConfigureAwait(false);
-            await BackfillStore.SweepAgainAsync(connection, _definition.Name, cancellationToken).ConfigureAwait(false);
-            record = await RecordAsync(cancellationToken).ConfigureAwait(false);
-        }
-
-        record = await RecordAsync(cancellationToken).ConfigureAwait(false);
-        long remaining = await RemainingAsync(cancellationToken).ConfigureAwait(false);
-        if (_same > 0)
-        {
-            _sink.Warning($"{_plan.Name}: {_same:N0} rows match as before although they were updated (an expression that yields NULL, for one). Another run would update them again.");
-        }
-
-        if (remaining > _same)
-        {
-            _sink.Warning($"{_plan.Name}: {remaining:N0} rows match; the application inserted or changed them while the backfill ran. Have it, a default or a trigger fill them, then run the command again.");
-        }
-
-        return Result(_atStart, record, remaining);
-    }
-
-    private async Task SweepAsync(BackfillRecord record, CancellationToken cancellationToken)
-    {
-        bool first = record.AtStart;
-        if (record.Sweep > 1)
-        {
-            _skipping = 0;
-        }
-
-        while (true)
-        {
-            cancellationToken.ThrowIfCancellationRequested();
-            bool skip = _skipping > 0;
-            // Who is in the way is of interest where rows or the table stay locked, not at every short wait.
-            bool watched = _setbacks > 0 || (record.Sweep > 1 && !skip);
-            Attempts++;
-            long sent = Stopwatch.GetTimestamp();
-            BatchOutcome outcome;
-            try
-            {
-                outcome = await _worker!.RunBatchAsync(_size.Rows, first, skip, watched ? _watch : null, cancellationToken).ConfigureAwait(false);
-            }
-            catch (PostgresException e) when (e.SqlState == SqlStates.QueryCanceled && Stopwatch.GetElapsedTime(sent) < 0.9 * _worker!.HoldLimit)
-            {
-                throw new MigrationException(
-                    "CancelledByOther",
-                    MigrationErrorKind.Stopped,
-                    $"{Activity}: somebody cancelled a batch on the server (pg_cancel_backend).",
-                    "Ask who did, then run the command again: it goes on at the checkpoint.",
-                    e)
-                {
-                    SqlState = e.SqlState,
-                    Target = _definition.Table.Display,
-                };
-            }
-            catch (PostgresException e) when (IsBusy(e))
-            {
-                await SetBackAsync(e, skip, cancellationToken).ConfigureAwait(false);
-                continue;
-            }
-
-            _setbacks = 0;
-            first = false;
-            _skipping = skip ? _skipping - 1 : 0;
-            _skippingSpan = skip ? _skippingSpan : 0;
-            _same += outcome.Same;
-            if (outcome.Changed > 0 || (record.Sweep == 1 && !outcome.AtEnd))
-            {
-                _lastProgress = Stopwatch.GetTimestamp();
-            }
-
-            if (watched)
-            {
-                _watch.Cleared();
-            }
-
-            if (outcome.Skipped > 0)
-            {
-                _sink.Verbose($"Passed over {outcome.Skipped:N0} locked rows; they come back in another sweep.");
-            }
-
-            _sink.Record(new BatchEvent(outcome.Changed, outcome.ServerTime));
-            Report(record, outcome);
-            if (outcome.AtEnd)
-            {
-                return;
-            }
-
-            _size.Took(outcome.ServerTime);
-        }
-    }
-
-    /// <summary>A batch was taken back because of others, or because it took too long.</summary>
-    private async Task SetBackAsync(PostgresException e, bool skipped, CancellationToken cancellationToken)
-    {
-        if (e.SqlState == SqlStates.LockNotAvailable && !skipped)
-        {
-            _skippingSpan = Math.Clamp(_skippingSpan * 2, 1, 32);
-            _skipping = _skippingSpan;
-            return;
-        }
-
-        _setbacks++;
-        if (e.SqlState == SqlStates.QueryCanceled)
-        {
-            if (_setbacks > 8 && _size.IsSmallest)
-            {
-                throw TooSlow(e);
-            }
-
-            _size.Divide(4);
-        }
-        else if (e.SqlState != SqlStates.LockNotAvailable)
-        {
-            _size.Divide(2);
-        }
-
-        if (Stopwatch.GetElapsedTime(_lastProgress) > _options.RetryFor)
-        {
-            throw ServerErrors.Translate(e, $"Backfilling {_definition.Table.Display}", _definition.Table.Display, blockers: _watch.Last);
-        }
-
-        _sink.Verbose($"A batch was taken back ({ServerErrors.Words(e)}); tries again.");
-        // A batch that was merely too large need not wait.
-        if (e.SqlState != SqlStates.QueryCanceled || _setbacks > 2)
-        {
-            await PauseAsync(_setbacks, cancellationToken).ConfigureAwait(false);
-        }
-    }
-
-    private void Report(BackfillRecord record, BatchOutcome outcome)
-    {
-        double seconds = Math.Max(0.001, Stopwatch.GetElapsedTime(_start).TotalSeconds);
-        double rate = (outcome.RowsDone - _atStart!.RowsDone) / seconds;
-        double seenRate = (outcome.RowsSeen - _atStart.RowsSeen) / seconds;
-        double? percent = record.RowsInTable > 0 ? Math.Min(99.9, 100.0 * outcome.RowsSeen / record.RowsInTable) : null;
-        TimeSpan? remaining = record.Sweep == 1 && seenRate > 0 && record.RowsInTable > outcome.RowsSeen
-            ? TimeSpan.FromSeconds((record.RowsInTable - outcome.RowsSeen) / seenRate)
-            : null;
-        string sweep = record.Sweep > 1 ? $"sweep {record.Sweep} over rows that were locked; " : "";
-        _sink.Progress(new OperationProgress(Activity, $"{sweep}{outcome.RowsDone:N0} rows done, {rate:N0} rows/s", percent, remaining));
-    }
-
-    private async Task<BackfillRecord> RecordAsync(CancellationToken cancellationToken) =>
-        await BackfillStore.ReadAsync(_worker!.Connection, _definition.Name, cancellationToken).ConfigureAwait(false)
-        ?? throw new MigrationException(
-            "CheckpointMissing",
-            MigrationErrorKind.InvalidState,
-            $"The checkpoint of {_definition.Name} was removed while the backfill ran.",
-            "Run the command again: it begins from the start and passes over the rows that are done.")
-        {
-            Target = _definition.Name,
-        };
-
-    private async Task<long> RemainingAsync(CancellationToken cancellationToken)
+    private async Task<(BackfillLeaf Leaf, string Place)[]> PickAsync(long rows, CancellationToken cancellationToken)
     {
         await using NpgsqlConnection connection = await Backfill.OpenAsync(_plan.Session, _plan.Request, _sink, cancellationToken).ConfigureAwait(false);
-        await using NpgsqlCommand command = new(new BackfillStatements(_definition).Count, connection);
-        return (long)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
+        await using NpgsqlCommand command = new(new BackfillQueries(_definition).PickSample, connection) { Parameters = { new() { Value = rows } } };
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        List<(BackfillLeaf, string)> places = [];
+        while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+        {
+            uint relation = reader.GetFieldValue<uint>(0);
+            if (_definition.Leaves.FirstOrDefault(leaf => leaf.Table.Oid == relation) is { } leaf)
+            {
+                places.Add((leaf, reader.GetString(1)));
+            }
+        }
+
+        return [.. places];
     }
 
-    private BackfillResult Result(BackfillRecord before, BackfillRecord after, long remaining)
+    private async Task<bool> BeginAsync(NpgsqlConnection connection, bool anyMatches, CancellationToken cancellationToken)
     {
-        double seconds = _start == 0 ? 0 : Stopwatch.GetElapsedTime(_start).TotalSeconds;
-        long rows = after.RowsDone - before.RowsDone;
+        if (await BackfillStore.ReadAsync(connection, _plan.Name, cancellationToken).ConfigureAwait(false) is { } record)
+        {
+            BackfillStore.Check(record, _definition);
+            (bool canResume, bool begun) = await BackfillStore.CanResumeAsync(connection, _definition, _plan.Request.Strategy, cancellationToken).ConfigureAwait(false);
+            canResume &= record.TableOid == _definition.Table.Oid;
+            if (canResume && !record.IsCompleted)
+            {
+                _resumed = begun;
+                _sink.Verbose($"Goes on with {_plan.Name} at its checkpoints: {record.TotalRows:N0} rows are done.");
+                await BackfillStore.ResumeAsync(connection, _definition, _plan.Request, cancellationToken).ConfigureAwait(false);
+                return true;
+            }
+
+            // What was refused, or came since, is found by a sweep alone.
+            if (canResume && record.Errors > 0)
+            {
+                _resumed = true;
+                _sink.Verbose($"{_plan.Name} was completed but for {record.Errors:N0} rows that the server refused; tries those again.");
+                await BackfillStore.ResumeAsync(connection, _definition, _plan.Request, cancellationToken).ConfigureAwait(false);
+                return true;
+            }
+
+            // Looked for again: another client may just have done them.
+            if (record.IsCompleted && (!anyMatches || (await PickAsync(1, cancellationToken).ConfigureAwait(false)).Length == 0))
+            {
+                return false;
+            }
+
+            _sink.Verbose(record.IsCompleted
+                ? $"{_plan.Name} was completed, but rows match again; begins from the start."
+                : $"{_plan.Name} was begun on a table or along a key that is another now; begins from the start.");
+        }
+
+        await using NpgsqlConnection questions = await Backfill.OpenAsync(_plan.Session, _plan.Request, _sink, cancellationToken).ConfigureAwait(false);
+        IReadOnlyList<BackfillRange> ranges =
+            await BackfillRanges.CutAsync(questions, _definition, _plan.Request.Workers, _plan.EstimatedTableRows, _sink, cancellationToken).ConfigureAwait(false);
+        _sink.Verbose($"{ranges.Count:N0} ranges for {_plan.Request.Workers:N0} workers, {(_definition.Strategy == BackfillStrategy.Key ? "along a key" : "by blocks")}: {_definition.Reason}.");
+        await BackfillStore.BeginAsync(connection, _definition, _plan.Request, ranges, _plan.EstimatedRows, _plan.EstimatedTableRows, cancellationToken).ConfigureAwait(false);
+        return true;
+    }
+
+    private Task<BackfillRecord> RecordAsync(CancellationToken cancellationToken) => Leader.HoldAsync(
+        async () => await Leader.AskAsync(connection => BackfillStore.ReadAsync(connection, _plan.Name, CancellationToken.None), cancellationToken).ConfigureAwait(false)
+            ?? throw BackfillStore.Missing(_plan.Name),
+        cancellationToken);
+
+    private Task<long> RemainingAsync(CancellationToken cancellationToken) => Leader.HoldAsync(
+        async () =>
+        {
+            await using NpgsqlConnection connection = await Backfill.OpenAsync(_plan.Session, _plan.Request, _sink, cancellationToken).ConfigureAwait(false);
+            await using NpgsqlCommand command = new(new BackfillQueries(_definition).Count, connection);
+            command.CommandTimeout = 0;
+            return (long)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
+        },
+        cancellationToken);
+
+    private async Task<BackfillResult> ResultAsync(long remaining, CancellationToken cancellationToken)
+    {
+        TimeSpan elapsed = _context.Elapsed;
+        BackfillRecord record = await RecordAsync(cancellationToken).ConfigureAwait(false);
+        (long rows, long batches) = await Leader.HoldAsync(
+            () => Leader.AskAsync(connection => BackfillStore.RunAsync(connection, _plan.Name, _context.Run, CancellationToken.None), cancellationToken),
+            cancellationToken).ConfigureAwait(false);
         return new BackfillResult
         {
             Origin = _plan.Session.Info,
@@ -353,43 +279,15 @@ internal sealed class BackfillRun : IAsyncDisposable
             Name = _plan.Name,
             Schema = SqlName.QuoteIfNeeded(_definition.Table.Schema),
             Table = SqlName.QuoteIfNeeded(_definition.Table.Name),
-            Outcome = BackfillOutcome.Completed,
-            Resumed = before.Batches > 0,
+            Outcome = !record.IsCompleted ? BackfillOutcome.Paused : record.Errors > 0 ? BackfillOutcome.CompletedWithErrors : BackfillOutcome.Completed,
+            Resumed = _resumed,
             Rows = rows,
-            TotalRows = after.TotalRows,
-            Batches = after.Batches - before.Batches,
+            TotalRows = record.TotalRows,
+            Batches = batches,
             Remaining = remaining,
-            RowsPerSecond = seconds > 0 ? rows / seconds : 0,
+            Errors = record.Errors,
+            Strategy = _definition.Strategy,
+            RowsPerSecond = rows / Math.Max(0.001, elapsed.TotalSeconds),
         };
     }
-
-    /// <summary>Growing pauses with jitter, so that two clients do not meet again and again.</summary>
-    private static Task PauseAsync(int attempt, CancellationToken cancellationToken)
-    {
-        double bound = Math.Min(s_longestPause.TotalMilliseconds, s_firstPause.TotalMilliseconds * Math.Pow(2, Math.Min(attempt - 1, 20)));
-        return Task.Delay(TimeSpan.FromMilliseconds((bound / 2) + RandomNumberGenerator.GetInt32((int)(bound / 2) + 1)), cancellationToken);
-    }
-
-    private MigrationException StayLocked() => new(
-        "RowsStayLocked",
-        MigrationErrorKind.Busy,
-        $"Rows of {_definition.Table.Display} stay locked: {Durations.Text(_options.RetryFor)} have passed without progress. "
-        + $"In the way: {(_watch.Last.Length == 0 ? "transactions that came and went too fast to be seen" : string.Join("; ", _watch.Last.Select(blocker => blocker.ToString())))}. All other rows are done.",
-        "Let these sessions end their transactions (Get-BlockingLock shows them), then run the command again: it goes on with the rows that are left.")
-    {
-        SqlState = SqlStates.LockNotAvailable,
-        Target = _definition.Table.Display,
-        Blockers = _watch.Last,
-    };
-
-    private MigrationException TooSlow(PostgresException e) => new(
-        "BatchTooSlow",
-        MigrationErrorKind.Timeout,
-        $"The update of a single row of {_definition.Table.Display} takes longer than {Durations.Text(_worker!.HoldLimit)}, for which it would keep others waiting.",
-        "Compute what the expression needs beforehand (a table with an index to look it up in), look for slow triggers, or allow a longer -TargetBatchTime.",
-        e)
-    {
-        SqlState = e.SqlState,
-        Target = _definition.Table.Display,
-    };
 }

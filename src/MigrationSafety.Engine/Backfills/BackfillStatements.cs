@@ -3,173 +3,222 @@ using MigrationSafety.Engine.Sql;
 namespace MigrationSafety.Engine.Backfills;
 
 /// <summary>
-/// The statements of a backfill. A batch is one statement, so that it is one round trip and one transaction that no client can keep open: it takes the
-/// checkpoint, finds where the batch ends, updates, and writes the checkpoint back. All that the client gives it is the name and the number of rows.
+/// The statements that change the rows of one table. A batch is one statement, so that it is one round trip and one transaction that no client can keep open: it takes
+/// its range's row, finds where the batch ends, updates, and writes the checkpoint and the worker's count back.
+/// Parameters: $1 the backfill's name, $2 the range, $3 rows or blocks, $4 the run, $5 the worker's number.
 /// </summary>
 internal sealed class BackfillStatements
 {
     private readonly BackfillDefinition _definition;
+    private readonly BackfillLeaf _leaf;
 
-    internal BackfillStatements(BackfillDefinition definition) => _definition = definition;
+    internal BackfillStatements(BackfillDefinition definition, BackfillLeaf leaf)
+    {
+        _definition = definition;
+        _leaf = leaf;
+    }
 
     /// <summary>For the check before anything is done: names, types, privileges.</summary>
-    internal string Explain => $"explain update only {Table} set {SetList} where {Predicate}";
+    internal string Explain => $"explain update only {Target} set {SetList} where {Predicate}";
 
-    /// <summary>How many rows match.</summary>
-    internal string Count => $"select pg_catalog.count(*) from only {Table} where {Predicate}";
+    /// <summary>A batch as a DBA would write it by hand, for people.</summary>
+    internal string Plain => $"update only {Target}\nset {SetList}\nwhere {PlainPiece} and {Predicate}";
 
-    /// <summary>A sample of $1 percent of the blocks: rows that match, rows, blocks that hold rows; and the blocks of the whole table.</summary>
-    internal string Sample => $"""
-        select pg_catalog.count(*) filter (where {Predicate}), pg_catalog.count(*), pg_catalog.count(distinct (ctid::text::point)[0]),
-               pg_catalog.pg_relation_size({_definition.Table.Oid}::oid::regclass) / pg_catalog.current_setting('block_size')::int8
-        from only {Table} tablesample system ($1)
-        """;
+    private string PlainPiece => _leaf.ByKey
+        ? $"{Row} > ({string.Join(", ", _leaf.Key.Select((_, i) => $"${i + 1}"))}) and {Row} <= ({string.Join(", ", _leaf.Key.Select((_, i) => $"${_leaf.Key.Count + i + 1}"))})"
+        : $"{Qualifier}.ctid >= '(0,0)' and {Qualifier}.ctid < '({Math.Max(1, Math.Min(_leaf.Blocks, 256))},0)'";
 
-    /// <summary>Physical places of $1 rows that match.</summary>
-    internal string PickSample => $"select ctid::text from only {Table} where {Predicate} limit $1";
+    /// <summary>The plan of a batch; runs nothing.</summary>
+    internal string ExplainBatch => _leaf.ByKey
+        ? $"explain (costs off) update only {Target} set {SetList} where {Row} > ({Nulls(_leaf.Key.Select(k => k.Type))}) and {Row} <= ({Nulls(_leaf.Key.Select(k => k.Type))}) and {Predicate}"
+        : $"explain (costs off) {Plain}";
 
-    /// <summary>Updates the rows at places $1 that nobody has locked; returns the key of each and whether it still matches.</summary>
+    /// <summary>Updates the rows at places $1 that nobody has locked; returns the key of each (or its place) and whether it still matches.</summary>
     internal string TrySample => $"""
         with msb_free as materialized (
-            select ctid as tid from only {Table} where ctid = any ($1::text[]::tid[]) and {Predicate} {LockClause} skip locked
+            select {Qualifier}.ctid as tid from only {Target} where {Qualifier}.ctid = any ($1::text[]::tid[]) and {Predicate} {LockClause} skip locked
         )
-        update only {Table} set {SetList}
-        where ctid = any (array(select tid from msb_free)) and {Predicate}
-        returning array[{Join(", ", c => c + "::text")}], {Predicate}
+        update only {Target} set {SetList}
+        where {Qualifier}.ctid = any (array(select tid from msb_free)) and {Predicate}
+        returning {(_leaf.Key.Count > 0 ? $"array[{Join(", ", c => c + "::text")}]" : $"array['ctid ' || {Qualifier}.ctid::text]")}, {Predicate}
         """;
 
     /// <summary>The greatest key, as texts.</summary>
-    internal string Bound => $"select array[{Join(", ", c => c + "::text")}] from only {Table} order by {Join(", ", c => c + " desc")} limit 1";
+    internal string Bound => $"select array[{Join(", ", c => c + "::text")}] from only {Target} order by {Join(", ", c => c + " desc")} limit 1";
 
-    /// <summary>
-    /// Sets the columns to NULL again, a few blocks a transaction, and never waits for a row: those that are locked are passed over and come back in the next pass.
-    /// </summary>
-    internal string Reset => $"""
-        do $msb$
-        declare
-            msb_block bigint;
-            msb_blocks bigint;
-            msb_changed bigint;
-            msb_batch bigint;
-            msb_left bigint;
-        begin
-            for msb_pass in 1..20 loop
-                msb_block := 0;
-                msb_blocks := pg_relation_size({SqlName.Literal(_definition.Table.Sql)}) / current_setting('block_size')::bigint;
-                msb_changed := 0;
-                while msb_block <= msb_blocks loop
-                    perform set_config('lock_timeout', '100ms', true);
-                    update only {Table} set {Nulls}
-                    where ctid = any (array(
-                        select ctid from only {Table}
-                        where ctid >= format('(%s,0)', msb_block)::tid and ctid < format('(%s,0)', msb_block + 8)::tid and ({Filled})
-                        {LockClause} skip locked)) and ({Filled});
-                    get diagnostics msb_batch = row_count;
-                    msb_changed := msb_changed + msb_batch;
-                    commit;
-                    msb_block := msb_block + 8;
-                end loop;
-                exit when msb_changed = 0;
-            end loop;
-            select count(*) into msb_left from only {Table} where {Filled};
-            if msb_left > 0 then
-                raise warning '% rows of % are locked or were filled again meanwhile: run this again', msb_left, {SqlName.Literal(_definition.Table.Display)};
-            end if;
-        end
-        $msb$
+    /// <summary>Keys that part the table into $2 about equal pieces, from a sample of $1 percent of its blocks, as texts, in order.</summary>
+    internal string Quantiles => $"""
+        select array[{string.Join(", ", KeyAliases.Select(k => k + "::text"))}]
+        from (select {string.Join(", ", _leaf.Key.Select((c, i) => $"{SqlName.Quote(c.Name)} as key{i + 1}"))},
+                     pg_catalog.row_number() over (order by {Join(", ", c => c)}) as n, pg_catalog.count(*) over () as of
+              from only {Target} tablesample system ($1)) as msb_sample
+        where (n * $2::int8) / of > ((n - 1) * $2::int8) / of and n < of
+        order by n
         """;
 
-    private string Nulls => string.Join(", ", _definition.Set.Select(column => $"{SqlName.Quote(column.Name)} = null"));
+    /// <summary>The key of the row at place $1, as texts.</summary>
+    internal string KeyAt => $"select array[{Join(", ", c => c + "::text")}] from only {Target} where {Qualifier}.ctid = $1::text::tid";
 
-    private string Filled => string.Join(" or ", _definition.Set.Select(column => $"{SqlName.Quote(column.Name)} is not null"));
+    /// <summary>
+    /// A batch of the range, whether its rows match or not. It waits shortly for rows that are locked.
+    /// Returns rows changed, rows that match as before, whether the range's end was reached, rows passed, and the server's time in milliseconds; nothing where somebody else
+    /// works on the range, where it is at its end, or where the backfill does not run any more.
+    /// </summary>
+    /// <param name="first">Whether the range has no checkpoint yet, which only the first range along a key has not.</param>
+    internal string Batch(bool first) => $"""
+        {Piece(first)}, msb_changed as (
+            update only {Target} set {SetList}
+            where {InPiece(first)} and {Predicate}
+            returning {Predicate} as same
+        )
+        {WriteBack}
+        """;
 
-    private string Table => _definition.Table.Sql;
+    /// <summary>The same as <see cref="Batch"/>, but it passes over the rows that others have locked.</summary>
+    /// <param name="first">Whether the range has no checkpoint yet.</param>
+    internal string SkippingBatch(bool first) => $"""
+        {Piece(first)}, msb_free as materialized (
+            select {Qualifier}.ctid as tid from only {Target} where {InPiece(first)} and {Predicate} {LockClause} skip locked
+        ), msb_changed as (
+            update only {Target} set {SetList}
+            where {Qualifier}.ctid = any (array(select tid from msb_free)) and {Predicate}
+            returning {Predicate} as same
+        )
+        {WriteBack}
+        """;
 
-    // The line breaks keep a comment at the end of an expression from swallowing what follows.
+    /// <summary>The rows of the next piece that match, by place and version, and where it begins and ends. Changes and locks nothing.</summary>
+    /// <param name="first">Whether the range has no checkpoint yet.</param>
+    internal string PlacesOfPiece(bool first) => $"""
+        {Piece(first, locks: false)}, msb_found as materialized (
+            select {Qualifier}.ctid as tid, {Qualifier}.xmin as version from only {Target} where {InPiece(first)} and {Predicate}
+        )
+        select array(select tid::text from msb_found order by tid), array(select version::text from msb_found order by tid), r.position, {StopTexts}, s.at_end
+        from msb_range r, msb_stop s
+        """;
+
+    /// <summary>
+    /// Updates rows by place ($2) and version ($3): a row that was changed since it was found is not touched. It waits shortly for rows that are locked.
+    /// Returns rows changed, rows that match as before, the backfill's state, and the server's time in milliseconds.
+    /// </summary>
+    internal string Places => $"""
+        with msb_changed as (
+            update only {Target} set {SetList}
+            from {PlaceList}
+            where {AtPlace} and {Predicate} and {IsRunning}
+            returning {Predicate} as same
+        )
+        {CountPlaces}
+        """;
+
+    /// <summary>The same as <see cref="Places"/>, but it passes over the rows that others have locked.</summary>
+    internal string SkippingPlaces => $"""
+        with msb_free as materialized (
+            select {Qualifier}.ctid as tid from {PlaceList} join only {Target} on {AtPlace}
+            where {Predicate} and {IsRunning} {LockClause} of {LockTarget} skip locked
+        ), msb_changed as (
+            update only {Target} set {SetList}
+            where {Qualifier}.ctid = any (array(select tid from msb_free)) and {Predicate}
+            returning {Predicate} as same
+        )
+        {CountPlaces}
+        """;
+
     // By default a row matches when one of its columns is NULL: the others may hold what the application wrote, and keep it.
+    // The line breaks keep a comment at the end of an expression from swallowing what follows.
     private string SetList => string.Join(", ", _definition.Set.Select(column => _definition is { IsDefaultWhere: true, Set.Count: > 1 }
         ? $"{SqlName.Quote(column.Name)} = coalesce({SqlName.Quote(column.Name)}, (\n{column.Expression}\n))"
         : $"{SqlName.Quote(column.Name)} = (\n{column.Expression}\n)"));
 
-    // IS TRUE hides the condition from the planner's choice of indexes: one on the new column would lead it through all rows that still match, in every batch.
-    private string Predicate => $"((\n{_definition.Where}\n) is true)";
+    private string Predicate => PredicateOf(_definition);
+
+    // Expressions may name the table that was asked for; a part of it answers to that name too.
+    private string Target => _leaf.Table.Oid == _definition.Table.Oid ? _leaf.Table.Sql : $"{_leaf.Table.Sql} as {SqlName.Quote(_definition.Table.Name)}";
+
+    private string Qualifier => _leaf.Table.Oid == _definition.Table.Oid ? _leaf.Table.Sql : SqlName.Quote(_definition.Table.Name);
+
+    private string LockTarget => SqlName.Quote(_definition.Table.Name);
 
     // The lock that the update itself takes; a weaker one is enough where no key changes, and lets foreign-key checks pass.
-    private string LockClause => _definition.ChangesUniqueKey ? "for update" : "for no key update";
+    private string LockClause => _leaf.ChangesUniqueKey ? "for update" : "for no key update";
 
-    /// <summary>
-    /// A batch: of $2 rows of the table, whether they match or not, after the checkpoint of backfill $1. It waits shortly for rows that are locked.
-    /// Returns rows changed, rows skipped, rows that match as before, whether the bound was reached, and the server's time in milliseconds.
-    /// </summary>
-    /// <param name="first">Whether the checkpoint has no key yet.</param>
-    internal string Batch(bool first) => $"""
-        {Range(first)}, msb_changed as (
-            update only {Table} set {SetList}
-            where {Above(first)}{UpToStop} and {Predicate}
-            returning {Predicate} as same
-        ), msb_sum as (
-            select pg_catalog.count(*) as changed, 0::bigint as skipped, pg_catalog.count(*) filter (where same) as same from msb_changed
-        )
-        {WriteBack}
+    private static string IsRunning => $"exists (select from {BackfillStore.Table} msb_b where msb_b.name = $1 and msb_b.state = 'running')";
+
+    private static string PlaceList => "rows from (pg_catalog.unnest($2::text[]::tid[]), pg_catalog.unnest($3::text[]::xid[])) as msb_place (msb_tid, msb_version)";
+
+    private string AtPlace => $"{Qualifier}.ctid = msb_tid and {Qualifier}.xmin = msb_version";
+
+    private static string CountPlaces => $"""
+        update {BackfillStore.Workers} w
+        set rows_done = w.rows_done + n.changed, batches = w.batches + 1, heartbeat = pg_catalog.clock_timestamp()
+        from (select pg_catalog.count(*) as changed, pg_catalog.count(*) filter (where same) as same from msb_changed) n
+        where w.backfill = $1 and w.run = $4::uuid and w.number = $5
+        returning n.changed, n.same, (select state from {BackfillStore.Table} where name = $1), {Milliseconds}
         """;
 
-    /// <summary>The same as <see cref="Batch"/>, but it passes over the rows that others have locked, and counts them.</summary>
-    /// <param name="first">Whether the checkpoint has no key yet.</param>
-    internal string SkippingBatch(bool first) => $"""
-        {Range(first)}, msb_found as materialized (
-            select ctid as tid from only {Table} where {Above(first)}{UpToStop} and {Predicate}
-        ), msb_free as materialized (
-            select ctid as tid from only {Table} where ctid = any (array(select tid from msb_found)) and {Predicate} {LockClause} skip locked
-        ), msb_changed as (
-            update only {Table} set {SetList}
-            where ctid = any (array(select tid from msb_free)) and {Predicate}
-            returning {Predicate} as same
-        ), msb_sum as (
-            select pg_catalog.count(*) as changed, (select pg_catalog.count(*) from msb_found) - pg_catalog.count(*) as skipped,
-                   pg_catalog.count(*) filter (where same) as same
-            from msb_changed
-        )
-        {WriteBack}
-        """;
+    private const string Milliseconds = "extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp())::float8 * 1000";
 
-    private string Range(bool first) => $"""
-        with msb_checkpoint as materialized (
-            select last_key, bound from {BackfillStore.Table} where name = $1 and state = 'running' for update
-        ), msb_stop as materialized (
-            select * from (
-                (select {Join(", ", c => c)}, $2::bigint, false from only {Table}
-                 where {Above(first)}{Row} <= {Texts("bound", "msb_checkpoint")} order by {Join(", ", c => c)} offset $2::bigint - 1 limit 1)
-                union all
-                select {string.Join(", ", _definition.Key.Select((column, i) => $"bound[{i + 1}]::{column.Type}"))}, null, true from msb_checkpoint
-            ) as s ({string.Join(", ", StopKeys)}, seen, at_end)
-            order by at_end limit 1
-        )
-        """;
-
-    private string WriteBack => $"""
-        update {BackfillStore.Table} b
-        set last_key = {StopTexts}, rows_done = b.rows_done + n.changed, rows_seen = b.rows_seen + case when b.sweep = 1 then coalesce(s.seen, n.changed) else 0 end,
-            batches = b.batches + 1, updated_at = pg_catalog.clock_timestamp(),
-            retry_after = case when n.skipped > 0 and b.retry_until is null then b.last_key else b.retry_after end,
-            retry_until = case when n.skipped > 0 then {StopTexts} else b.retry_until end
-        from msb_stop s, msb_sum n
-        where b.name = $1
-        returning n.changed, n.skipped, n.same, s.at_end, b.rows_done, b.rows_seen,
-                  extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp())::float8 * 1000
-        """;
+    private IEnumerable<string> KeyAliases => _leaf.Key.Select((_, i) => $"key{i + 1}");
 
     private string Row => $"({Join(", ", c => c)})";
 
-    private IEnumerable<string> StopKeys => _definition.Key.Select((_, i) => $"key{i + 1}");
+    private string StopTexts => _leaf.ByKey ? $"array[{string.Join(", ", KeyAliases.Select(key => $"s.{key}::text"))}]" : "array[s.block::text]";
 
-    private string StopTexts => $"array[{string.Join(", ", StopKeys.Select(key => $"s.{key}::text"))}]";
+    private string WriteBack => $"""
+        , msb_sum as (
+            select pg_catalog.count(*) as changed, pg_catalog.count(*) filter (where same) as same from msb_changed
+        ), msb_done as (
+            update {BackfillStore.Ranges} r
+            set position = {StopTexts}, finished = s.at_end, rows_seen = {Seen}, run = $4::uuid, worker = $5, pid = pg_catalog.pg_backend_pid(), heartbeat = pg_catalog.clock_timestamp()
+            from msb_stop s, msb_sum n, msb_range g
+            where r.backfill = $1 and r.id = $2
+            returning n.changed, n.same, s.at_end, r.rows_seen - g.rows_seen as passed
+        )
+        update {BackfillStore.Workers} w
+        set rows_done = w.rows_done + d.changed, batches = w.batches + 1, heartbeat = pg_catalog.clock_timestamp()
+        from msb_done d
+        where w.backfill = $1 and w.run = $4::uuid and w.number = $5
+        returning d.changed, d.same, d.at_end, d.passed, {Milliseconds}
+        """;
 
-    private string UpToStop => $"{Row} <= ({string.Join(", ", StopKeys.Select(key => $"(select {key} from msb_stop)"))})";
+    // By blocks nobody counts the rows that do not match: the share of the blocks stands for them.
+    private string Seen => _leaf.ByKey
+        ? "r.rows_seen + coalesce(s.seen, n.changed)"
+        : "case when s.at_end then r.rows_estimated else r.rows_estimated * (s.block - r.lower[1]::int8) / greatest(1, r.upper[1]::int8 - r.lower[1]::int8) end";
 
-    private string Above(bool first) => first ? "" : $"{Row} > {Texts("last_key", "msb_checkpoint")} and ";
+    /// <summary>IS TRUE hides the condition from the planner's choice of indexes: one on the new column would lead it through all rows that still match, in every batch.</summary>
+    internal static string PredicateOf(BackfillDefinition definition) => $"((\n{definition.Where}\n) is true)";
+
+    private string Piece(bool first, bool locks = true) => $"""
+        with msb_range as materialized (
+            select g.position, g.lower, g.upper, g.rows_seen from {BackfillStore.Ranges} g
+            where g.backfill = $1 and g.id = $2 and not g.finished and g.position is {(first ? "" : "not ")}null and {IsRunning}{(locks ? " for update of g skip locked" : "")}
+        ), msb_stop as materialized (
+            {(_leaf.ByKey ? KeyStop(first) : "select least(position[1]::int8 + $3::int8, upper[1]::int8) as block, position[1]::int8 + $3::int8 >= upper[1]::int8 as at_end from msb_range")}
+        )
+        """;
+
+    private string KeyStop(bool first) => $"""
+        select * from (
+                (select {Join(", ", c => c)}, $3::bigint, false from only {Target}
+                 where {Above(first)}{Row} <= {Texts("upper", "msb_range")} order by {Join(", ", c => c)} offset $3::bigint - 1 limit 1)
+                union all
+                select {string.Join(", ", _leaf.Key.Select((column, i) => $"upper[{i + 1}]::{column.Type}"))}, null, true from msb_range
+            ) as s ({string.Join(", ", KeyAliases)}, seen, at_end)
+            where exists (select from msb_range)
+            order by at_end limit 1
+        """;
+
+    private string InPiece(bool first) => _leaf.ByKey
+        ? $"{Above(first)}{Row} <= ({string.Join(", ", KeyAliases.Select(key => $"(select {key} from msb_stop)"))})"
+        : $"{Qualifier}.ctid >= (select pg_catalog.format('(%s,0)', position[1])::tid from msb_range) and {Qualifier}.ctid < (select pg_catalog.format('(%s,0)', block)::tid from msb_stop)";
+
+    private string Above(bool first) => first ? "" : $"{Row} > {Texts("position", "msb_range")} and ";
 
     private string Texts(string array, string from) =>
-        $"({string.Join(", ", _definition.Key.Select((column, i) => $"(select {array}[{i + 1}]::{column.Type} from {from})"))})";
+        $"({string.Join(", ", _leaf.Key.Select((column, i) => $"(select {array}[{i + 1}]::{column.Type} from {from})"))})";
 
-    private string Join(string separator, Func<string, string> text) => string.Join(separator, _definition.Key.Select(column => text(SqlName.Quote(column.Name))));
+    private string Join(string separator, Func<string, string> text) => string.Join(separator, _leaf.Key.Select(column => text(SqlName.Quote(column.Name))));
+
+    private static string Nulls(IEnumerable<string> types) => string.Join(", ", types.Select(type => $"(select null::{type})"));
 }

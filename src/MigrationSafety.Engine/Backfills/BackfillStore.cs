@@ -1,6 +1,7 @@
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sql;
 using Npgsql;
+using NpgsqlTypes;
 
 namespace MigrationSafety.Engine.Backfills;
 
@@ -8,195 +9,76 @@ namespace MigrationSafety.Engine.Backfills;
 /// <param name="Schema">Schema of its table.</param>
 /// <param name="Table">Its table.</param>
 /// <param name="TableOid">The table's oid when it began.</param>
-/// <param name="Key">Columns of the primary key when it began.</param>
 /// <param name="SetText">SET list.</param>
 /// <param name="Where">Which rows.</param>
-/// <param name="IsCompleted">Whether it reached its end.</param>
-/// <param name="AtStart">Whether the sweep has no checkpoint yet.</param>
-/// <param name="RetryNeeded">Whether this sweep passed over locked rows, so that another has to follow.</param>
-/// <param name="Sweep">Number of the sweep, from 1.</param>
+/// <param name="State">running, paused or completed.</param>
+/// <param name="Sweep">0 in the pass through its ranges, then the number of the sweep.</param>
 /// <param name="RowsInTable">Rows in the table when it began, estimated.</param>
-/// <param name="RowsDone">Rows updated since it last began from the start.</param>
-/// <param name="RowsSeen">Rows passed in the first sweep.</param>
 /// <param name="TotalRows">Rows updated by all runs.</param>
-/// <param name="Batches">Batches committed since it last began from the start.</param>
+/// <param name="RowsSeen">Rows passed, matching or not.</param>
+/// <param name="Errors">Rows that failed and were not changed since.</param>
 internal sealed record BackfillRecord(
     string Schema,
     string Table,
     uint TableOid,
-    string[] Key,
     string SetText,
     string Where,
-    bool IsCompleted,
-    bool AtStart,
-    bool RetryNeeded,
+    string State,
     int Sweep,
     long RowsInTable,
-    long RowsDone,
-    long RowsSeen,
     long TotalRows,
-    long Batches);
+    long RowsSeen,
+    long Errors)
+{
+    internal bool IsCompleted => State == BackfillStore.Completed;
+}
 
-/// <summary>
-/// The table <c>migration_safety.backfill</c>, one row a backfill, with what must survive the client. For whoever reads it:
-/// <list type="bullet">
-/// <item><c>name</c>; <c>table_schema</c>, <c>table_name</c>, <c>table_oid</c>; <c>key_columns</c>, <c>set_list</c>, <c>predicate</c>: the definition.</item>
-/// <item><c>state</c>: <c>running</c> (begun and not at its end, whether or not somebody works on it) or <c>completed</c>.</item>
-/// <item><c>pid</c> and <c>backend_start</c>: the backend that works or last worked on it; somebody works on it while pg_stat_activity has both. Besides,
-/// that backend holds the advisory lock (0x4D695361, table's oid) of <see cref="TableOperationLock"/>. <c>application</c>, <c>client</c>, <c>role</c>: who that is.</item>
-/// <item><c>rows_done</c>: rows updated since it last began from the start; <c>rows_before</c>: by completed runs before that; <c>rows_estimated</c>: rows that matched
-/// when it began, an estimate.</item>
-/// <item><c>rows_seen</c>: rows passed in the first sweep, matching or not; of <c>rows_in_table</c>, an estimate: the two give the percentage.</item>
-/// <item><c>sweep</c>, from 1; <c>last_key</c>: the checkpoint, the key's columns as texts; <c>bound</c>: the key at which the sweep ends;
-/// <c>retry_after</c> to <c>retry_until</c>: where this sweep passed over locked rows, the range of the next one.</item>
-/// <item><c>batches</c>; <c>started_at</c>, <c>updated_at</c> (of the last batch), <c>finished_at</c>.</item>
-/// </list>
-/// </summary>
+/// <summary>A stretch of a table, as it is recorded.</summary>
+/// <param name="Leaf">Its table.</param>
+/// <param name="Lower">Where it begins: the key before its first row, or its first block; null for the first row of a key.</param>
+/// <param name="Upper">Where it ends: its last key, or the block after its last one.</param>
+/// <param name="Rows">Rows in it, estimated.</param>
+internal sealed record BackfillRange(BackfillLeaf Leaf, string[]? Lower, string[] Upper, long Rows);
+
+/// <summary>Reads and writes what is recorded in the tables of <see cref="BackfillSchema"/>.</summary>
 internal static class BackfillStore
 {
-    /// <summary>The table, for SQL.</summary>
     internal const string Table = "migration_safety.backfill";
+    internal const string Ranges = "migration_safety.backfill_range";
+    internal const string Workers = "migration_safety.backfill_worker";
+    internal const string Errors = "migration_safety.backfill_error";
+    internal const string Running = "running";
+    internal const string Completed = "completed";
 
     // Short statements: one that gets no answer for so long has lost its connection.
     private const int AnswerSeconds = 20;
-
-    // One row is updated with each batch: room on its page keeps these updates off the index.
-    private const string CreateTable = """
-        create table if not exists migration_safety.backfill (
-            name text primary key,
-            table_schema text not null,
-            table_name text not null,
-            table_oid oid not null,
-            key_columns text[] not null,
-            set_list text not null,
-            predicate text not null,
-            state text not null check (state in ('running', 'completed')),
-            sweep int4 not null default 1,
-            bound text[],
-            last_key text[],
-            retry_after text[],
-            retry_until text[],
-            rows_estimated int8 not null,
-            rows_in_table int8 not null,
-            rows_done int8 not null default 0,
-            rows_before int8 not null default 0,
-            rows_seen int8 not null default 0,
-            batches int8 not null default 0,
-            pid int4,
-            backend_start timestamptz,
-            application text,
-            client text,
-            role text,
-            started_at timestamptz not null default pg_catalog.clock_timestamp(),
-            updated_at timestamptz not null default pg_catalog.clock_timestamp(),
-            finished_at timestamptz
-        ) with (fillfactor = 20)
-        """;
-
-    /// <summary>The steps that make what is missing. Reads only.</summary>
-    /// <returns>No step where all is there.</returns>
-    /// <exception cref="MigrationException"><c>StateSchemaMissing</c>, <c>StateSchemaDenied</c>: the role may not; the advice has the GRANT.</exception>
-    internal static async Task<IReadOnlyList<MigrationStep>> StepsAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
-    {
-        const string Query = """
-            select current_user::text, pg_catalog.current_database()::text, n.oid is not null, t.oid is not null,
-                   pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
-                   coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE'), false), coalesce(pg_catalog.has_schema_privilege(n.oid, 'CREATE'), false),
-                   coalesce(pg_catalog.has_table_privilege(t.oid, 'SELECT') and pg_catalog.has_table_privilege(t.oid, 'INSERT')
-                            and pg_catalog.has_table_privilege(t.oid, 'UPDATE'), false)
-            from (select) as one
-            left join pg_catalog.pg_namespace n on n.nspname = 'migration_safety'
-            left join pg_catalog.pg_class t on t.relnamespace = n.oid and t.relname = 'backfill'
-            """;
-        await using NpgsqlCommand command = new(Query, connection);
-        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
-        await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
-        string role = SqlName.QuoteIfNeeded(reader.GetString(0));
-        string database = SqlName.QuoteIfNeeded(reader.GetString(1));
-        (bool hasSchema, bool hasTable) = (reader.GetBoolean(2), reader.GetBoolean(3));
-        (bool mayCreateSchema, bool mayUse, bool mayCreateTable, bool mayWrite) = (reader.GetBoolean(4), reader.GetBoolean(5), reader.GetBoolean(6), reader.GetBoolean(7));
-        if (!hasSchema && !mayCreateSchema)
-        {
-            throw new MigrationException(
-                "StateSchemaMissing",
-                MigrationErrorKind.Permission,
-                $"The schema migration_safety, which keeps the checkpoints of backfills, is missing, and {role} may not create a schema in {database}.",
-                $"Have the database's owner run: GRANT CREATE ON DATABASE {database} TO {role};")
-            {
-                Target = "migration_safety",
-            };
-        }
-
-        if (hasSchema && (!mayUse || (hasTable ? !mayWrite : !mayCreateTable)))
-        {
-            throw new MigrationException(
-                "StateSchemaDenied",
-                MigrationErrorKind.Permission,
-                $"{role} may not {(hasTable ? "read and write migration_safety.backfill" : "create a table in the schema migration_safety")}, which keeps the checkpoints of backfills.",
-                hasTable
-                    ? $"Have their owner run: GRANT USAGE ON SCHEMA migration_safety TO {role}; GRANT SELECT, INSERT, UPDATE ON migration_safety.backfill TO {role};"
-                    : $"Have its owner run: GRANT USAGE, CREATE ON SCHEMA migration_safety TO {role};")
-            {
-                Target = "migration_safety",
-            };
-        }
-
-        // No reversal: a rollback that drops them would take the checkpoints of every other backfill along.
-        const string Note = $"What this module keeps its checkpoints in, for all backfills; no application uses it. When no backfill is unfinished, it may go: drop table {Table}; drop schema migration_safety;";
-        List<MigrationStep> steps = [];
-        if (!hasSchema)
-        {
-            steps.Add(new MigrationStep
-            {
-                Sql = StateSchema.Create,
-                Purpose = "Create the schema for checkpoints",
-                Reversibility = Reversibility.NotNeeded,
-                ReversalNote = Note,
-            });
-        }
-
-        if (!hasTable)
-        {
-            steps.Add(new MigrationStep
-            {
-                Sql = CreateTable,
-                Purpose = "Create the table of checkpoints",
-                Reversibility = Reversibility.NotNeeded,
-                ReversalNote = Note,
-            });
-        }
-
-        return steps;
-    }
 
     /// <summary>What is recorded under a name; null where nothing is.</summary>
     internal static async Task<BackfillRecord?> ReadAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
     {
         const string Query = $"""
-            select table_schema, table_name, table_oid, key_columns, set_list, predicate, state = 'completed', last_key is null, retry_until is not null, sweep,
-                   rows_in_table, rows_done, rows_seen, rows_before + rows_done, batches
-            from {Table}
-            where name = $1
+            select b.table_schema, b.table_name, b.table_oid, b.set_columns, b.set_expressions, b.predicate, b.state, b.sweep, b.rows_in_table,
+                   coalesce((select pg_catalog.sum(w.rows_done) from {Workers} w where w.backfill = b.name), 0)::int8,
+                   coalesce((select pg_catalog.sum(r.rows_seen) from {Ranges} r where r.backfill = b.name), 0)::int8,
+                   (select pg_catalog.count(*) from {Errors} e where e.backfill = b.name and not e.again)
+            from {Table} b
+            where b.name = $1
             """;
-        await using NpgsqlCommand command = new(Query, connection) { CommandTimeout = AnswerSeconds, Parameters = { new() { Value = name } } };
+        await using NpgsqlCommand command = Command(connection, Query, name);
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         return await reader.ReadAsync(cancellationToken).ConfigureAwait(false)
             ? new BackfillRecord(
                 reader.GetString(0),
                 reader.GetString(1),
                 reader.GetFieldValue<uint>(2),
-                reader.GetFieldValue<string[]>(3),
-                reader.GetString(4),
+                BackfillDefinition.Text(reader.GetFieldValue<string[]>(3).Zip(reader.GetFieldValue<string[]>(4), (column, expression) => new SetColumn(column, expression))),
                 reader.GetString(5),
-                reader.GetBoolean(6),
-                reader.GetBoolean(7),
-                reader.GetBoolean(8),
-                reader.GetInt32(9),
+                reader.GetString(6),
+                reader.GetInt32(7),
+                reader.GetInt64(8),
+                reader.GetInt64(9),
                 reader.GetInt64(10),
-                reader.GetInt64(11),
-                reader.GetInt64(12),
-                reader.GetInt64(13),
-                reader.GetInt64(14))
+                reader.GetInt64(11))
             : null;
     }
 
@@ -223,78 +105,365 @@ internal static class BackfillStore
         };
     }
 
-    /// <summary>Records a new beginning from the first row, up to <paramref name="bound"/>: the greatest key as texts, null where the table is empty.</summary>
+    /// <summary>Whether the recorded ranges are those of this table and can be walked as they were cut: else it begins from the start, which is always right.</summary>
+    /// <param name="connection">Connection.</param>
+    /// <param name="definition">Definition.</param>
+    /// <param name="strategy">What was asked for: another one than the recorded begins from the start.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <returns>Whether it can go on; and whether anything was done before.</returns>
+    internal static async Task<(bool CanResume, bool Begun)> CanResumeAsync(
+        NpgsqlConnection connection,
+        BackfillDefinition definition,
+        BackfillStrategy strategy,
+        CancellationToken cancellationToken)
+    {
+        const string Query = $"""
+            select r.relation, r.key_columns, pg_catalog.bool_and(r.finished), pg_catalog.bool_or(r.finished or r.position is distinct from r.lower)
+            from {Ranges} r
+            where r.backfill = $1
+            group by r.relation, r.key_columns
+            """;
+        bool begun = false;
+        await using NpgsqlCommand command = Command(connection, Query, definition.Name);
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+        {
+            begun |= reader.GetBoolean(3);
+            BackfillLeaf? leaf = definition.Leaves.FirstOrDefault(l => l.Table.Oid == reader.GetFieldValue<uint>(0));
+            string[]? key = await reader.IsDBNullAsync(1, cancellationToken).ConfigureAwait(false) ? null : reader.GetFieldValue<string[]>(1);
+            bool fits = key is null ? strategy != BackfillStrategy.Key : strategy != BackfillStrategy.Block && leaf?.Key.Select(k => k.Name).SequenceEqual(key) != false;
+            // A part that is gone needs no walk any more, a finished one none again.
+            if (!fits && leaf is not null && !reader.GetBoolean(2))
+            {
+                return (false, false);
+            }
+        }
+
+        return (true, begun);
+    }
+
+    /// <summary>Records a new beginning with these ranges.</summary>
     internal static async Task BeginAsync(
         NpgsqlConnection connection,
         BackfillDefinition definition,
-        string[]? bound,
+        BackfillRequest request,
+        IReadOnlyList<BackfillRange> ranges,
         long estimatedRows,
         long rowsInTable,
         CancellationToken cancellationToken)
     {
-        const string Sql = $"""
-            insert into {Table} as b (name, table_schema, table_name, table_oid, key_columns, set_list, predicate, state, bound, rows_estimated, rows_in_table)
-            values ($1, $2, $3, $4, $5, $6, $7, 'running', $8, $9, $10)
+        const string Record = $"""
+            insert into {Table} as b (name, table_schema, table_name, table_oid, set_columns, set_expressions, predicate, predicate_given, strategy, reason, state,
+                                      workers, target_batch_ms, max_errors, rows_estimated, rows_in_table)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'running', $11, $12, $13, $14, $15)
             on conflict (name) do update
-            set table_oid = excluded.table_oid, key_columns = excluded.key_columns, state = excluded.state, sweep = 1, bound = excluded.bound,
-                last_key = null, retry_after = null, retry_until = null, rows_estimated = excluded.rows_estimated, rows_in_table = excluded.rows_in_table,
-                rows_before = b.rows_before + b.rows_done, rows_done = 0, rows_seen = 0, batches = 0,
+            set table_oid = excluded.table_oid, predicate_given = excluded.predicate_given, strategy = excluded.strategy, reason = excluded.reason, state = excluded.state, sweep = 0,
+                workers = excluded.workers, target_batch_ms = excluded.target_batch_ms, max_errors = excluded.max_errors, rows_estimated = excluded.rows_estimated,
+                rows_in_table = excluded.rows_in_table, last_error = null, role = excluded.role, application = excluded.application,
                 started_at = excluded.started_at, updated_at = excluded.updated_at, finished_at = null
             """;
-        await using NpgsqlCommand command = new(Sql, connection)
+        const string NewRanges = $"""
+            insert into {Ranges} (backfill, id, relation, relation_name, key_columns, lower, upper, position, rows_estimated)
+            select $1, n, r.relation, r.relation_name, case when r.key <> '' then r.key::text[] end, case when r.lower <> '' then r.lower::text[] end, r.upper::text[],
+                   case when r.lower <> '' then r.lower::text[] end, r.rows
+            from rows from (pg_catalog.unnest($2::oid[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[]), pg_catalog.unnest($5::text[]), pg_catalog.unnest($6::text[]),
+                            pg_catalog.unnest($7::int8[])) with ordinality as r (relation, relation_name, key, lower, upper, rows, n)
+            """;
+        await using NpgsqlBatch batch = new(connection)
         {
-            CommandTimeout = AnswerSeconds,
-            Parameters =
+            Timeout = AnswerSeconds,
+            BatchCommands =
             {
-                new() { Value = definition.Name },
-                new() { Value = definition.Table.Schema },
-                new() { Value = definition.Table.Name },
-                new() { Value = definition.Table.Oid, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Oid },
-                new() { Value = definition.KeyNames },
-                new() { Value = definition.SetText },
-                new() { Value = definition.Where },
-                new() { Value = (object?)bound ?? DBNull.Value, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Array | NpgsqlTypes.NpgsqlDbType.Text },
-                new() { Value = estimatedRows },
-                new() { Value = rowsInTable },
+                // One transaction. The ranges first: who is in a batch of one is waited for.
+                Durable(),
+                new($"delete from {Ranges} where backfill = $1") { Parameters = { new() { Value = definition.Name } } },
+                new($"delete from {Errors} where backfill = $1") { Parameters = { new() { Value = definition.Name } } },
+                new(Record)
+                {
+                    Parameters =
+                    {
+                        new() { Value = definition.Name },
+                        new() { Value = definition.Table.Schema },
+                        new() { Value = definition.Table.Name },
+                        new() { Value = definition.Table.Oid, NpgsqlDbType = NpgsqlDbType.Oid },
+                        new() { Value = definition.Set.Select(column => column.Name).ToArray() },
+                        new() { Value = definition.Set.Select(column => column.Expression).ToArray() },
+                        new() { Value = definition.Where },
+                        new() { Value = !definition.IsDefaultWhere },
+                        new() { Value = definition.Strategy == BackfillStrategy.Key ? "key" : "block" },
+                        new() { Value = definition.Reason },
+                        new() { Value = request.Workers },
+                        new() { Value = (int)request.TargetBatchTime.TotalMilliseconds },
+                        new() { Value = request.MaxErrors },
+                        new() { Value = estimatedRows },
+                        new() { Value = rowsInTable },
+                    },
+                },
+                new(NewRanges)
+                {
+                    Parameters =
+                    {
+                        new() { Value = definition.Name },
+                        new() { Value = ranges.Select(range => range.Leaf.Table.Oid).ToArray(), NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Oid },
+                        new() { Value = ranges.Select(range => range.Leaf.Table.Display).ToArray() },
+                        new() { Value = ranges.Select(range => range.Leaf.ByKey ? ArrayText(range.Leaf.KeyNames) : "").ToArray() },
+                        new() { Value = ranges.Select(range => range.Lower is null ? "" : ArrayText(range.Lower)).ToArray() },
+                        new() { Value = ranges.Select(range => ArrayText(range.Upper)).ToArray() },
+                        new() { Value = ranges.Select(range => range.Rows).ToArray() },
+                    },
+                },
             },
         };
-        await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+        await batch.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
     }
 
-    /// <summary>Records that this connection works on it.</summary>
-    internal static async Task AttendAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
+    /// <summary>Records that it goes on: as asked for now, and with the rows that failed to be tried again.</summary>
+    internal static async Task ResumeAsync(NpgsqlConnection connection, BackfillDefinition definition, BackfillRequest request, CancellationToken cancellationToken)
+    {
+        await using NpgsqlBatch batch = new(connection)
+        {
+            Timeout = AnswerSeconds,
+            BatchCommands =
+            {
+                Durable(),
+                new($"update {Table} set state = 'running', workers = $2, target_batch_ms = $3, max_errors = $4, finished_at = null, updated_at = pg_catalog.clock_timestamp() where name = $1")
+                {
+                    Parameters =
+                    {
+                        new() { Value = definition.Name },
+                        new() { Value = request.Workers },
+                        new() { Value = (int)request.TargetBatchTime.TotalMilliseconds },
+                        new() { Value = request.MaxErrors },
+                    },
+                },
+                new($"update {Errors} set again = true where backfill = $1 and not again") { Parameters = { new() { Value = definition.Name } } },
+                // Parts that are gone since.
+                new($"update {Ranges} set finished = true where backfill = $1 and not finished and relation <> all ($2)")
+                {
+                    Parameters =
+                    {
+                        new() { Value = definition.Name },
+                        new() { Value = definition.Leaves.Select(leaf => leaf.Table.Oid).ToArray(), NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Oid },
+                    },
+                },
+            },
+        };
+        await batch.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Records that a connection works on it as a worker of a run.</summary>
+    internal static async Task AttendAsync(NpgsqlConnection connection, string name, Guid run, int number, CancellationToken cancellationToken)
     {
         const string Sql = $"""
-            update {Table} b
-            set pid = a.pid, backend_start = a.backend_start, application = a.application_name, client = pg_catalog.host(a.client_addr), role = a.usename
+            insert into {Workers} as w (backfill, run, number, pid, backend_start, application, client, role)
+            select $1, $2, $3, a.pid, a.backend_start, a.application_name, pg_catalog.host(a.client_addr), a.usename
             from pg_catalog.pg_stat_activity a
-            where a.pid = pg_catalog.pg_backend_pid() and b.name = $1
+            where a.pid = pg_catalog.pg_backend_pid()
+            on conflict (backfill, run, number) do update
+            set pid = excluded.pid, backend_start = excluded.backend_start, application = excluded.application, client = excluded.client, role = excluded.role,
+                heartbeat = pg_catalog.clock_timestamp()
             """;
-        await using NpgsqlCommand command = new(Sql, connection) { CommandTimeout = AnswerSeconds, Parameters = { new() { Value = name } } };
+        await using NpgsqlCommand command = Command(connection, Sql, name);
+        command.Parameters.Add(new() { Value = run });
+        command.Parameters.Add(new() { Value = number });
         await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
     }
 
-    /// <summary>Begins another sweep over the range in which rows were passed over.</summary>
-    internal static async Task SweepAgainAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
+    /// <summary>
+    /// Takes a range: the worker's own, else an untouched one, else one whose worker is gone (it holds no lock) or has not been heard of for a while. No more than a wish: a batch takes
+    /// the range's row for itself, so that two workers on one range get in each other's way but never do a row twice.
+    /// </summary>
+    /// <returns>The range; null with the number of those that others work on.</returns>
+    internal static async Task<(RangeClaim? Claim, long Unfinished, string State)> ClaimAsync(
+        NpgsqlConnection connection,
+        BackfillDefinition definition,
+        Guid run,
+        int number,
+        TimeSpan silence,
+        CancellationToken cancellationToken)
     {
         const string Sql = $"""
-            update {Table}
-            set sweep = sweep + 1, last_key = retry_after, bound = retry_until, retry_after = null, retry_until = null, updated_at = pg_catalog.clock_timestamp()
-            where name = $1 and retry_until is not null
+            with msb_claim as (
+                update {Ranges} r
+                set run = $2, worker = $3, pid = pg_catalog.pg_backend_pid(), heartbeat = pg_catalog.clock_timestamp()
+                from (select g.id from {Ranges} g
+                      where g.backfill = $1 and not g.finished
+                        and (g.run is null or (g.run = $2 and g.worker = $3) or g.heartbeat < pg_catalog.clock_timestamp() - $4::interval
+                             or not exists (select from pg_catalog.pg_locks l
+                                            where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.pid = g.pid and l.classid = $5 and l.objid = $6
+                                              and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()))
+                             -- A pooled connection that works for another run by now.
+                             or exists (select from {Workers} w where w.backfill = g.backfill and w.pid = g.pid and w.run <> g.run and w.started_at > g.heartbeat))
+                      order by g.run = $2 and g.worker = $3 desc nulls last, g.run is not null, g.id
+                      limit 1 for update skip locked) c
+                where r.backfill = $1 and r.id = c.id
+                returning r.id, r.relation, r.key_columns is not null as by_key, r.position is null as first
+            )
+            select c.id, c.relation, c.by_key, c.first, (select pg_catalog.count(*) from {Ranges} where backfill = $1 and not finished), b.state
+            from {Table} b left join msb_claim c on b.state = 'running'
+            where b.name = $1
             """;
-        await using NpgsqlCommand command = new(Sql, connection) { CommandTimeout = AnswerSeconds, Parameters = { new() { Value = name } } };
+        await using NpgsqlCommand command = Command(connection, Sql, definition.Name);
+        command.Parameters.Add(new() { Value = run });
+        command.Parameters.Add(new() { Value = number });
+        command.Parameters.Add(new() { Value = silence });
+        command.Parameters.Add(new() { Value = (uint)TableOperationLock.ClassId, NpgsqlDbType = NpgsqlDbType.Oid });
+        command.Parameters.Add(new() { Value = definition.Table.Oid, NpgsqlDbType = NpgsqlDbType.Oid });
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        if (!await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+        {
+            throw Missing(definition.Name);
+        }
+
+        RangeClaim? claim = await reader.IsDBNullAsync(0, cancellationToken).ConfigureAwait(false)
+            ? null
+            : new RangeClaim(reader.GetInt32(0), reader.GetFieldValue<uint>(1), reader.GetBoolean(2), reader.GetBoolean(3));
+        return (claim, reader.GetInt64(4), reader.GetString(5));
+    }
+
+    /// <summary>Moves a checkpoint over a piece whose rows were done one by one; not where somebody else has moved it.</summary>
+    internal static async Task AdvanceAsync(NpgsqlConnection connection, string name, int range, string[]? from, string[] to, bool atEnd, CancellationToken cancellationToken)
+    {
+        const string Sql = $"""
+            update {Ranges}
+            set position = $4, finished = $5, heartbeat = pg_catalog.clock_timestamp(),
+                rows_seen = case when key_columns is not null then rows_seen when $5 then rows_estimated
+                                 else rows_estimated * (($4::text[])[1]::int8 - lower[1]::int8) / greatest(1, upper[1]::int8 - lower[1]::int8) end
+            where backfill = $1 and id = $2 and not finished and position is not distinct from $3
+            """;
+        await using NpgsqlCommand command = Command(connection, Sql, name);
+        command.Parameters.Add(new() { Value = range });
+        command.Parameters.Add(new() { Value = (object?)from ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Text });
+        command.Parameters.Add(new() { Value = to });
+        command.Parameters.Add(new() { Value = atEnd });
         await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
     }
 
-    /// <summary>Records the end, durably: with it all batches before it are flushed.</summary>
+    /// <summary>Records a row that the server refuses.</summary>
+    /// <returns>How many there are.</returns>
+    internal static async Task<long> RecordErrorAsync(
+        NpgsqlConnection connection,
+        BackfillDefinition definition,
+        BackfillLeaf leaf,
+        RowPlace place,
+        string[]? key,
+        PostgresException error,
+        CancellationToken cancellationToken)
+    {
+        // The same row at another place, where it was changed since it first failed.
+        const string Older = $"delete from {Errors} where backfill = $1 and relation = $2 and (place = $3 or (key = $4 and key_columns = $5))";
+        const string Sql = $"""
+            insert into {Errors} (backfill, relation, relation_name, place, version, key, key_columns, sqlstate, message) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            on conflict (backfill, relation, place) do update
+            set version = excluded.version, key = excluded.key, sqlstate = excluded.sqlstate, message = excluded.message, again = false, failed_at = excluded.failed_at
+            """;
+        NpgsqlParameter Texts(string[]? value) => new() { Value = (object?)value ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Text };
+        NpgsqlParameter Oid() => new() { Value = leaf.Table.Oid, NpgsqlDbType = NpgsqlDbType.Oid };
+        string[]? names = key is null ? null : leaf.KeyNames;
+        await using NpgsqlBatch batch = new(connection)
+        {
+            Timeout = AnswerSeconds,
+            BatchCommands =
+            {
+                Durable(),
+                new(Older) { Parameters = { new() { Value = definition.Name }, Oid(), new() { Value = place.Place }, Texts(key), Texts(names) } },
+                new(Sql)
+                {
+                    Parameters =
+                    {
+                        new() { Value = definition.Name },
+                        Oid(),
+                        new() { Value = leaf.Table.Display },
+                        new() { Value = place.Place },
+                        new() { Value = place.Version },
+                        Texts(key),
+                        Texts(names),
+                        new() { Value = error.SqlState },
+                        new() { Value = ServerErrors.Words(error) },
+                    },
+                },
+            },
+        };
+        await batch.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+        return await ErrorsAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>How many rows failed and were not changed since.</summary>
+    internal static async Task<long> ErrorsAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
+    {
+        await using NpgsqlCommand command = Command(connection, $"select pg_catalog.count(*) from {Errors} where backfill = $1 and not again", name);
+        return (long)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
+    }
+
+    /// <summary>What a run did.</summary>
+    internal static async Task<(long Rows, long Batches)> RunAsync(NpgsqlConnection connection, string name, Guid run, CancellationToken cancellationToken)
+    {
+        await using NpgsqlCommand command = Command(
+            connection, $"select coalesce(pg_catalog.sum(rows_done), 0)::int8, coalesce(pg_catalog.sum(batches), 0)::int8 from {Workers} where backfill = $1 and run = $2", name);
+        command.Parameters.Add(new() { Value = run });
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
+        return (reader.GetInt64(0), reader.GetInt64(1));
+    }
+
+    /// <summary>Begins another sweep.</summary>
+    /// <returns>Its number; null where the backfill does not run any more.</returns>
+    internal static async Task<int?> SweepAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
+    {
+        await using NpgsqlCommand command = Command(
+            connection, $"update {Table} set sweep = sweep + 1, updated_at = pg_catalog.clock_timestamp() where name = $1 and state = 'running' returning sweep", name);
+        return (int?)await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Records the end, durably: with it all batches before it are flushed. Errors that did not come again are forgotten.</summary>
     internal static async Task CompleteAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
     {
-        const string Sql = $"""
-            update {Table}
-            set state = 'completed', updated_at = pg_catalog.clock_timestamp(), finished_at = pg_catalog.clock_timestamp()
-            where name = $1 and state = 'running' and pg_catalog.set_config('synchronous_commit', 'on', true) is not null
-            """;
-        await using NpgsqlCommand command = new(Sql, connection) { CommandTimeout = AnswerSeconds, Parameters = { new() { Value = name } } };
-        await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+        await using NpgsqlBatch batch = new(connection)
+        {
+            Timeout = AnswerSeconds,
+            BatchCommands =
+            {
+                Durable(),
+                new($"delete from {Errors} where backfill = $1 and again") { Parameters = { new() { Value = name } } },
+                new($"""
+                    update {Table}
+                    set state = 'completed', updated_at = pg_catalog.clock_timestamp(), finished_at = pg_catalog.clock_timestamp()
+                    where name = $1 and state = 'running'
+                    """) { Parameters = { new() { Value = name } } },
+            },
+        };
+        await batch.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
     }
+
+    internal static MigrationException Missing(string name) => new(
+        "CheckpointMissing",
+        MigrationErrorKind.InvalidState,
+        $"The checkpoint of {name} was removed by somebody while the backfill ran.",
+        "Run the command again: it begins from the start and passes over the rows that are done.")
+    {
+        Target = name,
+    };
+
+    /// <summary>Makes its transaction durable: a beginning or an end that a crash took back would leave others without their record.</summary>
+    private static NpgsqlBatchCommand Durable() => new("select pg_catalog.set_config('synchronous_commit', 'on', true)");
+
+    private static NpgsqlCommand Command(NpgsqlConnection connection, string sql, string name) =>
+        new(sql, connection) { CommandTimeout = AnswerSeconds, Parameters = { new() { Value = name } } };
+
+    /// <summary>An array as a text that casts back to it.</summary>
+    private static string ArrayText(IEnumerable<string> values) =>
+        "{" + string.Join(",", values.Select(v => "\"" + v.Replace("\\", "\\\\", StringComparison.Ordinal).Replace("\"", "\\\"", StringComparison.Ordinal) + "\"")) + "}";
 }
+
+/// <summary>A range that a worker has taken.</summary>
+/// <param name="Id">Its number.</param>
+/// <param name="Relation">Oid of its table.</param>
+/// <param name="ByKey">Whether it is one of keys rather than of blocks.</param>
+/// <param name="First">Whether it has no checkpoint yet and begins before the first key.</param>
+internal sealed record RangeClaim(int Id, uint Relation, bool ByKey, bool First);
+
+/// <summary>A version of a row: where it lies and which transaction made it. What moved or was changed has another one.</summary>
+/// <param name="Relation">Oid of its table.</param>
+/// <param name="Place">ctid, as text.</param>
+/// <param name="Version">xmin, as text.</param>
+internal readonly record struct RowPlace(uint Relation, string Place, string Version);

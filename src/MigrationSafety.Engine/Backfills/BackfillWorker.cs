@@ -1,278 +1,363 @@
 using System.Diagnostics;
 using MigrationSafety.Engine.Execution;
-using MigrationSafety.Engine.Sessions;
 using Npgsql;
 
 namespace MigrationSafety.Engine.Backfills;
 
-/// <summary>What a batch did, as the server committed it.</summary>
-/// <param name="Changed">Rows updated.</param>
-/// <param name="Skipped">Rows passed over because somebody had locked or just changed them.</param>
-/// <param name="Same">Rows updated that match as before.</param>
-/// <param name="AtEnd">Whether it reached the end of the sweep.</param>
-/// <param name="RowsDone">Rows updated since the backfill began from the start.</param>
-/// <param name="RowsSeen">Rows passed in the first sweep.</param>
-/// <param name="ServerTime">Time that the server took.</param>
-internal sealed record BatchOutcome(long Changed, long Skipped, long Same, bool AtEnd, long RowsDone, long RowsSeen, TimeSpan ServerTime);
-
-/// <summary>The connection that works on a backfill: its settings, its lock on the table, its batches.</summary>
+/// <summary>One of the workers of a run: takes range after range, and is on again after whatever can be overcome.</summary>
 internal sealed class BackfillWorker : IAsyncDisposable
 {
-    // What a server under statement_timeout may be late by before the connection counts as dead.
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(10);
-    private static readonly TimeSpan s_patienceAfterCancel = TimeSpan.FromMilliseconds(800);
-    // A line that went dead while a connection lay in the pool gives no answer ever.
-    private static readonly TimeSpan s_patienceToOpen = TimeSpan.FromSeconds(30);
-    private static readonly TimeSpan s_watchEvery = TimeSpan.FromMilliseconds(30);
+    // Who has not moved its range for so long is frozen or lost; nothing depends on it.
+    private static readonly TimeSpan s_silence = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan s_poll = TimeSpan.FromMilliseconds(200);
+    // What is done row by row is kept in the client's memory.
+    private const int MostRowsOfPiece = 5000;
 
-    private readonly NpgsqlConnection _connection;
-    private readonly BackfillDefinition _definition;
-    private readonly BackfillStatements _statements;
-    private readonly IOperationSink _sink;
-    private string? _lastSql;
-    private Task? _unanswered;
+    private readonly BackfillContext _context;
+    private readonly int _number;
+    private readonly BatchSize _size;
+    private (int Pid, DateTime Start)? _predecessor;
+    private BackfillConnection? _connection;
+    // Batches still to be run with SKIP LOCKED, because a row was locked for longer than a short wait.
+    private int _skipping;
+    private int _skippingSpan;
+    private int _setbacks;
+    // A block at a time takes too long: its rows one by one, or some.
+    private bool _byRow;
 
-    private BackfillWorker(NpgsqlConnection connection, BackfillDefinition definition, IOperationSink sink, TimeSpan holdLimit)
+    internal BackfillWorker(BackfillContext context, int number)
     {
-        _connection = connection;
-        _definition = definition;
-        _statements = new BackfillStatements(definition);
-        _sink = sink;
-        HoldLimit = holdLimit;
-        Backend = (connection.ProcessID, default);
+        _context = context;
+        _number = number;
+        _size = new BatchSize(context.Request.BatchSize, context.Request.TargetBatchTime, context.Sink);
+        Watch = new BlockerWatch(context.Plan.Session, context.Activity, context.Sink);
+        Rows = new BackfillRows(context, this);
     }
 
-    /// <summary>How long a batch may hold its rows before the server ends it.</summary>
-    internal TimeSpan HoldLimit { get; }
+    internal BlockerWatch Watch { get; }
 
-    /// <summary>The backend for good: its process id and its start.</summary>
-    internal (int Pid, DateTime Start) Backend { get; private set; }
+    /// <summary>Updates single rows.</summary>
+    internal BackfillRows Rows { get; }
 
-    internal NpgsqlConnection Connection => _connection;
+    /// <summary>Batches sent.</summary>
+    internal int Attempts { get; set; }
 
-    /// <summary>Opens a connection, ends the backend of a predecessor that may still be at work, and takes the table's lock.</summary>
-    internal static async Task<BackfillWorker> OpenAsync(
-        EngineSession session,
-        BackfillDefinition definition,
-        BackfillRequest request,
-        (int Pid, DateTime Start)? predecessor,
-        IOperationSink sink,
-        CancellationToken cancellationToken)
+    internal int Number => _number;
+
+    /// <summary>The open connection; inside <see cref="HoldAsync"/> only.</summary>
+    internal BackfillConnection Connection => _connection!;
+
+    private string Name => _context.Plan.Name;
+
+    private IOperationSink Sink => _context.Sink;
+
+    /// <summary>Does something on a connection, and on another one from the start where the first is lost.</summary>
+    internal async Task<T> HoldAsync<T>(Func<Task<T>> work, CancellationToken cancellationToken)
     {
-        Task<NpgsqlConnection> opening = session.OpenAsync("backfill", sink, cancellationToken);
-        NpgsqlConnection connection;
-        try
+        for (int failures = 0; ; failures++)
         {
-            connection = await opening.WaitAsync(s_patienceToOpen, CancellationToken.None).ConfigureAwait(false);
-        }
-        catch (TimeoutException)
-        {
-            _ = opening.ContinueWith(late => late.Result.Dispose(), CancellationToken.None, TaskContinuationOptions.OnlyOnRanToCompletion, TaskScheduler.Default);
-            throw;
-        }
-
-        TimeSpan holdLimit = TimeSpan.FromMilliseconds(Math.Max(request.Options.LockTimeout.TotalMilliseconds, 2 * request.TargetBatchTime.TotalMilliseconds));
-        BackfillWorker worker = new(connection, definition, sink, holdLimit);
-        try
-        {
-            await worker.PrepareSessionAsync(request, cancellationToken).ConfigureAwait(false);
-            if (predecessor is { } old)
+            int sent = Attempts;
+            try
             {
-                // Its last batch is decided when it is gone, and not before: a frozen connection keeps a backend, and the table's lock, alive.
-                await using NpgsqlCommand command = new("select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_stat_activity where pid = $1 and backend_start = $2", connection)
+                if (_connection is null)
                 {
-                    Parameters = { new() { Value = old.Pid }, new() { Value = old.Start } },
-                };
-                await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
-            }
-
-            await TableOperationLock.TakeAsync(connection, definition.Table, request.Options.RetryFor, sink, cancellationToken).ConfigureAwait(false);
-            return worker;
-        }
-        catch
-        {
-            await worker.DisposeAsync().ConfigureAwait(false);
-            throw;
-        }
-    }
-
-    /// <summary>Runs a batch.</summary>
-    /// <param name="size">Rows of the table to look at.</param>
-    /// <param name="first">Whether the sweep has no checkpoint yet.</param>
-    /// <param name="skipLocked">Whether to pass over locked rows rather than to wait shortly for them.</param>
-    /// <param name="watch">Where to note who is in the way; null where that is not asked.</param>
-    /// <param name="cancellationToken">Cancels at the end of the batch, which the server bounds.</param>
-    /// <exception cref="TimeoutException">The server does not answer; the connection is to be given up.</exception>
-    internal async Task<BatchOutcome> RunBatchAsync(int size, bool first, bool skipLocked, BlockerWatch? watch, CancellationToken cancellationToken)
-    {
-        cancellationToken.ThrowIfCancellationRequested();
-        string sql = skipLocked ? _statements.SkippingBatch(first) : _statements.Batch(first);
-        if (sql != _lastSql)
-        {
-            _sink.Debug(sql);
-            _lastSql = sql;
-        }
-
-        // Not cancelled by the token: the batch ends by itself within the hold limit, and then its work is kept.
-        Task<BatchOutcome> work = ExecuteAsync(sql, size);
-        if (watch is not null)
-        {
-            while (!await EndsWithinAsync(work, s_watchEvery, cancellationToken).ConfigureAwait(false))
-            {
-                await watch.LookAsync(_connection.ProcessID, cancellationToken).ConfigureAwait(false);
-            }
-        }
-
-        return await AnswerAsync(work, cancellationToken).ConfigureAwait(false);
-    }
-
-    /// <summary>Tries the update on a few rows that match and takes it back.</summary>
-    /// <returns>Keys of the rows that match as before.</returns>
-    internal async Task<(int Tried, IReadOnlyList<string[]> Same)> TryAsync(string[] places, CancellationToken cancellationToken)
-    {
-        // One round trip: no client can keep these rows locked.
-        await using NpgsqlBatch batch = new(_connection)
-        {
-            BatchCommands =
-            {
-                new NpgsqlBatchCommand("begin"),
-                new NpgsqlBatchCommand(_statements.TrySample) { Parameters = { new() { Value = places } } },
-                new NpgsqlBatchCommand("rollback"),
-            },
-        };
-        _sink.Debug(_statements.TrySample);
-        int tried = 0;
-        List<string[]> same = [];
-        try
-        {
-            await using NpgsqlDataReader reader = await batch.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
-            while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
-            {
-                tried++;
-                if (reader.GetBoolean(1))
-                {
-                    same.Add(reader.GetFieldValue<string[]>(0));
+                    _connection = await BackfillConnection.OpenAsync(_context.Plan.Session, _context.Definition, _context.Request, _predecessor, Sink, cancellationToken).ConfigureAwait(false);
+                    if (_predecessor is not null)
+                    {
+                        Sink.Verbose("Connected again; goes on from the checkpoint.");
+                    }
                 }
+
+                return await work().ConfigureAwait(false);
+            }
+            catch (Exception e) when (CanReconnect(e, cancellationToken))
+            {
+                if (_connection is { } lost)
+                {
+                    _predecessor = lost.Backend;
+                    _connection = null;
+                    await lost.DisposeAsync().ConfigureAwait(false);
+                }
+
+                failures = Attempts > sent + 1 ? 0 : failures;
+                Sink.Verbose($"The connection was lost: {e.Message} Connects again.");
+                await BackfillContext.PauseAsync(failures + 1, cancellationToken).ConfigureAwait(false);
             }
         }
-        catch (PostgresException) when (_connection.FullState == System.Data.ConnectionState.Open)
-        {
-            await using NpgsqlCommand rollback = new("rollback", _connection);
-            await rollback.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
-            throw;
-        }
-
-        return (tried, same);
     }
+
+    /// <summary>Asks what is quick, again and again where the server is slow or somebody is in the way.</summary>
+    /// <typeparam name="T">Answer.</typeparam>
+    /// <param name="ask">Asks on the open connection; it is not cancelled but left alone.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    internal async Task<T> AskAsync<T>(Func<NpgsqlConnection, Task<T>> ask, CancellationToken cancellationToken)
+    {
+        long start = Stopwatch.GetTimestamp();
+        for (int attempt = 1; ; attempt++)
+        {
+            try
+            {
+                return await Connection.AnswerAsync(ask(Connection.Connection), cancellationToken).ConfigureAwait(false);
+            }
+            catch (PostgresException e) when (BackfillContext.IsBusy(e) && Stopwatch.GetElapsedTime(start) < _context.Options.RetryFor)
+            {
+                Sink.Verbose($"The server is slow to answer ({ServerErrors.Words(e)}); asks again.");
+                await BackfillContext.PauseAsync(attempt, cancellationToken).ConfigureAwait(false);
+            }
+        }
+    }
+
+    /// <summary>The same for what has no answer.</summary>
+    internal Task TellAsync(Func<NpgsqlConnection, Task> tell, CancellationToken cancellationToken) => AskAsync(
+        async connection =>
+        {
+            await tell(connection).ConfigureAwait(false);
+            return true;
+        },
+        cancellationToken);
+
+    /// <summary>Takes ranges until none is left, or until the backfill does not run any more.</summary>
+    internal Task<bool> PassAsync(CancellationToken cancellationToken) => HoldAsync(
+        async () =>
+        {
+            await AttendAsync(cancellationToken).ConfigureAwait(false);
+            while (true)
+            {
+                (RangeClaim? claim, long unfinished, string state) = await AskAsync(
+                    connection => BackfillStore.ClaimAsync(connection, _context.Definition, _context.Run, _number, s_silence + (2 * Connection.HoldLimit), CancellationToken.None),
+                    cancellationToken).ConfigureAwait(false);
+                if (state != BackfillStore.Running || unfinished == 0)
+                {
+                    return true;
+                }
+
+                if (claim is null)
+                {
+                    // Others work on what is left.
+                    _context.Moved();
+                    await Task.Delay(s_poll, cancellationToken).ConfigureAwait(false);
+                    continue;
+                }
+
+                await WalkAsync(claim, cancellationToken).ConfigureAwait(false);
+            }
+        },
+        cancellationToken);
+
+    /// <summary>Records who works here now.</summary>
+    internal Task AttendAsync(CancellationToken cancellationToken) =>
+        TellAsync(connection => BackfillStore.AttendAsync(connection, Name, _context.Run, _number, CancellationToken.None), cancellationToken);
+
+    /// <summary>Runs what changes rows; null where it returned nothing.</summary>
+    internal async Task<T?> SendAsync<T>(string sql, object[] parameters, Func<NpgsqlDataReader, T> read, bool watched, CancellationToken cancellationToken)
+        where T : class
+    {
+        Attempts++;
+        long sent = Stopwatch.GetTimestamp();
+        try
+        {
+            T? outcome = await Connection.ExecuteAsync(sql, parameters, read, watched ? Watch : null, cancellationToken).ConfigureAwait(false);
+            if (watched)
+            {
+                Watch.Cleared();
+            }
+
+            return outcome;
+        }
+        catch (PostgresException e) when (e.SqlState == SqlStates.QueryCanceled && Stopwatch.GetElapsedTime(sent) < 0.9 * Connection.HoldLimit)
+        {
+            throw new MigrationException(
+                "CancelledByOther",
+                MigrationErrorKind.Stopped,
+                $"{_context.Activity}: somebody cancelled a batch on the server (pg_cancel_backend).",
+                "Ask who did, then run the command again: it goes on at the checkpoint.",
+                e)
+            {
+                SqlState = e.SqlState,
+                Target = _context.Definition.Table.Display,
+            };
+        }
+    }
+
+    internal MigrationException TooSlow(Exception e) => new(
+        "BatchTooSlow",
+        MigrationErrorKind.Timeout,
+        $"The update of a single row of {_context.Definition.Table.Display} takes longer than {Durations.Text(Connection.HoldLimit)}, for which it would keep others waiting.",
+        "Compute what the expression needs beforehand (a table with an index to look it up in), look for slow triggers, or allow a longer -TargetBatchTime.",
+        e)
+    {
+        SqlState = SqlStates.QueryCanceled,
+        Target = _context.Definition.Table.Display,
+    };
 
     public async ValueTask DisposeAsync()
     {
-        if (_unanswered is { IsCompleted: false } unanswered)
+        await Watch.DisposeAsync().ConfigureAwait(false);
+        if (_connection is { } connection)
         {
-            // A connection cannot be closed under its statement; it closes itself when the statement ends or the network says that it is gone.
-            _ = unanswered.ContinueWith(_ => _connection.Dispose(), CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
+            _connection = null;
+            await connection.DisposeAsync().ConfigureAwait(false);
+        }
+    }
+
+    private bool CanReconnect(Exception e, CancellationToken cancellationToken)
+    {
+        PostgresException? refusal = e as PostgresException ?? e.InnerException as PostgresException;
+        bool forGood = refusal?.SqlState is SqlStates.InvalidPassword or SqlStates.InvalidAuthorization or SqlStates.InvalidCatalogName or SqlStates.DatabaseDropped;
+        bool full = refusal?.SqlState == SqlStates.TooManyConnections;
+        // While a server starts again, TLS can fail in ways that say nothing about the connection to come.
+        bool opening = _connection is null && _predecessor is not null && e is MigrationException { InnerException: NpgsqlException };
+        return !forGood && (full || opening || ServerErrors.IsConnectionLost(e)) && !cancellationToken.IsCancellationRequested && !_context.IsStuck;
+    }
+
+    /// <summary>Batch after batch through a range, until its end or until somebody else is there.</summary>
+    private async Task WalkAsync(RangeClaim claim, CancellationToken cancellationToken)
+    {
+        BackfillLeaf leaf = _context.Definition.Leaves.FirstOrDefault(l => l.Table.Oid == claim.Relation)
+            ?? throw new MigrationException(
+                "TableNotFound",
+                MigrationErrorKind.NotFound,
+                $"A part of {_context.Definition.Table.Display} (oid {claim.Relation}) is gone since the backfill began.",
+                "Run the command again: it goes on with the parts that are there.")
+            {
+                Target = _context.Definition.Table.Display,
+            };
+        BackfillStatements statements = new(_context.Definition, leaf with { ByKey = claim.ByKey });
+        bool first = claim.First;
+        while (true)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            long amount = claim.ByKey ? _size.Rows : Math.Max(1, (long)(_size.Rows / _context.RowsOfBlock));
+            bool skip = _skipping > 0;
+            BatchOutcome? outcome = null;
+            bool atOnce = _byRow && !claim.ByKey;
+            PostgresException? fault = atOnce ? null : await TryBatchAsync().ConfigureAwait(false);
+            if (fault is null && outcome is null && !atOnce)
+            {
+                return;
+            }
+
+            if (outcome is null && (fault is null || BackfillContext.IsDataError(fault) || (fault.SqlState == SqlStates.QueryCanceled && !claim.ByKey && amount == 1)))
+            {
+                _byRow = fault is null || fault.SqlState == SqlStates.QueryCanceled;
+                if (!await ByRowAsync(claim, leaf, statements, first, cancellationToken).ConfigureAwait(false))
+                {
+                    return;
+                }
+
+                first = false;
+                continue;
+            }
+
+            if (outcome is null)
+            {
+                await SetBackAsync(fault!, skip, amount == 1, cancellationToken).ConfigureAwait(false);
+                continue;
+            }
+
+            _setbacks = 0;
+            first = false;
+            _skipping = skip ? _skipping - 1 : 0;
+            _skippingSpan = skip ? _skippingSpan : 0;
+            _context.Did(outcome.Changed, outcome.Passed, outcome.ServerTime);
+            if (outcome.AtEnd)
+            {
+                return;
+            }
+
+            _size.Took(outcome.ServerTime);
+
+            async Task<PostgresException?> TryBatchAsync()
+            {
+                try
+                {
+                    // Who is in the way is of interest where rows or the table stay locked, not at every short wait.
+                    outcome = await SendAsync(
+                        skip ? statements.SkippingBatch(first) : statements.Batch(first),
+                        [Name, claim.Id, amount, _context.Run, _number],
+                        reader => new BatchOutcome(reader.GetInt64(0), reader.GetInt64(1), reader.GetBoolean(2), reader.GetInt64(3), TimeSpan.FromMilliseconds(reader.GetDouble(4))),
+                        _setbacks > 0,
+                        cancellationToken).ConfigureAwait(false);
+                    return null;
+                }
+                catch (PostgresException e) when (BackfillContext.IsBusy(e) || BackfillContext.IsDataError(e))
+                {
+                    return e;
+                }
+            }
+        }
+    }
+
+    /// <summary>Does the rows of the next piece in small batches, down to single rows, and moves the checkpoint over them.</summary>
+    /// <returns>False at the end of the range, and where somebody else is there.</returns>
+    private async Task<bool> ByRowAsync(RangeClaim claim, BackfillLeaf leaf, BackfillStatements statements, bool first, CancellationToken cancellationToken)
+    {
+        long start = Stopwatch.GetTimestamp();
+        _size.Limit(MostRowsOfPiece);
+        long amount = claim.ByKey ? _size.Rows : _byRow ? 1 : Math.Max(1, (long)(_size.Rows / _context.RowsOfBlock));
+        PieceOfRange? piece = await AskAsync(
+            _ => Connection.ExecuteAsync(
+                statements.PlacesOfPiece(first),
+                [Name, claim.Id, amount],
+                reader => new PieceOfRange(
+                    [.. reader.GetFieldValue<string[]>(0).Zip(reader.GetFieldValue<string[]>(1), (place, version) => new RowPlace(leaf.Table.Oid, place, version))],
+                    reader.IsDBNull(2) ? null : reader.GetFieldValue<string[]>(2),
+                    reader.GetFieldValue<string[]>(3),
+                    reader.GetBoolean(4)),
+                watch: null,
+                cancellationToken),
+            cancellationToken).ConfigureAwait(false);
+        if (piece is null)
+        {
+            return false;
+        }
+
+        RowsOutcome done = await Rows.UpdateAsync(leaf, piece.Places, watched: false, cancellationToken).ConfigureAwait(false);
+        if (done.Stopped)
+        {
+            return false;
+        }
+
+        await TellAsync(connection => BackfillStore.AdvanceAsync(connection, Name, claim.Id, piece.From, piece.To, piece.AtEnd, CancellationToken.None), cancellationToken).ConfigureAwait(false);
+        _byRow &= Stopwatch.GetElapsedTime(start) > _context.Request.TargetBatchTime / 2;
+        return !piece.AtEnd;
+    }
+
+    /// <summary>A batch was taken back because of others, or because it took too long.</summary>
+    private async Task SetBackAsync(PostgresException e, bool skipped, bool smallest, CancellationToken cancellationToken)
+    {
+        if (e.SqlState == SqlStates.LockNotAvailable && !skipped)
+        {
+            _skippingSpan = Math.Clamp(_skippingSpan * 2, 1, 32);
+            _skipping = _skippingSpan;
             return;
         }
 
-        try
+        _setbacks++;
+        if (e.SqlState == SqlStates.QueryCanceled)
         {
-            if (_connection.FullState == System.Data.ConnectionState.Open)
+            if (_setbacks > 8 && smallest)
             {
-                // A pooled connection keeps its session, and with it the lock, until it is used again.
-                await TableOperationLock.ReleaseAsync(_connection, _definition.Table).ConfigureAwait(false);
-            }
-        }
-        catch (Exception e) when (e is NpgsqlException or IOException or InvalidOperationException)
-        {
-            // The session is gone, and the lock with it.
-            _sink.Debug($"The table's lock went with its connection: {e.Message}");
-        }
-
-        await _connection.DisposeAsync().ConfigureAwait(false);
-    }
-
-    private async Task PrepareSessionAsync(BackfillRequest request, CancellationToken cancellationToken)
-    {
-        // Short waits for locks and a bound on the whole batch, both on the server: they hold while this client is frozen. Commits need no flush, because a crash
-        // takes the checkpoint with the rows. Only the primary key's order will do, and a wrong estimate must not choose another way.
-        const string Sql = $"""
-            select pg_catalog.set_config(name, value, false)
-            from (values ('lock_timeout', $1), ('statement_timeout', $2), ('synchronous_commit', 'off'), ('default_transaction_isolation', 'read committed'),
-                         ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'), ('max_parallel_workers_per_gather', '0'), ('jit', 'off'),
-                         {Backfill.CommonSettings}) as s (name, value)
-            """;
-        await using (NpgsqlCommand command = new(Sql, _connection)
-        {
-            CommandTimeout = 20,
-            Parameters =
-            {
-                new() { Value = $"{Math.Max(1, (int)request.Options.LockTimeout.TotalMilliseconds / 5)}ms" },
-                new() { Value = $"{(int)HoldLimit.TotalMilliseconds}ms" },
-            },
-        })
-        {
-            await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
-        }
-
-        await using NpgsqlCommand own = new("select pg_catalog.pg_backend_pid(), backend_start from pg_catalog.pg_stat_activity where pid = pg_catalog.pg_backend_pid()", _connection);
-        await using NpgsqlDataReader reader = await own.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
-        await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
-        Backend = (reader.GetInt32(0), reader.GetDateTime(1));
-    }
-
-    private async Task<BatchOutcome> ExecuteAsync(string sql, int size)
-    {
-        // Not prepared: its plan costs half a millisecond of the batch's 250, and a session that goes back to the pool would have to forget it.
-        await using NpgsqlCommand command = new(sql, _connection)
-        {
-            CommandTimeout = 0,
-            Parameters = { new() { Value = _definition.Name }, new() { Value = (long)size } },
-        };
-        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(CancellationToken.None).ConfigureAwait(false);
-        return await reader.ReadAsync(CancellationToken.None).ConfigureAwait(false)
-            ? new BatchOutcome(
-                reader.GetInt64(0),
-                reader.GetInt64(1),
-                reader.GetInt64(2),
-                reader.GetBoolean(3),
-                reader.GetInt64(4),
-                reader.GetInt64(5),
-                TimeSpan.FromMilliseconds(reader.GetDouble(6)))
-            : throw new MigrationException(
-                "CheckpointMissing",
-                MigrationErrorKind.InvalidState,
-                $"The checkpoint of {_definition.Name} was removed or completed by somebody while the backfill ran.",
-                "Run the command again: it begins from the start and passes over the rows that are done.")
-            {
-                Target = _definition.Name,
-            };
-    }
-
-    private async Task<BatchOutcome> AnswerAsync(Task<BatchOutcome> work, CancellationToken cancellationToken)
-    {
-        _unanswered = work;
-        try
-        {
-            return await work.WaitAsync(HoldLimit + s_patience, cancellationToken).ConfigureAwait(false);
-        }
-        catch (OperationCanceledException)
-        {
-            await EndsWithinAsync(work, s_patienceAfterCancel, CancellationToken.None).ConfigureAwait(false);
-            if (!work.IsCompleted)
-            {
-                _sink.Verbose("The server does not answer; the batch that was sent is left to it.");
+                throw TooSlow(e);
             }
 
-            throw;
+            _size.Divide(4);
         }
-    }
+        else if (e.SqlState != SqlStates.LockNotAvailable)
+        {
+            _size.Divide(2);
+        }
 
-    private async Task<bool> EndsWithinAsync(Task<BatchOutcome> work, TimeSpan time, CancellationToken cancellationToken)
-    {
-        _unanswered = work;
-        using CancellationTokenSource timer = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        Task first = await Task.WhenAny(work, Task.Delay(time, timer.Token)).ConfigureAwait(false);
-        await timer.CancelAsync().ConfigureAwait(false);
-        return first == work || cancellationToken.IsCancellationRequested;
+        if (_context.IsStuck)
+        {
+            throw ServerErrors.Translate(e, $"Backfilling {_context.Definition.Table.Display}", _context.Definition.Table.Display, blockers: Watch.Last);
+        }
+
+        Sink.Verbose($"A batch was taken back ({ServerErrors.Words(e)}); tries again.");
+        // A batch that was merely too large need not wait.
+        if (e.SqlState != SqlStates.QueryCanceled || _setbacks > 2)
+        {
+            await BackfillContext.PauseAsync(_setbacks, cancellationToken).ConfigureAwait(false);
+        }
     }
 }

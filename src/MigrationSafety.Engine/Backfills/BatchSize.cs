@@ -32,12 +32,16 @@ internal sealed class BatchSize
         // Within a tenth it is right: timings scatter.
         if (factor is < 0.9 or > 1.1)
         {
-            Change(Rows * factor);
+            // Up at least by one: half of one row is none.
+            Change(factor > 1 ? Math.Ceiling(Rows * factor) : Rows * factor);
         }
     }
 
     /// <summary>A batch of this size was taken back.</summary>
     internal void Divide(int by) => Change((double)Rows / by);
+
+    /// <summary>No more than this for now.</summary>
+    internal void Limit(int rows) => Change(Math.Min(Rows, rows));
 
     private void Change(double rows)
     {

@@ -7,10 +7,13 @@ namespace MigrationSafety.Engine.Backfills;
 /// <summary>Finds out, on a connection of its own, for whom a batch waits.</summary>
 internal sealed class BlockerWatch : IAsyncDisposable
 {
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(2);
+
     private readonly EngineSession _session;
     private readonly IOperationSink _sink;
     private readonly WaitRecorder _recorder;
     private LockObserver? _observer;
+    private Task _look = Task.CompletedTask;
 
     internal BlockerWatch(EngineSession session, string purpose, IOperationSink sink)
     {
@@ -25,19 +28,14 @@ internal sealed class BlockerWatch : IAsyncDisposable
     /// <summary>Looks who blocks a backend. Not being able to look is no reason to fail: the batch itself tells what becomes of it.</summary>
     internal async Task LookAsync(int pid, CancellationToken cancellationToken)
     {
+        _look = TryLookAsync(pid);
         try
         {
-            _observer ??= await LockObserver.OpenAsync(_session, _sink, cancellationToken).ConfigureAwait(false);
-            IReadOnlyList<LockBlocker> blockers = await _observer.BlockersOfAsync(pid, cancellationToken).ConfigureAwait(false);
-            if (blockers.Count > 0)
-            {
-                Last = [.. blockers];
-                _recorder.Saw(blockers);
-            }
+            await _look.WaitAsync(s_patience, cancellationToken).ConfigureAwait(false);
         }
-        catch (Exception e) when (e is not OperationCanceledException)
+        catch (TimeoutException)
         {
-            _sink.Verbose($"Who is in the way cannot be seen: {e.Message}");
+            _sink.Verbose("Who is in the way cannot be seen: the server does not answer.");
             await DisposeAsync().ConfigureAwait(false);
         }
     }
@@ -55,10 +53,40 @@ internal sealed class BlockerWatch : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
-        if (_observer is { } observer)
+        LockObserver? observer = _observer;
+        _observer = null;
+        if (!_look.IsCompleted)
         {
-            _observer = null;
+            // A connection cannot be closed under its statement.
+            _ = _look.ContinueWith(_ => observer?.DisposeAsync().AsTask() ?? Task.CompletedTask, CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
+        }
+        else if (observer is not null)
+        {
             await observer.DisposeAsync().ConfigureAwait(false);
+        }
+    }
+
+    // Not cancelled but left alone: a driver that tells a dead network to cancel waits for it.
+    private async Task TryLookAsync(int pid)
+    {
+        try
+        {
+            _observer ??= await LockObserver.OpenAsync(_session, _sink, CancellationToken.None).ConfigureAwait(false);
+            IReadOnlyList<LockBlocker> blockers = await _observer.BlockersOfAsync(pid, CancellationToken.None).ConfigureAwait(false);
+            if (blockers.Count > 0)
+            {
+                Last = [.. blockers];
+                _recorder.Saw(blockers);
+            }
+        }
+        catch (Exception e)
+        {
+            _sink.Verbose($"Who is in the way cannot be seen: {e.Message}");
+            if (_observer is { } observer)
+            {
+                _observer = null;
+                await observer.DisposeAsync().ConfigureAwait(false);
+            }
         }
     }
 }

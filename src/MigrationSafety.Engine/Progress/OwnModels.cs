@@ -11,15 +11,16 @@ internal static partial class OwnModels
 
     internal static OperationState Backfill(ProgressSample sample)
     {
-        long sweep = sample.Number("sweep") ?? 1;
+        long sweep = sample.Number("sweep") ?? 0;
+        long workers = sample.Number("workers") ?? 0;
         long seen = sample.Number("rows_seen") ?? 0;
-        bool interrupted = sample.Text("state") == "interrupted";
+        string state = sample.Text("state") ?? "running";
         // The total is an estimate of the server's; a sweep over rows that were locked comes when all have been seen.
         long? total = sample.Number("rows_in_table") is { } rows and > 0 ? Math.Max(rows, seen) : null;
         return new OperationState
         {
             Operation = "BACKFILL",
-            Phase = interrupted ? "interrupted" : sweep > 1 ? $"running, sweep {sweep}" : "running",
+            Phase = state != "running" ? state : sweep > 0 ? $"running, sweep {sweep}" : workers > 1 ? $"running, {workers} workers" : state,
             Done = seen,
             Total = total,
             Unit = "rows",

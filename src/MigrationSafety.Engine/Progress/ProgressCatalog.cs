@@ -25,7 +25,9 @@ internal sealed record ProgressCatalog(string[] Views, uint? Table, uint? Backfi
                    pg_catalog.current_setting('block_size')::int4,
                    (select setting::int8 from pg_catalog.pg_settings where name = 'segment_size')
             from (select) as one
-            left join (select c.oid, pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(c.oid, 'select') as readable
+            left join (select c.oid, pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(c.oid, 'select')
+                              and (select pg_catalog.count(*) = 2 and pg_catalog.bool_and(pg_catalog.has_table_privilege(o.oid, 'select')) from pg_catalog.pg_class o
+                                   where o.relnamespace = n.oid and o.relname in ('backfill_range', 'backfill_worker')) as readable
                        from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                        where n.nspname = 'migration_safety' and c.relname = 'backfill' and c.relkind = 'r') b on true
             """;

@@ -75,19 +75,32 @@ internal static class ProgressQueries
     /// <summary>This module's own backfills of this database, those included that nobody works on.</summary>
     internal static string Backfills => $"""
         select '{Backfill}', coalesce(w.pid, 0),
-               pg_catalog.jsonb_build_object('name', b.name, 'relid', b.table_oid::int8, 'state', case when w.pid is null then 'interrupted' else 'running' end, 'sweep', b.sweep,
-                   'rows_seen', b.rows_seen, 'rows_in_table', b.rows_in_table, 'rows_done', b.rows_done, 'rows_estimated', b.rows_estimated, 'batches', b.batches)::text,
+               pg_catalog.jsonb_build_object('name', b.name, 'relid', b.table_oid::int8,
+                   'state', case when b.state = 'paused' then 'paused' when w.pid is null then 'interrupted' else 'running' end, 'sweep', b.sweep,
+                   'rows_seen', coalesce((select pg_catalog.sum(r.rows_seen)::int8 from migration_safety.backfill_range r where r.backfill = b.name), 0), 'rows_in_table', b.rows_in_table,
+                   'rows_done', coalesce(d.rows_done, 0), 'rows_estimated', b.rows_estimated, 'batches', coalesce(d.batches, 0), 'workers', coalesce(w.workers, 0))::text,
                pg_catalog.jsonb_build_object('table', pg_catalog.format('%I.%I', b.table_schema, b.table_name))::text,
                pg_catalog.current_database()::text, coalesce(a.usename::text, b.role), coalesce(nullif(a.application_name, ''), b.application), pg_catalog.left(a.query, 1000),
-               b.started_at, b.backend_start, case when w.pid is null then b.updated_at else pg_catalog.clock_timestamp() end - b.started_at,
+               b.started_at, w.backend_start, case when w.pid is null then coalesce(d.heartbeat, b.updated_at) else pg_catalog.clock_timestamp() end - b.started_at,
                a.wait_event_type, a.wait_event,
                case when a.wait_event_type = 'Lock' or a.query = '<insufficient privilege>' then pg_catalog.array_remove(pg_catalog.pg_blocking_pids(w.pid), pg_catalog.pg_backend_pid()) end,
                null::text
         from migration_safety.backfill b
-        -- Whoever works on one holds the table's advisory lock, which every role may see; a pid alone may be somebody else's by now.
-        left join pg_catalog.pg_locks w on w.locktype = 'advisory' and w.granted and w.objsubid = 2 and w.pid = b.pid
-            and w.classid = {TableOperationLock.ClassId}::oid and w.objid = b.table_oid
-            and w.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+        left join lateral (
+            select pg_catalog.sum(x.rows_done)::int8 as rows_done, pg_catalog.sum(x.batches)::int8 as batches, pg_catalog.max(x.heartbeat) as heartbeat
+            from migration_safety.backfill_worker x where x.backfill = b.name
+        ) d on true
+        -- Whoever works on one holds the table's advisory lock, which every role may see; a pid alone may be somebody else's by now. The first stands for all.
+        left join lateral (
+            select x.pid, x.backend_start, pg_catalog.count(*) over () as workers
+            from migration_safety.backfill_worker x
+            join pg_catalog.pg_locks l on l.pid = x.pid
+            where x.backfill = b.name and l.locktype = 'advisory' and l.granted and l.objsubid = 2
+                and l.classid = {TableOperationLock.ClassId}::oid and l.objid = b.table_oid
+                and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()) and ($1::int4 is null or x.pid = $1)
+            order by x.started_at, x.number
+            limit 1
+        ) w on true
         left join pg_catalog.pg_stat_activity a on a.pid = w.pid and a.usename is not null
         where b.state <> 'completed' and ($1::int4 is null or w.pid = $1) and ($2::oid is null or b.table_oid = $2)
         order by b.started_at

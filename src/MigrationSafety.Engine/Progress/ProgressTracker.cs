@@ -161,7 +161,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
 
         if (catalog.Backfills is not null && !catalog.MayReadBackfills)
         {
-            warnings.Add($"{session.User} may not read the backfills of this database. Have their owner run: GRANT USAGE ON SCHEMA migration_safety TO {role}; GRANT SELECT ON migration_safety.backfill TO {role};");
+            warnings.Add($"{session.User} may not read the backfills of this database. Have their owner run: GRANT USAGE ON SCHEMA migration_safety TO {role}; GRANT SELECT ON migration_safety.backfill, migration_safety.backfill_range, migration_safety.backfill_worker TO {role};");
         }
 
         if (!catalog.MaySeeFiles && samples.Any(sample => sample.View == ProgressQueries.Ddl && sample.Number("new_files") > 0))

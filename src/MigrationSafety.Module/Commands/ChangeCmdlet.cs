@@ -114,6 +114,11 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
     {
         // The question last: a long plan would push it off the screen.
         string description = Describe(plan);
+        foreach (MigrationStep step in plan.Steps.Where(step => step.IsHousekeeping))
+        {
+            WriteVerbose($"{step.Purpose}: {step.Sql}");
+        }
+
         if (!ShouldProcess(description, $"{description}{Environment.NewLine}{Environment.NewLine}{plan.Action} on {plan.Target} ({plan.Session.Info})?", plan.Action))
         {
             return;
@@ -166,6 +171,12 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
         foreach (MigrationStep step in plan.Steps)
         {
             text.AppendLine().Append("  ").Append(++number).Append(". ").Append(step.Purpose).Append(": ").Append(StepTexts.Lock(step));
+            if (step.IsHousekeeping)
+            {
+                // Long, and of no interest to whoever wants to know what becomes of the table.
+                continue;
+            }
+
             AppendIndented(text, "", step.Sql);
             if (step.Reversal is not null)
             {
@@ -185,7 +196,7 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
 
         foreach (string note in plan.Notes)
         {
-            text.AppendLine().Append("  ").Append(note);
+            text.AppendLine().Append("  ").Append(note.ReplaceLineEndings(Environment.NewLine + "    "));
         }
 
         return text.AppendLine().Append("  Recorded in migration_safety.operation of this database, which is made where it is missing.").ToString();

@@ -47,6 +47,20 @@ public sealed class StartBackfillCommand : ChangeCmdlet<BackfillPlan, BackfillRe
     [ValidateNotNull]
     public Duration TargetBatchTime { get; set; } = new(TimeSpan.FromMilliseconds(250));
 
+    /// <summary>How it walks through the table; chosen from the catalog where it is not given.</summary>
+    [Parameter]
+    public BackfillStrategy Strategy { get; set; }
+
+    /// <summary>How many connections of this command work on it side by side.</summary>
+    [Parameter]
+    [ValidateRange(1, 64)]
+    public int Workers { get; set; } = 1;
+
+    /// <summary>How many rows the server may refuse before the backfill ends; they are recorded and passed over.</summary>
+    [Parameter]
+    [ValidateRange(0, long.MaxValue)]
+    public long MaxErrors { get; set; }
+
     private protected override Task<BackfillPlan> PlanAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken)
     {
         List<KeyValuePair<string, string>> set = [];
@@ -76,7 +90,19 @@ public sealed class StartBackfillCommand : ChangeCmdlet<BackfillPlan, BackfillRe
 
         return Backfill.PlanAsync(
             session,
-            new BackfillRequest { Table = Table, Schema = Schema, Set = set, Where = Where, Name = Name, TargetBatchTime = TargetBatchTime.Value, Options = Options },
+            new BackfillRequest
+            {
+                Table = Table,
+                Schema = Schema,
+                Set = set,
+                Where = Where,
+                Name = Name,
+                TargetBatchTime = TargetBatchTime.Value,
+                Strategy = Strategy,
+                Workers = Workers,
+                MaxErrors = MaxErrors,
+                Options = Options,
+            },
             sink,
             cancellationToken);
     }

@@ -1,5 +1,18 @@
 namespace MigrationSafety;
 
+/// <summary>How a backfill walks through a table.</summary>
+public enum BackfillStrategy
+{
+    /// <summary>Chosen from the catalog: by blocks where the table is a heap, else along a key.</summary>
+    Auto,
+
+    /// <summary>In the physical order of the table's blocks (<c>ctid</c>): needs no key, reads each block once.</summary>
+    Block,
+
+    /// <summary>Along a unique B-tree index over NOT NULL columns.</summary>
+    Key,
+}
+
 /// <summary>What became of a backfill.</summary>
 public enum BackfillOutcome
 {
@@ -8,6 +21,12 @@ public enum BackfillOutcome
 
     /// <summary>An earlier run had finished it and no row matches; nothing was done.</summary>
     AlreadyCompleted,
+
+    /// <summary>Every row that existed when it began is done, but for those that the server refused: <see cref="BackfillResult.Errors"/> counts them.</summary>
+    CompletedWithErrors,
+
+    /// <summary>Somebody paused it; what is done stays, and the rest is done when it goes on.</summary>
+    Paused,
 }
 
 /// <summary>The outcome of <c>Start-Backfill</c>, from the checkpoints that the server committed.</summary>
@@ -45,6 +64,12 @@ public sealed record BackfillResult : IOperationResult
 
     /// <summary>Rows that match the predicate at the end: inserted or changed by the application since the backfill passed them.</summary>
     public long Remaining { get; init; }
+
+    /// <summary>Rows that the server refused to update (a CHECK, a cast, a trigger), recorded in <c>migration_safety.backfill_error</c>; the same command run again tries them again.</summary>
+    public long Errors { get; init; }
+
+    /// <summary>How it walked through the table.</summary>
+    public BackfillStrategy Strategy { get; init; }
 
     /// <summary>Duration of this run.</summary>
     public TimeSpan Duration { get; init; }

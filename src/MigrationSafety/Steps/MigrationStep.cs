@@ -101,6 +101,9 @@ public sealed record MigrationStep
     /// <summary>Who was in the way, in the order in which it was seen.</summary>
     public LockWait[] LockWaits { get; init; } = [];
 
+    /// <summary>Whether it makes what this module keeps its own records in, which touches no table of the application.</summary>
+    internal bool IsHousekeeping { get; init; }
+
     /// <summary>Its purpose: a list of steps stays short where PowerShell shows it.</summary>
     /// <returns><see cref="Purpose"/>.</returns>
     public override string ToString() => Purpose;

@@ -1,0 +1,206 @@
+using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Tests.Engine.Support;
+using MigrationSafety.Tests.Postgres;
+using Npgsql;
+using Xunit;
+
+namespace MigrationSafety.Tests.Engine;
+
+/// <summary>Ranges and workers, sweeps, parts of tables, rows that the server refuses.</summary>
+public sealed class BackfillRangeTests(Servers servers)
+{
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    private static BackfillRequest Counted(string table, BackfillStrategy strategy, int workers, int? batchSize = null) =>
+        BackfillBench.Request(table, "v", "1", "v is null", batchSize) with { Set = [new("v", "1"), new("n", "n + 1")], Strategy = strategy, Workers = workers };
+
+    [Theory, EachMajor]
+    public async Task The_strategy_is_chosen_and_the_reason_given(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table t (a int, b int not null, c text not null, v int);
+            insert into t select i, i, i::text, null from generate_series(1, 1000) i;
+            create unique index on t (a); create unique index on t (c) where v is null; create unique index on t (lower(c)); create unique index t_two on t (b desc, c desc); create unique index t_mixed on t (b desc, c);
+            """);
+
+        BackfillPlan block = await bench.PlanAsync(BackfillBench.Request("t", "v", "1"));
+        Assert.Equal(BackfillStrategy.Block, block.Strategy);
+        Assert.Contains("heap", block.Reason, StringComparison.Ordinal);
+        Assert.Contains("Tid Range Scan", block.BatchPlan, StringComparison.Ordinal);
+        Assert.StartsWith("update only \"public\".\"t\"", block.Steps[^1].Sql, StringComparison.Ordinal);
+        Assert.Contains(block.Notes, note => note.Contains("1,000 of 1,000 rows", StringComparison.Ordinal));
+
+        // Of the unique ones that only, which holds every row, in one direction, by columns that cannot be NULL.
+        BackfillPlan key = await bench.PlanAsync(BackfillBench.Request("t", "v", "1") with { Strategy = BackfillStrategy.Key });
+        Assert.Equal(BackfillStrategy.Key, key.Strategy);
+        Assert.Contains(key.Notes, note => note.Contains("t_two (b, c)", StringComparison.Ordinal));
+        Assert.Contains("Index Scan", key.BatchPlan, StringComparison.Ordinal);
+        Assert.Equal(1000, (await bench.RunAsync(BackfillBench.Request("t", "v", "1", batchSize: 100) with { Strategy = BackfillStrategy.Key, Workers = 2 })).Rows);
+    }
+
+    [Theory, EachWalk]
+    public async Task Partitions_and_children_are_filled_part_by_part(int major, BackfillStrategy strategy, int workers)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table p (id int not null, at int not null, v int, n int not null default 0, primary key (id, at)) partition by range (at);
+            create table p_1 partition of p for values from (0) to (10);
+            create table p_2 (v int, at int not null, n int not null default 0, extra int, id int not null, primary key (id, at)); alter table p_2 drop column extra; alter table p attach partition p_2 for values from (10) to (20);
+            create table p_3 partition of p for values from (20) to (30) partition by hash (id);
+            create table p_31 partition of p_3 for values with (modulus 2, remainder 0); create table "P 32" partition of p_3 for values with (modulus 2, remainder 1);
+            create table p_4 partition of p for values from (30) to (40);
+            insert into p select i, i % 30 from generate_series(1, 9000) i;
+            create table tree (id int primary key, v int, n int not null default 0); create table branch (primary key (id), more text) inherits (tree);
+            insert into tree select i from generate_series(1, 500) i; insert into branch select i from generate_series(501, 900) i;
+            """);
+
+        BackfillResult parted = await bench.RunAsync(Counted("p", strategy, workers, 300) with { Set = [new("v", "p.id"), new("n", "p.n + 1")] });
+        BackfillResult tree = await bench.RunAsync(Counted("tree", strategy, workers, 100));
+
+        Assert.Equal((9000, 0, strategy), (parted.Rows, parted.Remaining, parted.Strategy));
+        Assert.Equal(9000, await bench.ScalarAsync<long>("select count(*) from p where v = id and n = 1"));
+        Assert.Equal(900, tree.Rows);
+        Assert.Equal(900, await bench.ScalarAsync<long>("select count(*) from tree where v = 1 and n = 1"));
+        await bench.Database.ExecuteAsync(parted.Steps[^1].Reversal ?? "select", Token);
+    }
+
+    [Theory, EachWalk]
+    public async Task Rows_that_move_before_the_walk_are_caught(int major, BackfillStrategy strategy, int workers)
+    {
+        // Changed all the time and so moved to other blocks, and, by their key, to places that were passed already.
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table t (id int primary key, note text, v int, n int not null default 0);
+            insert into t select i, repeat('x', 100) from generate_series(1, 20000) i;
+            """);
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        Task application = Task.Run(
+            async () =>
+            {
+                await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
+                Random random = new(major);
+                while (!stop.IsCancellationRequested)
+                {
+                    int id = random.Next(1, 20000);
+                    await connection.ExecuteAsync($"update t set note = repeat('y', 100), id = -id where abs(id) between {id} and {id + 20}", Token);
+                }
+            },
+            Token);
+
+        BackfillResult result = await bench.RunAsync(Counted("t", strategy, workers, 200));
+        await stop.CancelAsync();
+        await application;
+
+        Assert.Equal(BackfillOutcome.Completed, result.Outcome);
+        Assert.Equal(20000, result.Rows);
+        Assert.Equal(20000, await bench.ScalarAsync<long>("select count(*) from t where v = 1 and n = 1"));
+    }
+
+    [Theory, EachWalk]
+    public async Task Rows_that_the_server_refuses_are_recorded_and_tried_again(int major, BackfillStrategy strategy, int workers)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table t (id int primary key, raw text, v int, n int not null default 0);
+            insert into t select i, case when i % 1000 = 7 then 'none' else i::text end from generate_series(1, 5000) i;
+            """);
+        BackfillRequest request = BackfillBench.Request("t", "v", "1", "v is null", batchSize: 400) with { Set = [new("v", "raw::int"), new("n", "n + 1")], Strategy = strategy, Workers = workers };
+
+        MigrationException first = await bench.FailsAsync(request);
+        Assert.Equal("InvalidData", first.ErrorId);
+        Assert.Equal(MigrationErrorKind.InvalidData, first.Kind);
+        if (await bench.StateExistsAsync())
+        {
+            Assert.Matches(@"\(id\) = \(\d*007\)|\(id\) = \(7\)", first.Message);
+        }
+
+        BackfillResult passed = await bench.RunAsync(request with { MaxErrors = 5 });
+        Assert.Equal((BackfillOutcome.CompletedWithErrors, 5, 5), (passed.Outcome, passed.Errors, passed.Remaining));
+        Assert.Equal(4995, await bench.ScalarAsync<long>("select count(*) from t where v = id and n = 1"));
+        Assert.Equal("7,1007,2007,3007,4007", await bench.ScalarAsync<string>("select string_agg(key[1], ',' order by key[1]::int) from migration_safety.backfill_error where key_columns = '{id}' and sqlstate = '22P02'"));
+        Assert.Contains(bench.Sink.Warnings, w => w.Contains("refused 5 rows", StringComparison.Ordinal));
+
+        await bench.Database.ExecuteAsync("update t set raw = id::text where id in (7, 1007)", Token);
+        BackfillResult again = await bench.RunAsync(request with { MaxErrors = 5 });
+        Assert.Equal((BackfillOutcome.CompletedWithErrors, 2, 3), (again.Outcome, again.Rows, again.Errors));
+
+        MigrationException tooMany = await bench.FailsAsync(request with { MaxErrors = 2 });
+        Assert.Equal("InvalidData", tooMany.ErrorId);
+
+        await bench.Database.ExecuteAsync("update t set raw = id::text where raw = 'none'", Token);
+        BackfillResult mended = await bench.RunAsync(request);
+        Assert.Equal((BackfillOutcome.Completed, 3, 0, 5000), (mended.Outcome, mended.Rows, mended.Errors, mended.TotalRows));
+        Assert.Equal(5000, await bench.ScalarAsync<long>("select count(*) from t where v = id and n = 1"));
+        Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) from migration_safety.backfill_error"));
+        await bench.UntilNothingHeldAsync();
+    }
+
+    [Theory, EachWalk]
+    public async Task It_pauses_where_its_record_says_so_and_goes_on(int major, BackfillStrategy strategy, int workers)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table t (id int primary key, v int, n int not null default 0); insert into t select i from generate_series(1, 30000) i;
+            create function slow() returns trigger language plpgsql as $$ begin perform sum(i) from generate_series(1, 300) i; return new; end $$;
+            create trigger slow before update on t for each row execute function slow();
+            """);
+        Task<BackfillResult> run = bench.RunAsync(Counted("t", strategy, workers, 200));
+        await bench.UntilBatchesAsync(5, run);
+
+        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'paused'", Token);
+        BackfillResult paused = await run;
+
+        Assert.Equal(BackfillOutcome.Paused, paused.Outcome);
+        Assert.InRange(paused.Rows, 1, 29999);
+        Assert.Equal(paused.Rows, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
+        Assert.Equal(30000 - paused.Rows, paused.Remaining);
+        BackfillResult rest = await bench.RunAsync(Counted("t", strategy, workers));
+        Assert.True(rest.Resumed);
+        Assert.Equal(30000, rest.TotalRows);
+        Assert.Equal(30000, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
+    }
+
+    [Theory, EachMajor]
+    public async Task Blocks_too_slow_for_a_batch_are_done_row_by_row(int major)
+    {
+        // Some 4 ms a row and 200 rows a block: a block takes longer than a batch may.
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table t (id int, v int, n int not null default 0); insert into t select i from generate_series(1, 500) i;
+            create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.004); return new; end $$;
+            create trigger slow before update on t for each row execute function slow();
+            """);
+
+        BackfillResult result = await bench.RunAsync(Counted("t", BackfillStrategy.Block, 1));
+
+        Assert.Equal(500, result.Rows);
+        Assert.Equal(500, await bench.ScalarAsync<long>("select count(*) from t where v = 1 and n = 1"));
+    }
+
+    [Theory, EachMajor]
+    public async Task Tables_of_another_shape_are_refused_with_what_to_do(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(
+            servers, major, "create table t (id int primary key, v int); insert into t values (1); create schema migration_safety; create table migration_safety.backfill (name text primary key, last_key text[])");
+
+        MigrationException e = await bench.FailsAsync(BackfillBench.Request("t", "v", "1"));
+
+        Assert.Equal("StateSchemaUnknown", e.ErrorId);
+        await bench.Database.ExecuteAsync(e.RecommendedAction[e.RecommendedAction.IndexOf("drop table", StringComparison.Ordinal)..], Token);
+        Assert.Equal(1, (await bench.RunAsync(BackfillBench.Request("t", "v", "1"))).Rows);
+    }
+
+    [Theory, EachMajor]
+    public async Task Another_strategy_or_another_key_begins_anew_and_does_no_row_twice(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int, n int not null default 0); insert into t select i from generate_series(1, 20000) i");
+        using CancellationTokenSource cancel = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        Task<BackfillResult> run = bench.RunAsync(Counted("t", BackfillStrategy.Key, 1, 100), cancel.Token);
+        await bench.UntilBatchesAsync(5, run);
+        await cancel.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
+
+        Assert.True((await bench.PlanAsync(Counted("t", BackfillStrategy.Auto, 1))).Resumes);
+        Assert.False((await bench.PlanAsync(Counted("t", BackfillStrategy.Block, 1))).Resumes);
+        BackfillResult rest = await bench.RunAsync(Counted("t", BackfillStrategy.Block, 2));
+
+        Assert.False(rest.Resumed);
+        Assert.Equal(20000, rest.TotalRows);
+        Assert.Equal(20000, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
+    }
+}

@@ -1,0 +1,337 @@
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sessions;
+using Npgsql;
+
+namespace MigrationSafety.Engine.Backfills;
+
+/// <summary>What a batch of a range did, as the server committed it.</summary>
+/// <param name="Changed">Rows updated.</param>
+/// <param name="Same">Rows updated that match as before.</param>
+/// <param name="AtEnd">Whether it reached the end of the range.</param>
+/// <param name="Passed">Rows passed, matching or not; by blocks an estimate.</param>
+/// <param name="ServerTime">Time that the server took.</param>
+internal sealed record BatchOutcome(long Changed, long Same, bool AtEnd, long Passed, TimeSpan ServerTime);
+
+/// <summary>What a batch of single rows did, as the server committed it.</summary>
+/// <param name="Changed">Rows updated.</param>
+/// <param name="Same">Rows updated that match as before.</param>
+/// <param name="State">The backfill's state; null where its record is gone.</param>
+/// <param name="ServerTime">Time that the server took.</param>
+internal sealed record PlacesOutcome(long Changed, long Same, string? State, TimeSpan ServerTime);
+
+/// <summary>The rows of a piece of a range that match.</summary>
+/// <param name="Places">Where they lie.</param>
+/// <param name="From">The checkpoint before the piece.</param>
+/// <param name="To">The checkpoint after it.</param>
+/// <param name="AtEnd">Whether that is the end of the range.</param>
+internal sealed record PieceOfRange(RowPlace[] Places, string[]? From, string[] To, bool AtEnd);
+
+/// <summary>A connection that works on a backfill: its settings, its share of the table's lock, the answers it waits for.</summary>
+internal sealed class BackfillConnection : IAsyncDisposable
+{
+    // What a server under statement_timeout may be late by before the connection counts as dead.
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(10);
+    // A batch ends within the hold limit, and then its work is known to be kept; anything else is left alone sooner.
+    private static readonly TimeSpan s_patienceAfterCancel = TimeSpan.FromMilliseconds(700);
+    private static readonly TimeSpan s_patienceToLeave = TimeSpan.FromMilliseconds(200);
+    // A line that went dead while a connection lay in the pool gives no answer ever.
+    private static readonly TimeSpan s_patienceToOpen = TimeSpan.FromSeconds(30);
+    private static readonly TimeSpan s_watchEvery = TimeSpan.FromMilliseconds(30);
+
+    private readonly IOperationSink _sink;
+    private string? _lastSql;
+    private Task? _unanswered;
+
+    private BackfillConnection(NpgsqlConnection connection, IOperationSink sink, TimeSpan holdLimit)
+    {
+        Connection = connection;
+        _sink = sink;
+        HoldLimit = holdLimit;
+        Backend = (connection.ProcessID, default);
+    }
+
+    /// <summary>How long a batch may hold its rows before the server ends it.</summary>
+    internal TimeSpan HoldLimit { get; }
+
+    /// <summary>The backend for good: its process id and its start.</summary>
+    internal (int Pid, DateTime Start) Backend { get; private set; }
+
+    internal NpgsqlConnection Connection { get; }
+
+    /// <summary>Opens a connection, ends the backend of a predecessor that may still be at work, and takes its share of the table's lock.</summary>
+    internal static async Task<BackfillConnection> OpenAsync(
+        EngineSession session,
+        BackfillDefinition definition,
+        BackfillRequest request,
+        (int Pid, DateTime Start)? predecessor,
+        IOperationSink sink,
+        CancellationToken cancellationToken)
+    {
+        // A token of its own: telling a dead network to cancel takes the driver many seconds, in which no other listener to the same token would be called.
+        CancellationTokenSource own = new();
+        Task<BackfillConnection> opening = OpenSlowlyAsync(session, definition, request, predecessor, sink, own.Token);
+        await Task.WhenAny(opening, Task.Delay(Timeout.Infinite, cancellationToken)).ConfigureAwait(false);
+        if (!opening.IsCompleted)
+        {
+            _ = own.CancelAsync();
+        }
+
+        await Task.WhenAny(opening, Task.Delay(s_patienceToLeave, CancellationToken.None)).ConfigureAwait(false);
+        if (!opening.IsCompleted)
+        {
+            // A network that is dead answers no cancelling either.
+            _ = opening.ContinueWith(late => late.IsCompletedSuccessfully ? late.Result.DisposeAsync().AsTask() : Task.FromResult(late.Exception), CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
+            throw new OperationCanceledException(cancellationToken);
+        }
+
+        return await opening.ConfigureAwait(false);
+    }
+
+    private static async Task<BackfillConnection> OpenSlowlyAsync(
+        EngineSession session,
+        BackfillDefinition definition,
+        BackfillRequest request,
+        (int Pid, DateTime Start)? predecessor,
+        IOperationSink sink,
+        CancellationToken cancellationToken)
+    {
+        Task<NpgsqlConnection> opening = session.OpenAsync("backfill", sink, cancellationToken);
+        NpgsqlConnection connection;
+        try
+        {
+            connection = await opening.WaitAsync(s_patienceToOpen, CancellationToken.None).ConfigureAwait(false);
+        }
+        catch (TimeoutException)
+        {
+            _ = opening.ContinueWith(late => late.Result.Dispose(), CancellationToken.None, TaskContinuationOptions.OnlyOnRanToCompletion, TaskScheduler.Default);
+            throw;
+        }
+
+        TimeSpan holdLimit = TimeSpan.FromMilliseconds(Math.Max(request.Options.LockTimeout.TotalMilliseconds, 2 * request.TargetBatchTime.TotalMilliseconds));
+        BackfillConnection worker = new(connection, sink, holdLimit);
+        try
+        {
+            await worker.PrepareSessionAsync(request, cancellationToken).ConfigureAwait(false);
+            if (predecessor is { } old)
+            {
+                // Its last batch is decided when it is gone, and not before: a frozen connection keeps a backend alive.
+                await using NpgsqlCommand command = new("select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_stat_activity where pid = $1 and backend_start = $2", connection)
+                {
+                    Parameters = { new() { Value = old.Pid }, new() { Value = old.Start } },
+                };
+                await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+            }
+
+            await BackfillLock.TakeAsync(connection, definition, request.Options.RetryFor, sink, cancellationToken).ConfigureAwait(false);
+            return worker;
+        }
+        catch
+        {
+            await worker.DisposeAsync().ConfigureAwait(false);
+            throw;
+        }
+    }
+
+    /// <summary>Runs a statement that changes rows and reads the one row that it returns.</summary>
+    /// <typeparam name="T">What is read.</typeparam>
+    /// <param name="sql">Statement.</param>
+    /// <param name="parameters">Its parameters.</param>
+    /// <param name="read">Reads the row.</param>
+    /// <param name="watch">Where to note who is in the way; null where that is not asked.</param>
+    /// <param name="cancellationToken">Cancels at the end of the statement, which the server bounds.</param>
+    /// <returns>What was read; null where it returns no row.</returns>
+    /// <exception cref="TimeoutException">The server does not answer; the connection is to be given up.</exception>
+    internal async Task<T?> ExecuteAsync<T>(string sql, object[] parameters, Func<NpgsqlDataReader, T> read, BlockerWatch? watch, CancellationToken cancellationToken)
+        where T : class
+    {
+        cancellationToken.ThrowIfCancellationRequested();
+        if (sql != _lastSql)
+        {
+            _sink.Debug(sql);
+            _lastSql = sql;
+        }
+
+        // Not cancelled by the token: the batch ends by itself within the hold limit, and then its work is kept.
+        Task<T?> work = SendAsync(sql, parameters, read);
+        if (watch is not null)
+        {
+            while (!await EndsWithinAsync(work, s_watchEvery, cancellationToken).ConfigureAwait(false))
+            {
+                await watch.LookAsync(Connection.ProcessID, cancellationToken).ConfigureAwait(false);
+            }
+        }
+
+        return await AnswerAsync(work, HoldLimit + s_patience, s_patienceAfterCancel, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Waits for an answer; whoever is cancelled does not wait for a network that is dead.</summary>
+    /// <typeparam name="T">Answer.</typeparam>
+    /// <param name="work">What was sent on this connection.</param>
+    /// <param name="cancellationToken">Cancels the wait.</param>
+    internal Task<T> AnswerAsync<T>(Task<T> work, CancellationToken cancellationToken) => AnswerAsync(work, Timeout.InfiniteTimeSpan, s_patienceToLeave, cancellationToken);
+
+    private async Task<T> AnswerAsync<T>(Task<T> work, TimeSpan patience, TimeSpan afterCancel, CancellationToken cancellationToken)
+    {
+        _unanswered = work;
+        try
+        {
+            return await work.WaitAsync(patience, cancellationToken).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException)
+        {
+            await EndsWithinAsync(work, afterCancel, CancellationToken.None).ConfigureAwait(false);
+            if (!work.IsCompleted)
+            {
+                _sink.Verbose("The server does not answer; what was sent is left to it.");
+            }
+
+            throw;
+        }
+    }
+
+    /// <summary>Tries the update on a few rows that match and takes it back.</summary>
+    /// <returns>Keys of the rows that match as before.</returns>
+    internal async Task<(int Tried, IReadOnlyList<string[]> Same)> TryAsync(string sql, string[] places, CancellationToken cancellationToken)
+    {
+        _sink.Debug(sql);
+        int tried = 0;
+        List<string[]> same = [];
+        // One round trip: no client can keep these rows locked.
+        await InTransactionAsync(
+            [new(sql) { Parameters = { new() { Value = places } } }, new("rollback")],
+            async reader =>
+            {
+                while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+                {
+                    tried++;
+                    if (reader.GetBoolean(1))
+                    {
+                        same.Add(reader.GetFieldValue<string[]>(0));
+                    }
+                }
+            },
+            cancellationToken).ConfigureAwait(false);
+        return (tried, same);
+    }
+
+    /// <summary>Runs statements in one transaction and one round trip. They end it themselves; where they fail it is rolled back.</summary>
+    internal async Task InTransactionAsync(IReadOnlyList<NpgsqlBatchCommand> commands, Func<NpgsqlDataReader, Task>? read, CancellationToken cancellationToken)
+    {
+        await using NpgsqlBatch batch = new(Connection) { Timeout = 0 };
+        batch.BatchCommands.Add(new NpgsqlBatchCommand("begin"));
+        foreach (NpgsqlBatchCommand command in commands)
+        {
+            batch.BatchCommands.Add(command);
+        }
+
+        try
+        {
+            await using NpgsqlDataReader reader = await batch.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+            if (read is not null)
+            {
+                await read(reader).ConfigureAwait(false);
+            }
+
+            while (await reader.NextResultAsync(cancellationToken).ConfigureAwait(false))
+            {
+            }
+        }
+        catch (Exception e) when (e is PostgresException or OperationCanceledException && Connection.FullState == System.Data.ConnectionState.Open)
+        {
+            await using NpgsqlCommand rollback = new("rollback", Connection) { CommandTimeout = 2 };
+            await rollback.ExecuteNonQueryAsync(CancellationToken.None).ConfigureAwait(false);
+            throw;
+        }
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        if (_unanswered is { IsCompleted: false } unanswered)
+        {
+            // A connection cannot be closed under its statement; it closes itself when the statement ends or the network says that it is gone.
+            _ = unanswered.ContinueWith(_ => Connection.Dispose(), CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
+            return;
+        }
+
+        try
+        {
+            if (Connection.FullState == System.Data.ConnectionState.Open)
+            {
+                // A pooled connection keeps its session, and with it the locks, until it is used again.
+                Task release = BackfillLock.ReleaseAllAsync(Connection);
+                _unanswered = release;
+                await release.WaitAsync(s_patienceToLeave).ConfigureAwait(false);
+            }
+        }
+        catch (TimeoutException)
+        {
+            _ = _unanswered!.ContinueWith(_ => Connection.Dispose(), CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
+            return;
+        }
+        catch (Exception e) when (e is NpgsqlException or IOException or InvalidOperationException)
+        {
+            // The session is gone, and its locks with it.
+            _sink.Debug($"The table's lock went with its connection: {e.Message}");
+        }
+
+        await Connection.DisposeAsync().ConfigureAwait(false);
+    }
+
+    private async Task PrepareSessionAsync(BackfillRequest request, CancellationToken cancellationToken)
+    {
+        // Short waits for locks and a bound on the whole batch, both on the server: they hold while this client is frozen. Commits need no flush, because a crash
+        // takes the checkpoint with the rows. Only the range's own order will do, and a wrong estimate must not choose another way.
+        const string Sql = $"""
+            select pg_catalog.set_config(name, value, false)
+            from (values ('lock_timeout', $1), ('statement_timeout', $2), ('synchronous_commit', 'off'), ('default_transaction_isolation', 'read committed'),
+                         ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'), ('max_parallel_workers_per_gather', '0'), ('jit', 'off'),
+                         {Backfill.CommonSettings}) as s (name, value)
+            """;
+        await using (NpgsqlCommand command = new(Sql, Connection)
+        {
+            CommandTimeout = 20,
+            Parameters =
+            {
+                new() { Value = $"{Math.Max(1, (int)request.Options.LockTimeout.TotalMilliseconds / 5)}ms" },
+                new() { Value = $"{(int)HoldLimit.TotalMilliseconds}ms" },
+            },
+        })
+        {
+            await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+        }
+
+        await using NpgsqlCommand own = new("select pg_catalog.pg_backend_pid(), backend_start from pg_catalog.pg_stat_activity where pid = pg_catalog.pg_backend_pid()", Connection);
+        await using NpgsqlDataReader reader = await own.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
+        Backend = (reader.GetInt32(0), reader.GetDateTime(1));
+    }
+
+    private async Task<T?> SendAsync<T>(string sql, object[] parameters, Func<NpgsqlDataReader, T> read)
+        where T : class
+    {
+        // Not prepared: its plan costs half a millisecond of the batch's 250, and a session that goes back to the pool would have to forget it.
+        await using NpgsqlCommand command = new(sql, Connection) { CommandTimeout = 0 };
+        foreach (object parameter in parameters)
+        {
+            command.Parameters.Add(new NpgsqlParameter { Value = parameter });
+        }
+
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(CancellationToken.None).ConfigureAwait(false);
+        T? row = await reader.ReadAsync(CancellationToken.None).ConfigureAwait(false) ? read(reader) : null;
+        // The statement has committed only when the server says so.
+        while (await reader.NextResultAsync(CancellationToken.None).ConfigureAwait(false))
+        {
+        }
+
+        return row;
+    }
+
+    private async Task<bool> EndsWithinAsync(Task work, TimeSpan time, CancellationToken cancellationToken)
+    {
+        _unanswered = work;
+        using CancellationTokenSource timer = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        Task first = await Task.WhenAny(work, Task.Delay(time, timer.Token)).ConfigureAwait(false);
+        await timer.CancelAsync().ConfigureAwait(false);
+        return first == work || cancellationToken.IsCancellationRequested;
+    }
+}

@@ -1,0 +1,97 @@
+using System.Diagnostics;
+using System.Security.Cryptography;
+using MigrationSafety.Engine.Execution;
+using Npgsql;
+
+namespace MigrationSafety.Engine.Backfills;
+
+/// <summary>What the workers of one run share.</summary>
+internal sealed class BackfillContext
+{
+    private static readonly TimeSpan s_firstPause = TimeSpan.FromMilliseconds(250);
+    private static readonly TimeSpan s_longestPause = TimeSpan.FromSeconds(10);
+
+    private readonly long _start = Stopwatch.GetTimestamp();
+    private long _lastProgress = Stopwatch.GetTimestamp();
+    private long _rows;
+    private long _seen;
+    private long _rowsInTable;
+    private int _sweep;
+
+    internal BackfillContext(BackfillPlan plan, IOperationSink sink)
+    {
+        Plan = plan;
+        Sink = sink;
+        Definition = plan.Definition;
+    }
+
+    internal BackfillPlan Plan { get; }
+
+    /// <summary>The definition; parts of the table that appear while it runs are added to it.</summary>
+    internal BackfillDefinition Definition { get; set; }
+
+    internal BackfillRequest Request => Plan.Request;
+
+    internal ExecutionOptions Options => Plan.Request.Options;
+
+    internal IOperationSink Sink { get; }
+
+    /// <summary>This run, among all that work or worked on the backfill.</summary>
+    internal Guid Run { get; } = Guid.NewGuid();
+
+    internal string Activity => $"Backfill {Plan.Name}";
+
+    /// <summary>Since the run began.</summary>
+    internal TimeSpan Elapsed => Stopwatch.GetElapsedTime(_start);
+
+    /// <summary>Whether nothing has moved for as long as is to be waited for.</summary>
+    internal bool IsStuck => Stopwatch.GetElapsedTime(Interlocked.Read(ref _lastProgress)) > Options.RetryFor;
+
+    /// <summary>Rows of a block, estimated.</summary>
+    internal double RowsOfBlock => Math.Max(1, (double)Plan.EstimatedTableRows / Math.Max(1, Definition.Blocks));
+
+    internal static bool IsBusy(PostgresException e) =>
+        e.SqlState is SqlStates.LockNotAvailable or SqlStates.DeadlockDetected or SqlStates.SerializationFailure or SqlStates.QueryCanceled;
+
+    /// <summary>Whether a row is at fault: a value that does not fit, a constraint, what a trigger or a function raises.</summary>
+    internal static bool IsDataError(PostgresException e) => e.SqlState[..2] is "21" or "22" or "23" or "27" or "38" or "39" or "44" or "P0";
+
+    /// <summary>Where the run begins: what is seen and of how much.</summary>
+    internal void Begins(BackfillRecord record)
+    {
+        Interlocked.Exchange(ref _rowsInTable, record.RowsInTable);
+        Interlocked.Exchange(ref _seen, record.RowsSeen);
+        Moved();
+    }
+
+    internal void Moved() => Interlocked.Exchange(ref _lastProgress, Stopwatch.GetTimestamp());
+
+    internal void Sweeps(int number) => Interlocked.Exchange(ref _sweep, number);
+
+    /// <summary>A batch was committed.</summary>
+    internal void Did(long changed, long passed, TimeSpan serverTime)
+    {
+        Sink.Record(new BatchEvent(changed, serverTime));
+        if (changed > 0 || passed > 0)
+        {
+            Moved();
+        }
+
+        long rows = Interlocked.Add(ref _rows, changed);
+        long seen = Interlocked.Add(ref _seen, passed);
+        long rowsInTable = Interlocked.Read(ref _rowsInTable);
+        double seconds = Math.Max(0.001, Elapsed.TotalSeconds);
+        double? percent = rowsInTable > 0 ? Math.Min(99.9, 100.0 * seen / rowsInTable) : null;
+        int sweep = _sweep;
+        TimeSpan? remaining = sweep == 0 && seen > 0 && rowsInTable > seen ? TimeSpan.FromSeconds((rowsInTable - seen) * seconds / seen) : null;
+        string phase = sweep > 0 ? $"sweep {sweep} over rows that were locked, moved or new; " : "";
+        Sink.Progress(new OperationProgress(Activity, $"{phase}{rows:N0} rows done, {rows / seconds:N0} rows/s", percent, remaining));
+    }
+
+    /// <summary>Growing pauses with jitter, so that two clients do not meet again and again.</summary>
+    internal static Task PauseAsync(int attempt, CancellationToken cancellationToken)
+    {
+        double bound = Math.Min(s_longestPause.TotalMilliseconds, s_firstPause.TotalMilliseconds * Math.Pow(2, Math.Min(attempt - 1, 20)));
+        return Task.Delay(TimeSpan.FromMilliseconds((bound / 2) + RandomNumberGenerator.GetInt32((int)(bound / 2) + 1)), cancellationToken);
+    }
+}

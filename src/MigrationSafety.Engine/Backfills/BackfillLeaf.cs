@@ -1,0 +1,119 @@
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sql;
+using Npgsql;
+using NpgsqlTypes;
+
+namespace MigrationSafety.Engine.Backfills;
+
+/// <summary>A column of a key.</summary>
+/// <param name="Name">Name, as in the catalog.</param>
+/// <param name="Type">Type, as a cast writes it.</param>
+internal sealed record KeyColumn(string Name, string Type);
+
+/// <summary>A table that holds rows: the table itself, a partition, a child that inherits from it.</summary>
+/// <param name="Table">It.</param>
+/// <param name="Blocks">Its size in blocks, without toast.</param>
+/// <param name="AccessMethod">Its access method, such as <c>heap</c>.</param>
+/// <param name="Index">The unique index along which batches can go, quoted for people; null where there is none.</param>
+/// <param name="Key">Columns of that index; none where there is none.</param>
+/// <param name="ChangesUniqueKey">Whether a unique index holds a column that is set: then the update locks its rows as a delete does.</param>
+/// <param name="ByKey">Whether the batches go along the key rather than by blocks.</param>
+internal sealed record BackfillLeaf(TableReference Table, long Blocks, string AccessMethod, string? Index, IReadOnlyList<KeyColumn> Key, bool ChangesUniqueKey, bool ByKey)
+{
+    internal bool IsHeap => AccessMethod == "heap";
+
+    internal string[] KeyNames => [.. Key.Select(column => column.Name)];
+
+    internal string KeyText => string.Join(", ", Key.Select(column => SqlName.QuoteIfNeeded(column.Name)));
+
+    /// <summary>Finds the table and all that inherits from it, as far as they hold rows. Reads only.</summary>
+    /// <param name="connection">Connection.</param>
+    /// <param name="root">Oid of the table.</param>
+    /// <param name="targets">Names of the columns that are set.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <exception cref="MigrationException"><c>TableKindNotSupported</c>: a foreign or temporary table is among them.</exception>
+    internal static async Task<IReadOnlyList<BackfillLeaf>> ReadAsync(NpgsqlConnection connection, uint root, string[] targets, CancellationToken cancellationToken)
+    {
+        // Of the unique indexes those serve whose order is that of the columns' own comparison (default operator class, the column's collation, one direction), which
+        // hold every row once (no predicate, no expression, NOT NULL), and which the update leaves alone. Not deferrable ones before others, the primary key first.
+        const string Query = """
+            with recursive tree as (
+                select $1::oid as oid
+                union
+                select i.inhrelid from tree join pg_catalog.pg_inherits i on i.inhparent = tree.oid where not i.inhdetachpending
+            )
+            select c.oid, n.nspname::text, c.relname::text, c.relkind, c.relpersistence, c.reltuples::float8, pg_catalog.pg_table_size(c.oid),
+                   case when c.relkind = 'r' then pg_catalog.pg_relation_size(c.oid) else 0 end / pg_catalog.current_setting('block_size')::int8,
+                   coalesce(m.amname::text, 'heap'), k.name, k.columns, k.types,
+                   exists (select from pg_catalog.pg_index x join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = any (x.indkey::int2[])
+                           where x.indrelid = c.oid and x.indisunique and a.attname = any ($2))
+            from tree
+            join pg_catalog.pg_class c on c.oid = tree.oid
+            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+            left join pg_catalog.pg_am m on m.oid = c.relam
+            left join lateral (
+                select ic.relname::text as name, u.columns, u.types
+                from pg_catalog.pg_index x
+                join pg_catalog.pg_class ic on ic.oid = x.indexrelid
+                join pg_catalog.pg_am im on im.oid = ic.relam and im.amname = 'btree'
+                cross join lateral (
+                    select pg_catalog.array_agg(a.attname::text order by i) as columns, pg_catalog.array_agg(pg_catalog.format_type(a.atttypid, a.atttypmod) order by i) as types,
+                           pg_catalog.bool_and(a.attnotnull and o.opcdefault and (x.indcollation::oid[])[i] = a.attcollation and a.attname <> all ($2)
+                                               and (x.indoption::int2[])[i] & 1 = (x.indoption::int2[])[0] & 1) as fits,
+                           pg_catalog.count(*) as found
+                    from pg_catalog.generate_series(0, x.indnkeyatts - 1) as i
+                    join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = (x.indkey::int2[])[i]
+                    join pg_catalog.pg_opclass o on o.oid = (x.indclass::oid[])[i]
+                ) u
+                where x.indrelid = c.oid and x.indisunique and x.indisvalid and x.indisready and x.indislive and x.indpred is null and x.indexprs is null
+                  and u.found = x.indnkeyatts and u.fits
+                order by x.indisprimary desc, x.indimmediate desc, x.indnkeyatts, x.indexrelid
+                limit 1
+            ) k on c.relkind = 'r'
+            where c.relkind <> 'p'
+            order by c.oid <> $1, n.nspname, c.relname
+            """;
+        await using NpgsqlCommand command = new(Query, connection)
+        {
+            Parameters = { new() { Value = root, NpgsqlDbType = NpgsqlDbType.Oid }, new() { Value = targets } },
+        };
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        List<BackfillLeaf> leaves = [];
+        while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+        {
+            TableReference table = new(
+                reader.GetFieldValue<uint>(0),
+                reader.GetString(1),
+                reader.GetString(2),
+                reader.GetChar(3),
+                reader.GetChar(4),
+                reader.GetDouble(5),
+                reader.Long(6) ?? 0);
+            if (table.Kind != 'r' || table.Persistence == 't')
+            {
+                throw new MigrationException(
+                    "TableKindNotSupported",
+                    MigrationErrorKind.NotSupported,
+                    $"{table.Display}, a part of the table, is {(table.Persistence == 't' ? "temporary" : "a foreign table")}: no checkpoint could commit together with its rows.",
+                    "Backfill the other parts one by one, and this one where it lives.")
+                {
+                    Target = table.Display,
+                };
+            }
+
+            string? index = reader.Text(9);
+            string[] names = index is null ? [] : reader.GetFieldValue<string[]>(10);
+            string[] types = index is null ? [] : reader.GetFieldValue<string[]>(11);
+            leaves.Add(new BackfillLeaf(
+                table,
+                reader.GetInt64(7),
+                reader.GetString(8),
+                index is null ? null : SqlName.QuoteIfNeeded(index),
+                [.. names.Zip(types, (name, type) => new KeyColumn(name, type))],
+                reader.GetBoolean(12),
+                ByKey: false));
+        }
+
+        return leaves;
+    }
+}

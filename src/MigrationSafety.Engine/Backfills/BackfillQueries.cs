@@ -1,0 +1,95 @@
+using MigrationSafety.Engine.Sql;
+
+namespace MigrationSafety.Engine.Backfills;
+
+/// <summary>The statements about the table as a whole, with all that inherits from it.</summary>
+internal sealed class BackfillQueries
+{
+    private readonly BackfillDefinition _definition;
+
+    internal BackfillQueries(BackfillDefinition definition) => _definition = definition;
+
+    /// <summary>How many rows match.</summary>
+    internal string Count => $"select pg_catalog.count(*) from {Rows} where {Predicate}";
+
+    /// <summary>A sample of $1 percent of the blocks: rows that match, rows, blocks that hold rows.</summary>
+    internal string Sample => $"""
+        select pg_catalog.count(*) filter (where {Predicate}), pg_catalog.count(*), pg_catalog.count(distinct (tableoid, (ctid::text::point)[0]))
+        from {Rows} tablesample system ($1)
+        """;
+
+    /// <summary>Physical places of $1 rows that match, with their table.</summary>
+    internal string PickSample => $"select tableoid, ctid::text from {Rows} where {Predicate} limit $1";
+
+    /// <summary>
+    /// Finds all rows that match, by table, place and version, in one snapshot, and keeps them on the server without holding that snapshot: whatever moves afterwards
+    /// cannot hide from it. Rows that failed and were not changed since are left out.
+    /// </summary>
+    internal string DeclareSweep => $"""
+        declare msb_sweep no scroll cursor with hold for
+        select tableoid, ctid::text, xmin::text from {Rows}
+        where {Predicate}
+          and not exists (select from {BackfillStore.Errors} msb_e where msb_e.backfill = {SqlName.Literal(_definition.Name)} and not msb_e.again
+                          and msb_e.relation = {Name}.tableoid and msb_e.place = {Name}.ctid::text and msb_e.version = {Name}.xmin::text)
+        """;
+
+    /// <summary>
+    /// Sets the columns to NULL again, a few blocks a transaction, and never waits for a row: those that are locked are passed over and come back in the next pass.
+    /// </summary>
+    internal string Reset => $"""
+        do $msb$
+        declare
+            msb_leaf text;
+            msb_block bigint;
+            msb_blocks bigint;
+            msb_changed bigint;
+            msb_batch bigint;
+            msb_left bigint;
+        begin
+            for msb_pass in 1..20 loop
+                msb_changed := 0;
+                foreach msb_leaf in array {LeafArray} loop
+                    msb_block := 0;
+                    msb_blocks := pg_relation_size(msb_leaf::regclass) / current_setting('block_size')::bigint;
+                    while msb_block <= msb_blocks loop
+                        perform set_config('lock_timeout', '100ms', true);
+                        execute format({SqlName.Literal(ResetBatch)}, msb_leaf)
+                        using format('(%s,0)', msb_block)::tid, format('(%s,0)', msb_block + 8)::tid;
+                        get diagnostics msb_batch = row_count;
+                        msb_changed := msb_changed + msb_batch;
+                        commit;
+                        msb_block := msb_block + 8;
+                    end loop;
+                end loop;
+                exit when msb_changed = 0;
+            end loop;
+            select count(*) into msb_left from {Rows} where {Filled};
+            if msb_left > 0 then
+                raise warning '% rows of % are locked or were filled again meanwhile: run this again', msb_left, {SqlName.Literal(_definition.Table.Display)};
+            end if;
+        end
+        $msb$
+        """;
+
+    private string ResetBatch =>
+        $"""
+        update only %1$s set {Escaped(Nulls)}
+        where ctid = any (array(select ctid from only %1$s where ctid >= $1 and ctid < $2 and ({Escaped(Filled)}) {LockClause} skip locked)) and ({Escaped(Filled)})
+        """;
+
+    private string LeafArray => $"array[{string.Join(", ", _definition.Leaves.Select(leaf => SqlName.Literal(leaf.Table.Sql)))}]::text[]";
+
+    private string LockClause => _definition.Leaves.Any(leaf => leaf.ChangesUniqueKey) ? "for update" : "for no key update";
+
+    private string Nulls => string.Join(", ", _definition.Set.Select(column => $"{SqlName.Quote(column.Name)} = null"));
+
+    private string Filled => string.Join(" or ", _definition.Set.Select(column => $"{SqlName.Quote(column.Name)} is not null"));
+
+    private string Rows => _definition.IsTree ? _definition.Table.Sql : $"only {_definition.Table.Sql}";
+
+    private string Name => _definition.Table.Sql;
+
+    private string Predicate => BackfillStatements.PredicateOf(_definition);
+
+    private static string Escaped(string sql) => sql.Replace("%", "%%", StringComparison.Ordinal);
+}

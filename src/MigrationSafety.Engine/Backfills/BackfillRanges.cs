@@ -1,0 +1,97 @@
+using MigrationSafety.Engine.Execution;
+using Npgsql;
+
+namespace MigrationSafety.Engine.Backfills;
+
+/// <summary>Cuts a table into the ranges that workers take: each worth seconds of work, so that the end of one worker is not long after that of another.</summary>
+internal static class BackfillRanges
+{
+    // A range is worth some batches; no more of them than a look at all of them is quick.
+    private const long BlocksOfRange = 1024;
+    private const long FewestBlocks = 128;
+    private const long Most = 1024;
+    // Some rows for each boundary.
+    private const double SampledBlocksPerRange = 20;
+
+    /// <summary>Cuts. Reads only.</summary>
+    /// <param name="connection">Connection.</param>
+    /// <param name="definition">Definition.</param>
+    /// <param name="workers">Workers of this client; a small table is cut for them at least.</param>
+    /// <param name="rowsInTable">Rows in all leaves, estimated.</param>
+    /// <param name="sink">Where it reports to.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    internal static async Task<IReadOnlyList<BackfillRange>> CutAsync(
+        NpgsqlConnection connection,
+        BackfillDefinition definition,
+        int workers,
+        long rowsInTable,
+        IOperationSink sink,
+        CancellationToken cancellationToken)
+    {
+        double rowsOfBlock = (double)rowsInTable / Math.Max(1, definition.Blocks);
+        long wanted = Math.Clamp(Math.Max(definition.Blocks / BlocksOfRange, Math.Min(definition.Blocks / FewestBlocks, 4 * workers)), 1, Most);
+        List<BackfillRange> ranges = [];
+        foreach (BackfillLeaf leaf in definition.Leaves)
+        {
+            long count = Math.Max(1, wanted * leaf.Blocks / Math.Max(1, definition.Blocks));
+            long rows = (long)(leaf.Blocks * rowsOfBlock);
+            if (!leaf.ByKey)
+            {
+                for (long i = 0; i < count && leaf.Blocks > 0; i++)
+                {
+                    (long lower, long upper) = (leaf.Blocks * i / count, leaf.Blocks * (i + 1) / count);
+                    ranges.Add(new BackfillRange(leaf, [Text(lower)], [Text(upper)], (rows * (i + 1) / count) - (rows * i / count)));
+                }
+
+                continue;
+            }
+
+            string[][] bounds = await BoundsAsync(connection, definition, leaf, count, sink, cancellationToken).ConfigureAwait(false);
+            ranges.AddRange(bounds.Select((upper, i) => new BackfillRange(leaf, i == 0 ? null : bounds[i - 1], upper, rows / bounds.Length)));
+        }
+
+        return ranges;
+
+        static string Text(long number) => number.ToString(System.Globalization.CultureInfo.InvariantCulture);
+    }
+
+    /// <summary>Upper bounds of the key ranges, the greatest key last; none where the table is empty.</summary>
+    private static async Task<string[][]> BoundsAsync(
+        NpgsqlConnection connection,
+        BackfillDefinition definition,
+        BackfillLeaf leaf,
+        long count,
+        IOperationSink sink,
+        CancellationToken cancellationToken)
+    {
+        BackfillStatements statements = new(definition, leaf);
+        await using NpgsqlCommand greatest = new(statements.Bound, connection);
+        if (await greatest.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false) is not string[] bound)
+        {
+            return [];
+        }
+
+        List<string[]> bounds = [];
+        if (count > 1)
+        {
+            double percent = Math.Clamp(100.0 * count * SampledBlocksPerRange / Math.Max(1, leaf.Blocks), 0.01, 100);
+            sink.Debug(statements.Quantiles);
+            try
+            {
+                await using NpgsqlCommand quantiles = new(statements.Quantiles, connection) { Parameters = { new() { Value = (float)percent }, new() { Value = count } } };
+                await using NpgsqlDataReader reader = await quantiles.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+                while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+                {
+                    bounds.Add(reader.GetFieldValue<string[]>(0));
+                }
+            }
+            catch (PostgresException e) when (e.SqlState.StartsWith("0A", StringComparison.Ordinal))
+            {
+                sink.Verbose($"{leaf.Table.Display} cannot be sampled ({e.MessageText}): one range for all of it, and so one worker.");
+            }
+        }
+
+        // A row of the sample may be the greatest of all by now.
+        return [.. bounds.Where(b => !b.SequenceEqual(bound)), bound];
+    }
+}

@@ -1,0 +1,134 @@
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sql;
+using Npgsql;
+
+namespace MigrationSafety.Engine.Backfills;
+
+/// <summary>What became of single rows.</summary>
+/// <param name="Changed">Updated.</param>
+/// <param name="Same">Updated, and match as before.</param>
+/// <param name="Failed">Refused by the server, and recorded.</param>
+/// <param name="Stopped">Whether the backfill was paused or ended meanwhile.</param>
+internal sealed record RowsOutcome(long Changed, long Same, long Failed, bool Stopped);
+
+/// <summary>Updates rows by place and version: those that a sweep found, and those of a piece in which one is at fault. A batch that fails is halved down to the row.</summary>
+internal sealed class BackfillRows
+{
+    private readonly BackfillContext _context;
+    private readonly BackfillWorker _worker;
+    private readonly BatchSize _size;
+
+    internal BackfillRows(BackfillContext context, BackfillWorker worker)
+    {
+        _context = context;
+        _worker = worker;
+        _size = new BatchSize(context.Request.BatchSize, context.Request.TargetBatchTime, context.Sink);
+    }
+
+    /// <summary>Updates them. A row that was changed since it was found, or is locked, is left as it is.</summary>
+    /// <exception cref="MigrationException">More rows than <c>-MaxErrors</c> were refused; <c>BatchTooSlow</c>.</exception>
+    internal async Task<RowsOutcome> UpdateAsync(BackfillLeaf leaf, RowPlace[] places, bool watched, CancellationToken cancellationToken)
+    {
+        BackfillStatements statements = new(_context.Definition, leaf);
+        (long changed, long same, long failed) = (0, 0, 0);
+        (bool skip, int setbacks) = (false, 0);
+        for (int at = 0; at < places.Length;)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            RowPlace[] some = places[at..Math.Min(places.Length, at + _size.Rows)];
+            try
+            {
+                PlacesOutcome? outcome = await _worker.SendAsync(
+                    skip ? statements.SkippingPlaces : statements.Places,
+                    [_context.Plan.Name, some.Select(place => place.Place).ToArray(), some.Select(place => place.Version).ToArray(), _context.Run, _worker.Number],
+                    reader => new PlacesOutcome(reader.GetInt64(0), reader.GetInt64(1), reader.Text(2), TimeSpan.FromMilliseconds(reader.GetDouble(3))),
+                    (watched && !skip) || setbacks > 0,
+                    cancellationToken).ConfigureAwait(false);
+                if (outcome?.State != BackfillStore.Running)
+                {
+                    return new RowsOutcome(changed, same, failed, Stopped: true);
+                }
+
+                changed += outcome.Changed;
+                same += outcome.Same;
+                at += some.Length;
+                (skip, setbacks) = (false, 0);
+                _context.Did(outcome.Changed, passed: 0, outcome.ServerTime);
+                if (some.Length == _size.Rows)
+                {
+                    _size.Took(outcome.ServerTime);
+                }
+            }
+            catch (PostgresException e) when (BackfillContext.IsDataError(e))
+            {
+                if (some.Length == 1)
+                {
+                    await FailedAsync(leaf, statements, some[0], e, cancellationToken).ConfigureAwait(false);
+                    failed++;
+                    at++;
+                }
+                else
+                {
+                    _size.Limit(some.Length / 2);
+                }
+            }
+            catch (PostgresException e) when (e.SqlState == SqlStates.LockNotAvailable && !skip)
+            {
+                skip = true;
+            }
+            catch (PostgresException e) when (BackfillContext.IsBusy(e))
+            {
+                setbacks++;
+                if (e.SqlState == SqlStates.QueryCanceled && some.Length == 1 && setbacks > 8)
+                {
+                    throw _worker.TooSlow(e);
+                }
+
+                _size.Limit(Math.Max(1, some.Length / (e.SqlState == SqlStates.LockNotAvailable ? 1 : 4)));
+                if (_context.IsStuck)
+                {
+                    throw ServerErrors.Translate(e, $"Backfilling {leaf.Table.Display}", leaf.Table.Display, blockers: _worker.Watch.Last);
+                }
+
+                if (e.SqlState != SqlStates.QueryCanceled || setbacks > 2)
+                {
+                    await BackfillContext.PauseAsync(setbacks, cancellationToken).ConfigureAwait(false);
+                }
+            }
+        }
+
+        return new RowsOutcome(changed, same, failed, Stopped: false);
+    }
+
+    private async Task FailedAsync(BackfillLeaf leaf, BackfillStatements statements, RowPlace place, PostgresException error, CancellationToken cancellationToken)
+    {
+        (string[]? key, long errors) = await _worker.AskAsync(
+            async connection =>
+            {
+                string[]? found = null;
+                if (leaf.Key.Count > 0)
+                {
+                    await using NpgsqlCommand command = new(statements.KeyAt, connection) { CommandTimeout = 20, Parameters = { new() { Value = place.Place } } };
+                    found = (string[]?)await command.ExecuteScalarAsync(CancellationToken.None).ConfigureAwait(false);
+                }
+
+                return (found, await BackfillStore.RecordErrorAsync(connection, _context.Definition, leaf, place, found, error, CancellationToken.None).ConfigureAwait(false));
+            },
+            cancellationToken).ConfigureAwait(false);
+        string row = key is null ? $"ctid {place.Place}" : $"({leaf.KeyText}) = ({string.Join(", ", key)})";
+        if (errors > _context.Request.MaxErrors)
+        {
+            MigrationException refused = ServerErrors.Translate(error, $"Backfilling the row of {leaf.Table.Display} with {row}", leaf.Table.Display);
+            string advice = _context.Request.MaxErrors == 0
+                ? "Or pass over such rows with -MaxErrors: they are recorded in migration_safety.backfill_error."
+                : $"{errors:N0} rows were refused, more than -MaxErrors allows; migration_safety.backfill_error lists them.";
+            throw new MigrationException(refused.ErrorId, refused.Kind, refused.Message, $"{refused.RecommendedAction} {advice} What is done stays done; run again, it goes on.", error)
+            {
+                SqlState = error.SqlState,
+                Target = leaf.Table.Display,
+            };
+        }
+
+        _context.Sink.Verbose($"The server refuses the row of {leaf.Table.Display} with {row}, which is recorded and passed over: {ServerErrors.Words(error)}");
+    }
+}
