@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Runtime.ExceptionServices;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sql;
 using Npgsql;
@@ -119,15 +120,17 @@ internal sealed class BackfillRun : IAsyncDisposable
     private async Task PassAsync(CancellationToken cancellationToken)
     {
         using CancellationTokenSource others = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        Exception? cause = null;
         async Task PassAsync(BackfillWorker worker)
         {
             try
             {
                 await worker.PassAsync(others.Token).ConfigureAwait(false);
             }
-            catch
+            catch (Exception e)
             {
-                // What ends one worker ends them all, each after its batch.
+                // What ends one worker ends them all, each after its batch; the others' failures are but its consequences.
+                Interlocked.CompareExchange(ref cause, e, null);
                 await others.CancelAsync().ConfigureAwait(false);
                 throw;
             }
@@ -141,6 +144,10 @@ internal sealed class BackfillRun : IAsyncDisposable
         catch (Exception) when (cancellationToken.IsCancellationRequested)
         {
             throw new OperationCanceledException(cancellationToken);
+        }
+        catch (Exception) when (cause is not null)
+        {
+            ExceptionDispatchInfo.Throw(cause);
         }
     }
 
