@@ -3,7 +3,7 @@ BeforeDiscovery {
     $commands = Get-Command -Module MigrationSafety | ForEach-Object { @{ Name = $_.Name; Command = $_ } }
     # What scripts rely on: a name that is gone or new here is a change of the contract.
     $contract = @(
-        @{ Type = 'BackfillResult'; Names = 'Batches', 'Database', 'Duration', 'Errors', 'Name', 'Outcome', 'Remaining', 'Resumed', 'Rows', 'RowsPerSecond', 'Schema', 'Server', 'Steps', 'Strategy', 'Table', 'TotalRows' }
+        @{ Type = 'BackfillResult'; Names = 'Batches', 'Database', 'Duration', 'Errors', 'Name', 'Outcome', 'Port', 'Remaining', 'Resumed', 'Rows', 'RowsPerSecond', 'Schema', 'Server', 'Steps', 'Strategy', 'Table', 'TotalRows' }
         @{ Type = 'BlockingLock'; Names = 'Application', 'BackendStart', 'BackendType', 'BlockedCount', 'BlockingPid', 'ClientAddress', 'Database', 'Depth', 'Gid', 'HeldMode', 'IdleTime', 'IsDeadlock', 'IsRoot', 'LockType', 'Pid', 'Port', 'PreventsWraparound', 'Query', 'Relation', 'RequestedMode', 'RootPid', 'Server', 'State', 'Timestamp', 'TransactionAge', 'User', 'WaitTime' }
         @{ Type = 'BlockingSessionResult'; Names = 'Application', 'BackendStart', 'Database', 'Duration', 'Ended', 'FreedPid', 'Gid', 'Note', 'Outcome', 'Pid', 'Port', 'Query', 'Server', 'Statement', 'User' }
         @{ Type = 'IndexBuildResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Error', 'LockWaitTime', 'Name', 'Outcome', 'Port', 'QueueWaitTime', 'Schema', 'Server', 'SizeBytes', 'SnapshotWaitTime', 'Steps', 'Table', 'WaitTime', 'WriterWaitTime' }

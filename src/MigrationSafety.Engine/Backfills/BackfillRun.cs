@@ -282,6 +282,7 @@ internal sealed class BackfillRun : IAsyncDisposable
         {
             Origin = _plan.Session.Info,
             Server = _plan.Session.Info.Server,
+            Port = _plan.Session.Info.Port,
             Database = _plan.Session.Info.Database,
             Name = _plan.Name,
             Schema = SqlName.QuoteIfNeeded(_definition.Table.Schema),

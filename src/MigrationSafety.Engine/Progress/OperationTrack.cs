@@ -50,7 +50,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
         IndexOid = sample.Number("index_relid") is { } index and > 0 ? index : IndexOid;
         Transaction = Whole(sample.Xid, nextTransaction) ?? Transaction;
         OperationState state = ProgressModels.Of(sample, learnt);
-        bool waits = sample.BlockedBy.Length > 0 || sample.WaitEventType == "Lock" || state.Phase == "interrupted";
+        bool waits = sample.BlockedBy.Length > 0 || sample.WaitEventType == "Lock" || OwnModels.IsAtRest(state.Phase);
         if (_sample is null)
         {
             First = sample;

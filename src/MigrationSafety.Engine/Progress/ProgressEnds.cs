@@ -66,7 +66,7 @@ internal static class ProgressEnds
             select state, message from {OperationStore.Table}
             where pg_catalog.format('%I.%I', table_schema, table_name) = $1 and finished_at >= $2 order by id desc limit 1
             """;
-        const string Backfill = "select case state when 'completed' then 'succeeded' end, null::text from migration_safety.backfill where name = $1 and updated_at >= $2";
+        const string Backfill = "select case state when 'completed' then 'succeeded' when 'paused' then 'paused' end, null::text from migration_safety.backfill where name = $1 and updated_at >= $2";
         (string, string?)[] queries = last.View == ProgressQueries.Backfill ? [(Backfill, last.Text("name")), (Operation, last.Target)] : [(Operation, last.Target)];
         foreach ((string query, string? name) in queries.Where(query => query.Item2 is not null))
         {
@@ -82,6 +82,7 @@ internal static class ProgressEnds
                     return state switch
                     {
                         "succeeded" => (ProgressOutcome.Finished, "It is recorded as done."),
+                        "paused" => (ProgressOutcome.Cancelled, "It was paused: the same Start-Backfill command goes on with it."),
                         "cancelled" => (ProgressOutcome.Cancelled, "It is recorded as cancelled."),
                         _ => (ProgressOutcome.Failed, reader.Text(1) ?? "It is recorded as failed."),
                     };

@@ -66,7 +66,7 @@ public sealed class ProgressReader : IAsyncDisposable
     public static bool Ends(MigrationProgress progress)
     {
         ArgumentNullException.ThrowIfNull(progress);
-        return progress.Phase != "interrupted" && (progress.Operation != OwnModels.Stream || progress.Phase == OwnModels.InitialCopy);
+        return !OwnModels.IsAtRest(progress.Phase) && (progress.Operation != OwnModels.Stream || progress.Phase == OwnModels.InitialCopy);
     }
 
     /// <inheritdoc />

@@ -11,7 +11,7 @@ public static class ProgressWait
     // What an operation leaves behind may be seen a moment after it is gone: statistics are reported late, above all before PostgreSQL 15.
     private static readonly TimeSpan s_grace = TimeSpan.FromSeconds(2);
 
-    /// <summary>Waits for those that run when it is called; interrupted backfills and streams that never end are none.</summary>
+    /// <summary>Waits for those that run when it is called; backfills that nobody works on and streams that never end are none.</summary>
     /// <param name="session">Session.</param>
     /// <param name="filter">Which operations.</param>
     /// <param name="interval">Time from one look to the next.</param>
@@ -56,7 +56,7 @@ public static class ProgressWait
         }
     }
 
-    private static bool Idle(OperationTrack track) => track.State.Endless || track.State.Phase == "interrupted";
+    private static bool Idle(OperationTrack track) => track.State.Endless || OwnModels.IsAtRest(track.State.Phase);
 
     private static async Task<ProgressResult> ResultAsync(EngineSession session, ProgressReader reader, OperationTrack track, IOperationSink sink, CancellationToken cancellationToken)
     {

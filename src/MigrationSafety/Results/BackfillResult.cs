@@ -35,6 +35,9 @@ public sealed record BackfillResult : IOperationResult
     /// <summary>Server.</summary>
     public required string Server { get; init; }
 
+    /// <summary>Port of the server.</summary>
+    public int Port { get; init; }
+
     /// <summary>Database.</summary>
     public required string Database { get; init; }
 
