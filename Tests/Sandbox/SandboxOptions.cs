@@ -18,6 +18,7 @@ internal sealed record SandboxOptions
           --rows N            Rows of orders; 1,000,000 without it, at least 10,000.
           --seconds N         How long the application is measured without a step; 10 without it.
           --kills N           faults: how often the client is killed; 10 without it.
+          --part NAME         backfill: one of traffic, race, large, growth, uuid; several with a comma, all without it.
           --seed N            faults: makes the same choices again.
           --keep              Leave server and traffic up at the end and print how to connect; Enter or Ctrl-C ends them.
           --shell             Open a PowerShell at the end, with the module imported and connected; its end ends the server.
@@ -38,6 +39,8 @@ internal sealed record SandboxOptions
     internal int Kills { get; private init; } = 10;
 
     internal int? Seed { get; private init; }
+
+    internal IReadOnlyList<string>? Parts { get; private init; }
 
     internal bool Keep { get; private init; }
 
@@ -73,6 +76,7 @@ internal sealed record SandboxOptions
                 "--seconds" => options with { Seconds = Number(1, 3600) },
                 "--kills" => options with { Kills = Number(1, 1000) },
                 "--seed" => options with { Seed = Number(0, int.MaxValue) },
+                "--part" => options with { Parts = Value().Split(',') },
                 "--keep" => options with { Keep = Flag() },
                 "--shell" => options with { Shell = Flag() },
                 "--verbose" => options with { Verbose = Flag() },
@@ -83,6 +87,9 @@ internal sealed record SandboxOptions
 
         return options;
     }
+
+    /// <summary>Whether a part of the scenario is asked for.</summary>
+    internal bool Has(string part) => Parts is null || Parts.Contains(part);
 
     private static Scenario Name(string text) => Scenario.All.FirstOrDefault(scenario => scenario.Name == text)
         ?? throw new FormatException($"There is no scenario '{text}'; there are {string.Join(", ", Scenario.All.Select(scenario => scenario.Name))}.");

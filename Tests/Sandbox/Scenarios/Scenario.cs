@@ -5,7 +5,7 @@ internal abstract class Scenario
 {
     /// <summary>All there are; the first is the default.</summary>
     internal static IReadOnlyList<Scenario> All { get; } =
-        [new RunbookScenario(), new ScriptScenario(), new FaultsScenario(), new IndexScenario(), new ProgressScenario(), new LocksScenario(), new TrafficScenario(), new SqlScenario()];
+        [new RunbookScenario(), new ScriptScenario(), new FaultsScenario(), new IndexScenario(), new BackfillScenario(), new ProgressScenario(), new LocksScenario(), new TrafficScenario(), new SqlScenario()];
 
     internal abstract string Name { get; }
 

@@ -10,7 +10,7 @@ internal static partial class OwnModels
     internal const string InitialCopy = "initial copy";
 
     /// <summary>Whether it is a backfill that nobody works on.</summary>
-    internal static bool IsAtRest(string phase) => phase is "interrupted" or "paused";
+    internal static bool IsAtRest(string? phase) => phase is "interrupted" or "paused";
 
     internal static OperationState Backfill(ProgressSample sample)
     {
