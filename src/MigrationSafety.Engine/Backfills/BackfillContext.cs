@@ -39,6 +39,9 @@ internal sealed class BackfillContext
     /// <summary>This run, among all that work or worked on the backfill.</summary>
     internal Guid Run { get; } = Guid.NewGuid();
 
+    /// <summary>Whether any worker has been let in by the server.</summary>
+    internal bool HasConnected { get; set; }
+
     internal string Activity => $"Backfill {Plan.Name}";
 
     /// <summary>Since the run began.</summary>

@@ -62,6 +62,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
                 if (_connection is null)
                 {
                     _connection = await BackfillConnection.OpenAsync(_context.Plan.Session, _context.Definition, _context.Request, _predecessor, Sink, cancellationToken).ConfigureAwait(false);
+                    _context.HasConnected = true;
                     if (_predecessor is not null)
                     {
                         Sink.Verbose("Connected again; goes on from the checkpoint.");
@@ -205,8 +206,9 @@ internal sealed class BackfillWorker : IAsyncDisposable
         PostgresException? refusal = e as PostgresException ?? e.InnerException as PostgresException;
         bool forGood = refusal?.SqlState is SqlStates.InvalidPassword or SqlStates.InvalidAuthorization or SqlStates.InvalidCatalogName or SqlStates.DatabaseDropped;
         bool full = refusal?.SqlState == SqlStates.TooManyConnections;
-        // While a server starts again, TLS can fail in ways that say nothing about the connection to come.
-        bool opening = _connection is null && _predecessor is not null && e is MigrationException { InnerException: NpgsqlException };
+        // While a server goes down or starts again, TLS can fail in ways that say nothing about the connection to come, also where this worker has had none yet:
+        // once one worker was let in, so will the others be.
+        bool opening = _connection is null && _context.HasConnected && e is MigrationException { InnerException: NpgsqlException };
         return !forGood && (full || opening || ServerErrors.IsConnectionLost(e)) && !cancellationToken.IsCancellationRequested && !_context.IsStuck;
     }
 
