@@ -25,14 +25,23 @@ internal sealed class FaultsScenario : Scenario
         bench.Traffic.WritesTier = true;
 
         MigrationSession session = await SessionFactory.ConnectAsync(new() { Text = bench.Shop.Uri }, bench.Screen, cancellationToken);
-        await using ProgressReader progress = new(EngineSession.Of(session), new() { Operations = ["CREATE INDEX*"] });
-        await using FaultRun run = new(bench, new Random(seed), progress, await bench.Shop.Admin.OpenConnectionAsync(cancellationToken));
-        int inBackfill = options.Kills / 2;
-        int inIndex = options.Kills - inBackfill;
-        await bench.MeasureAsync($"Index build, {inIndex} kills", () => run.IndexAsync(inIndex, cancellationToken), cancellationToken);
-        await bench.MeasureAsync($"Backfill, {inBackfill} kills", () => run.BackfillAsync(inBackfill, cancellationToken), cancellationToken);
-        await bench.MeasureAsync("Last run", () => run.FinishAsync(cancellationToken), cancellationToken);
-        bench.Drawings.Add(run.Table());
+        try
+        {
+            await using ProgressReader progress = new(EngineSession.Of(session), new() { Operations = ["CREATE INDEX*"] });
+            await using FaultRun run = new(bench, new Random(seed), progress, await bench.Shop.Admin.OpenConnectionAsync(cancellationToken));
+            int inBackfill = options.Kills / 2;
+            int inIndex = options.Kills - inBackfill;
+            await bench.MeasureAsync($"Index build, {inIndex} kills", () => run.IndexAsync(inIndex, cancellationToken), cancellationToken);
+            await bench.MeasureAsync($"Backfill, {inBackfill} kills", () => run.BackfillAsync(inBackfill, cancellationToken), cancellationToken);
+            await bench.MeasureAsync("Last run", () => run.FinishAsync(cancellationToken), cancellationToken);
+            bench.Drawings.Add(run.Table());
+        }
+        finally
+        {
+            // The scenario's own session is no leftover of a client's.
+            await SessionFactory.DisconnectAsync(session);
+        }
+
         await JudgeAsync(bench, cancellationToken);
     }
 
