@@ -19,7 +19,8 @@ BeforeDiscovery {
         @{ Type = 'MigrationStep'; Names = 'Attempts', 'Cost', 'Duration', 'LockMode', 'LockWaits', 'Objects', 'Purpose', 'Reversal', 'ReversalNote', 'Reversibility', 'Sql', 'StartedAt', 'State', 'Transactional' }
         @{ Type = 'LockWait'; Names = 'Blockers', 'Cause', 'Queued', 'Start', 'WaitTime' }
         @{ Type = 'LockBlocker'; Names = 'Application', 'BackendStart', 'BackendType', 'ClientAddress', 'Granted', 'IsAutovacuum', 'Mode', 'Pid', 'PreventsWraparound', 'Query', 'Relation', 'State', 'TransactionAge', 'User' }
-        @{ Type = 'RollbackScript'; Names = 'Path', 'Reversibility', 'Source', 'Statements', 'Text' }
+        @{ Type = 'RollbackDifference'; Names = 'Existing', 'Generated', 'Kind', 'Line', 'Note' }
+        @{ Type = 'RollbackScript'; Names = 'Differences', 'ExistingPath', 'InputFormat', 'Path', 'Reversibility', 'Source', 'Statements', 'Text', 'Warnings' }
         @{ Type = 'SchemaDifference'; Names = 'Change', 'Database', 'Difference', 'Identity', 'Kind', 'Port', 'Property', 'Reference', 'Server' }
         @{ Type = 'SchemaObject'; Names = 'Identity', 'Kind', 'Parent', 'Properties', 'Schema' }
         @{ Type = 'SchemaProperty'; Names = 'Name', 'Value' }

@@ -6,6 +6,12 @@ BeforeAll {
     Set-Content (Join-Path $folder '001_tier.sql') 'alter table orders add column tier text;'
     Set-Content -LiteralPath (Join-Path $folder '002_index[1].sql') 'create index concurrently orders_tier_idx on orders (tier);'
     Set-Content (Join-Path $folder '003_table.up.sql') 'create table extra (id int primary key);'
+    $tool = Join-Path $TestDrive 'tool'
+    $null = New-Item -ItemType Directory $tool
+    Set-Content (Join-Path $tool '1_tier.sql') "-- migrate:up`ncreate index concurrently i on orders (tier);`n-- migrate:down transaction:false`ndrop index i;"
+    Set-Content (Join-Path $tool '2_extra.up.sql') 'create table extra (id int);'
+    Set-Content (Join-Path $tool '2_extra.down.sql') '-- nothing'
+    Set-Content (Join-Path $tool '3_both.sql') "-- migrate:up`n-- +goose Up`ncreate table t (a int);`n-- migrate:down"
 }
 
 AfterAll {
@@ -44,6 +50,37 @@ Describe 'New-RollbackScript' {
             Set-Content $file 'create index on orders (old);'
             (New-RollbackScript $file -Session (Get-TestUri)).Text | Should -BeLike '*orders_old_idx*'
             $null = Invoke-Sql 'drop table orders'
+        }
+    }
+
+    Context 'Files of migration tools' {
+        It 'are told from what is in them, and what they cannot do is warned of' {
+            $script = New-RollbackScript "$tool/1_tier.sql" -WarningVariable warnings -WarningAction SilentlyContinue
+            "$($script.InputFormat)" | Should -Be 'Dbmate'
+            $script.ExistingPath | Should -Be (Join-Path $tool '1_tier.sql')
+            "$($script.Differences.Kind)" | Should -Be 'Different'
+            $script.Differences[0].Line | Should -Be 4
+            $script.Warnings | Should -HaveCount 1
+            $warnings | Should -HaveCount 2
+            "$($warnings[0])" | Should -BeLike '1_tier.sql: Line 2: *will fail*transaction:false*'
+            "$($warnings[1])" | Should -BeLike '*differs from this one in 1 point: see Differences.'
+            $script.Differences | Format-Table | Out-String -Width 80 | Should -Match 'Different +4 drop index i'
+        }
+
+        It 'are passed over where they are the rollback of another' {
+            $scripts = Get-ChildItem "$tool/2*" | New-RollbackScript -WarningAction SilentlyContinue -Verbose 4>&1
+            ($scripts | Where-Object { $_ -is [MigrationSafety.RollbackScript] }).Source | Should -Be '2_extra.up.sql'
+            "$($scripts | Where-Object { $_ -is [System.Management.Automation.VerboseRecord] })" | Should -BeLike '*2_extra.down.sql is the rollback of 2_extra.up.sql*'
+        }
+
+        It 'with a rollback of comments have none' {
+            $script = New-RollbackScript "$tool/2_extra.up.sql" -WarningAction SilentlyContinue
+            $script.Warnings | Should -BeLike '*2_extra.down.sql holds no statement: it takes nothing back.'
+            "$($script.Differences.Kind)" | Should -Be 'Missing'
+        }
+
+        It 'are read as the user says' {
+            "$((New-RollbackScript "$tool/3_both.sql" -InputFormat Dbmate -WarningAction SilentlyContinue).InputFormat)" | Should -Be 'Dbmate'
         }
     }
 
@@ -88,6 +125,9 @@ Describe 'New-RollbackScript' {
             @{ Id = 'FileNotFound'; Category = 'ObjectNotFound'; Call = { New-RollbackScript "$folder/nothing.sql" } }
             @{ Id = 'FileNotFound'; Category = 'ObjectNotFound'; Call = { New-RollbackScript -LiteralPath "$folder/nothing.sql" } }
             @{ Id = 'InputNotUnderstood'; Category = 'InvalidArgument'; Call = { 5 | New-RollbackScript } }
+            @{ Id = 'FormatAmbiguous'; Category = 'InvalidArgument'; Call = { New-RollbackScript "$TestDrive/tool/3_both.sql" } }
+            @{ Id = 'FormatNotFound'; Category = 'InvalidArgument'; Call = { New-RollbackScript "$folder/001_tier.sql" -InputFormat Goose } }
+            @{ Id = 'IsRollback'; Category = 'InvalidArgument'; Call = { New-RollbackScript "$TestDrive/tool/2_extra.down.sql" } }
             @{ Id = 'SeveralScripts'; Category = 'InvalidArgument'; Call = { New-RollbackScript "$folder/*.sql" -OutputPath "$TestDrive/one.sql" } }
             @{ Id = 'SeveralSessions'; Category = 'InvalidArgument'; Call = { New-RollbackScript "$folder/001_tier.sql" -Session 'a=b', 'c=d' } }
         ) {

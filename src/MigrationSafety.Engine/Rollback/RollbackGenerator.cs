@@ -1,4 +1,5 @@
 using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Rollback.Formats;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Engine.Sql;
 
@@ -21,6 +22,30 @@ public static class RollbackGenerator
         return RollbackText.Compose(source, RollbackPlanner.Plan(SqlScript.Parse(sql), null), null);
     }
 
+    /// <summary>Makes the rollback of a migration's file from its text alone.</summary>
+    /// <param name="file">File.</param>
+    /// <returns>The rollback.</returns>
+    public static RollbackScript FromFile(MigrationFile file)
+    {
+        ArgumentNullException.ThrowIfNull(file);
+        return RollbackText.Compose(file.Name, RollbackPlanner.Plan(file.Up.Script, null), null, file);
+    }
+
+    /// <summary>Makes the rollback of a migration's file from its text and the catalog as it is before the migration runs. Reads only.</summary>
+    /// <param name="session">Session in which the migration is going to run.</param>
+    /// <param name="file">File.</param>
+    /// <param name="sink">Where notices go.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <returns>The rollback.</returns>
+    /// <exception cref="MigrationException">The catalog cannot be read.</exception>
+    public static Task<RollbackScript> FromFileAsync(EngineSession session, MigrationFile file, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(session);
+        ArgumentNullException.ThrowIfNull(file);
+        ArgumentNullException.ThrowIfNull(sink);
+        return FromSqlAsync(session, file.Name, file.Up.Script, file, sink, cancellationToken);
+    }
+
     /// <summary>Makes the rollback of a migration from its text and the catalog as it is before the migration runs. Reads only.</summary>
     /// <param name="session">Session in which the migration is going to run.</param>
     /// <param name="source">Where the text is from, such as a file's name.</param>
@@ -29,7 +54,7 @@ public static class RollbackGenerator
     /// <param name="cancellationToken">Cancels.</param>
     /// <returns>The rollback.</returns>
     /// <exception cref="MigrationException">The catalog cannot be read.</exception>
-    public static async Task<RollbackScript> FromScriptAsync(
+    public static Task<RollbackScript> FromScriptAsync(
         EngineSession session,
         string source,
         string sql,
@@ -40,7 +65,17 @@ public static class RollbackGenerator
         ArgumentNullException.ThrowIfNull(source);
         ArgumentNullException.ThrowIfNull(sql);
         ArgumentNullException.ThrowIfNull(sink);
-        SqlScript script = SqlScript.Parse(sql);
+        return FromSqlAsync(session, source, SqlScript.Parse(sql), null, sink, cancellationToken);
+    }
+
+    private static async Task<RollbackScript> FromSqlAsync(
+        EngineSession session,
+        string source,
+        SqlScript script,
+        MigrationFile? file,
+        IOperationSink sink,
+        CancellationToken cancellationToken)
+    {
         (IReadOnlyCollection<QualifiedName> names, IReadOnlyCollection<string> schemas) = RollbackPlanner.Mentions(script);
         CatalogFacts catalog;
         try
@@ -52,7 +87,7 @@ public static class RollbackGenerator
             throw ServerErrors.Translate(e, $"Reading the catalog for the rollback of {source}");
         }
 
-        return RollbackText.Compose(source, RollbackPlanner.Plan(script, catalog), catalog.Database);
+        return RollbackText.Compose(source, RollbackPlanner.Plan(script, catalog), catalog.Database, file);
     }
 
     /// <summary>Makes the rollback of steps that ran, from the reversals that they carry.</summary>

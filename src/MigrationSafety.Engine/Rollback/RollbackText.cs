@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text;
 using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Rollback.Formats;
 
 namespace MigrationSafety.Engine.Rollback;
 
@@ -23,11 +24,26 @@ internal static class RollbackText
     /// <param name="source">What it takes back.</param>
     /// <param name="statements">Statements, last forward statement first.</param>
     /// <param name="catalog">The database that was asked; null where none was.</param>
-    internal static RollbackScript Compose(string source, IReadOnlyList<RollbackStatement> statements, string? catalog)
+    /// <param name="file">The migration's file; null where it is none.</param>
+    internal static RollbackScript Compose(string source, IReadOnlyList<RollbackStatement> statements, string? catalog, MigrationFile? file = null)
     {
+        if (file?.Format == MigrationFormat.EntityFramework)
+        {
+            statements = [.. statements.Select(EntityFrameworkTool.WithHistory)];
+        }
+
         Reversibility worst = statements.Select(s => s.Reversibility).DefaultIfEmpty(Reversibility.NotNeeded).MaxBy(r => Array.IndexOf(s_bestToWorst, r));
+        RollbackDifference[] differences = file?.Down is { } down ? RollbackComparison.Compare(down, statements.Where(Runs).Select(s => s.Reversal!)) : [];
         StringBuilder text = new();
-        WriteHeader(text, source, statements, worst, catalog);
+        foreach (string line in RollbackHeader.Lines(source, statements, worst, catalog, file, differences))
+        {
+            Comment(text, line);
+        }
+
+        Comment(text, "");
+        Comment(text, "Each statement is a transaction of its own, and each may run twice: after a lock time-out run the script again.");
+        Comment(text, "Do not run it with --single-transaction. A name without schema is found by the search_path of who runs it.");
+        text.AppendLf();
         WriteStatements(text, statements);
         return new RollbackScript
         {
@@ -35,6 +51,10 @@ internal static class RollbackText
             Text = text.ToString(),
             Reversibility = worst,
             Statements = [.. statements],
+            InputFormat = file?.Format ?? MigrationFormat.Plain,
+            ExistingPath = file?.Down?.Path,
+            Differences = differences,
+            Warnings = [.. file?.Warnings ?? []],
         };
     }
 
@@ -43,40 +63,6 @@ internal static class RollbackText
     {
         string line = string.Join(' ', text.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries));
         return line.Length <= length ? line : string.Concat(line.AsSpan(0, char.IsHighSurrogate(line[length - 4]) ? length - 4 : length - 3), "...");
-    }
-
-    private static void WriteHeader(StringBuilder text, string source, IReadOnlyList<RollbackStatement> statements, Reversibility worst, string? catalog)
-    {
-        Comment(text, $"Rollback of {OneLine(source, 500)}");
-        string version = typeof(RollbackText).Assembly.GetName().Version?.ToString(3) ?? "";
-        Comment(text, $"Written by MigrationSafety {version}{(catalog is null ? "" : $", with the catalog of {catalog} before the migration")}");
-        Comment(text, "");
-        Comment(text, $"Reversibility:      {InWords(worst)}");
-        int lossy = statements.Count(s => s.Reversibility == Reversibility.ReversibleWithDataLoss);
-        Comment(text, $"Data loss:          {(lossy == 0 ? "none by the statements below" : $"yes, by {Count(lossy, "statement")} marked below")}");
-        Comment(text, $"Point of no return: {PointOfNoReturn(statements)}");
-        int missing = statements.Count(s => !Runs(s) && s.Reversibility != Reversibility.NotNeeded);
-        if (missing > 0)
-        {
-            Comment(text, $"NOT COMPLETE:       {Count(missing, "statement")} of the migration {(missing == 1 ? "is" : "are")} not reversed: look for NOT REVERSED");
-        }
-
-        Comment(text, "Locks:");
-        int number = 0;
-        foreach (RollbackStatement statement in statements.Where(Runs))
-        {
-            Comment(text, $"  {++number}. {Locks(statement)}");
-        }
-
-        if (number == 0)
-        {
-            Comment(text, "  none: no statement is run");
-        }
-
-        Comment(text, "");
-        Comment(text, "Each statement is a transaction of its own, and each may run twice: after a lock time-out run the script again.");
-        Comment(text, "Do not run it with --single-transaction. A name without schema is found by the search_path of who runs it.");
-        text.AppendLf();
     }
 
     private static void WriteStatements(StringBuilder text, IReadOnlyList<RollbackStatement> statements)
@@ -121,24 +107,14 @@ internal static class RollbackText
         }
     }
 
-    private static string PointOfNoReturn(IReadOnlyList<RollbackStatement> statements)
-    {
-        // Statements are in reverse: the first one of the migration that cannot be taken back is the last here.
-        RollbackStatement? forward = statements.LastOrDefault(s => s.Reversibility == Reversibility.Irreversible);
-        string migration = forward is null ? "none in the migration as far as it is understood"
-            : $"of the migration, {(forward.Line is { } line ? string.Create(CultureInfo.InvariantCulture, $"line {line} ") : "")}({OneLine(forward.Statement, 60)})";
-        int index = statements.Where(Runs).ToList().FindIndex(s => s.Reversibility == Reversibility.ReversibleWithDataLoss);
-        return index < 0 ? migration : string.Create(CultureInfo.InvariantCulture, $"{migration}; of this rollback, statement {index + 1}: after it, what it drops is in backups only");
-    }
-
-    private static string Locks(RollbackStatement statement)
+    internal static string Locks(RollbackStatement statement)
     {
         string effect = statement.LockMode.StopsTraffic() ? statement.LockMode == TableLockMode.AccessExclusive ? "stops reads and writes" : "stops writes" : "stops no read and no write";
         string objects = statement.Objects.Length == 0 ? "" : " on " + string.Join(", ", statement.Objects);
         return $"{statement.LockMode.SqlText()}{objects} ({effect})";
     }
 
-    private static string InWords(Reversibility reversibility) => reversibility switch
+    internal static string InWords(Reversibility reversibility) => reversibility switch
     {
         Reversibility.Reversible => "reversible",
         Reversibility.ReversibleWithDataLoss => "reversible with data loss",
@@ -147,10 +123,10 @@ internal static class RollbackText
         _ => "unknown",
     };
 
-    private static string Count(int count, string what) => string.Create(CultureInfo.InvariantCulture, $"{count} {what}{(count == 1 ? "" : "s")}");
+    internal static string Count(int count, string what) => string.Create(CultureInfo.InvariantCulture, $"{count} {what}{(count == 1 ? "" : "s")}");
 
     /// <summary>Writes a comment; every kind of line end begins a new comment line, so that no text of a migration gets out of it.</summary>
-    private static void Comment(StringBuilder text, string? comment)
+    internal static void Comment(StringBuilder text, string? comment)
     {
         if (comment is null)
         {
@@ -164,5 +140,5 @@ internal static class RollbackText
     }
 
     // The script is the same on every system.
-    private static StringBuilder AppendLf(this StringBuilder text, string line = "") => text.Append(line).Append('\n');
+    internal static StringBuilder AppendLf(this StringBuilder text, string line = "") => text.Append(line).Append('\n');
 }

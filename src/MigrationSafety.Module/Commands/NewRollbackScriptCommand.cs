@@ -1,5 +1,6 @@
 using System.Management.Automation;
 using MigrationSafety.Engine.Rollback;
+using MigrationSafety.Engine.Rollback.Formats;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Module.Pipeline;
 
@@ -36,6 +37,10 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
     [ValidateNotNull]
     public PSObject? InputObject { get; set; }
 
+    /// <summary>The tool that the migration files are of; by default told from their marks, names and folders.</summary>
+    [Parameter]
+    public MigrationFormat InputFormat { get; set; } = MigrationFormat.Auto;
+
     /// <summary>File to write; for several scripts a folder, in which each is named after its migration, with <c>.down.sql</c>.</summary>
     [Parameter]
     [ValidateNotNullOrEmpty]
@@ -53,10 +58,14 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
             switch (ParameterSetName)
             {
                 case PathSet:
-                    FromFiles(Path.SelectMany(path => SqlFiles.Resolve(this, path)));
+                    foreach (string path in Path)
+                    {
+                        FromFiles(SqlFiles.Resolve(this, path), named: !WildcardPattern.ContainsWildcardCharacters(path));
+                    }
+
                     break;
                 case LiteralPathSet:
-                    FromFiles(LiteralPath.Select(GetUnresolvedProviderPathFromPSPath));
+                    FromFiles(LiteralPath.Select(GetUnresolvedProviderPathFromPSPath), named: true);
                     break;
                 default:
                     Take(InputObject!);
@@ -134,10 +143,10 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                 _results.Add(("", "", step.Purpose, [step]));
                 break;
             case FileInfo file:
-                FromFiles([file.FullName]);
+                FromFiles([file.FullName], named: false);
                 break;
             case string path:
-                FromFiles(SqlFiles.Resolve(this, path));
+                FromFiles(SqlFiles.Resolve(this, path), named: !WildcardPattern.ContainsWildcardCharacters(path));
                 break;
             default:
                 throw new MigrationException(
@@ -151,12 +160,30 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
         }
     }
 
-    private void FromFiles(IEnumerable<string> files)
+    /// <summary>Makes the rollbacks of files. One that is itself a rollback is passed over, but where the user has named it.</summary>
+    private void FromFiles(IEnumerable<string> files, bool named)
     {
-        foreach (string file in files)
+        foreach (string path in files)
         {
-            string sql = SqlFiles.Read(file);
-            string name = System.IO.Path.GetFileName(file);
+            MigrationFile file = MigrationFile.Read(path, InputFormat);
+            if (file.RollbackOf is { } migration)
+            {
+                if (named)
+                {
+                    throw new MigrationException(
+                        "IsRollback",
+                        MigrationErrorKind.InvalidInput,
+                        $"{file.Name} is the rollback of {System.IO.Path.GetFileName(migration)}, not a migration.",
+                        $"Name {migration}: its rollback is made, and this file is held against it.")
+                    {
+                        Target = path,
+                    };
+                }
+
+                WriteVerbose($"{file.Name} is the rollback of {System.IO.Path.GetFileName(migration)}, and is held against it there.");
+                continue;
+            }
+
             bool wantsCatalog = Session is not null || RunspaceSessions.Here.Current is not null;
             EngineSession? session = wantsCatalog ? CatalogSession() : null;
             if (wantsCatalog && session is null)
@@ -165,9 +192,19 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                 return;
             }
 
-            _scripts.Add(session is null
-                ? RollbackGenerator.FromScript(name, sql)
-                : Runner.Wait((sink, token) => RollbackGenerator.FromScriptAsync(session, name, sql, sink, token)));
+            RollbackScript script = session is null
+                ? RollbackGenerator.FromFile(file)
+                : Runner.Wait((sink, token) => RollbackGenerator.FromFileAsync(session, file, sink, token));
+            _scripts.Add(script);
+            foreach (string warning in script.Warnings)
+            {
+                WriteWarning($"{script.Source}: {warning}");
+            }
+
+            if (script.Differences.Length > 0)
+            {
+                WriteWarning($"{script.Source}: the rollback that it has differs from this one in {script.Differences.Length} point{(script.Differences.Length == 1 ? "" : "s")}: see Differences.");
+            }
         }
     }
 

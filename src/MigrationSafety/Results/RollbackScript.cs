@@ -43,6 +43,18 @@ public sealed record RollbackScript
     /// <summary>Statements, last forward statement first.</summary>
     public RollbackStatement[] Statements { get; init; } = [];
 
+    /// <summary>The tool whose file the migration is.</summary>
+    public MigrationFormat InputFormat { get; init; } = MigrationFormat.Plain;
+
+    /// <summary>The file with the rollback that the migration already has; null where it has none.</summary>
+    public string? ExistingPath { get; init; }
+
+    /// <summary>How the rollback that the migration already has differs from this one; empty where it has none, or the same.</summary>
+    public RollbackDifference[] Differences { get; init; } = [];
+
+    /// <summary>What its tool will not do as the file wants it, and what is not read here.</summary>
+    public string[] Warnings { get; init; } = [];
+
     /// <summary>File that it was written to; null where none was asked for.</summary>
     public string? Path { get; init; }
 

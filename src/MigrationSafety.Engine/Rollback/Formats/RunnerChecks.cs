@@ -1,0 +1,69 @@
+using MigrationSafety.Engine.Sql;
+using MigrationSafety.Engine.Sql.Statements;
+
+namespace MigrationSafety.Engine.Rollback.Formats;
+
+/// <summary>Finds what the server will refuse, or do otherwise, because of how a tool runs a file.</summary>
+internal static class RunnerChecks
+{
+    /// <summary>What must be known of a file.</summary>
+    internal static IEnumerable<string> Of(MigrationFile file)
+    {
+        MigrationTool tool = MigrationTool.Of(file.Format);
+        foreach (string warning in Of(tool, file.Up, ""))
+        {
+            yield return warning;
+        }
+
+        if (file.Down is not { } down)
+        {
+            yield break;
+        }
+
+        string where = down.Path == file.Path ? "Its rollback, l" : $"{Path.GetFileName(down.Path)}, l";
+        if (down.Script.Statements.Count == 0)
+        {
+            yield return $"{(down.Path == file.Path ? "Its rollback" : Path.GetFileName(down.Path))} holds no statement: it takes nothing back.";
+        }
+
+        foreach (string warning in Of(tool, down, where))
+        {
+            yield return warning;
+        }
+    }
+
+    private static IEnumerable<string> Of(MigrationTool tool, MigrationSection section, string where)
+    {
+        foreach (MigrationPart part in section.Parts)
+        {
+            SqlStatement[] statements = [.. section.Of(part).Where(s => s.Kind == SqlStatementKind.Sql)];
+            bool several = statements.Length > 1;
+            foreach (SqlStatement statement in statements)
+            {
+                ParsedStatement parsed = StatementParser.Parse(statement);
+                string line = $"{(where.Length == 0 ? "L" : where)}ine {statement.Line}";
+                string what = RollbackText.OneLine(statement.Text, 80);
+
+                // A DO block may commit, and then only needs to stand alone.
+                if (parsed is not DoBlock && !SqlFacts.Of(parsed).Transactional)
+                {
+                    string? why = statement.InTransaction ? "the file opens a transaction before it"
+                        : part.Mode == RunnerMode.Wrapped ? $"{tool.Format} runs it in a transaction"
+                        : part.Mode == RunnerMode.OneMessage && several ? $"{tool.Format} sends it together with other statements, which makes them a transaction"
+                        : null;
+                    if (why is not null)
+                    {
+                        yield return $"{line}: \"{what}\" will fail, because {why}. To have it run, {tool.OptOut}.";
+                    }
+                }
+                else if (part.Mode == RunnerMode.Wrapped && statement.Control is TransactionControl.Begin or TransactionControl.Commit or TransactionControl.Rollback
+                    && statement.Control != TransactionControl.None && part.Mode == RunnerMode.Wrapped)
+                {
+                    yield return statement.Control == TransactionControl.Begin
+                        ? $"{line}: {tool.Format} has opened a transaction already; this one opens none."
+                        : $"{line}: \"{what}\" ends the transaction that {tool.Format} has opened; what follows is not part of it, nor is {tool.Format}'s own bookkeeping.";
+                }
+            }
+        }
+    }
+}

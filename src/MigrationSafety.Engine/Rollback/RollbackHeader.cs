@@ -1,0 +1,141 @@
+using System.Globalization;
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Rollback.Formats;
+using MigrationSafety.Engine.Sql;
+using MigrationSafety.Engine.Sql.Statements;
+
+namespace MigrationSafety.Engine.Rollback;
+
+/// <summary>The head of a rollback, in the form of a runbook.</summary>
+internal static class RollbackHeader
+{
+    /// <summary>Its lines, without comment marks.</summary>
+    /// <param name="source">What is taken back.</param>
+    /// <param name="statements">Statements, last forward statement first.</param>
+    /// <param name="worst">The worst of them.</param>
+    /// <param name="catalog">The database that was asked; null where none was.</param>
+    /// <param name="file">The migration's file; null where it is none.</param>
+    /// <param name="differences">How the rollback that the migration already has differs.</param>
+    internal static IEnumerable<string> Lines(
+        string source,
+        IReadOnlyList<RollbackStatement> statements,
+        Reversibility worst,
+        string? catalog,
+        MigrationFile? file,
+        IReadOnlyList<RollbackDifference> differences)
+    {
+        string name = RollbackText.OneLine(source, 500);
+        yield return $"Rollback of {name}";
+        string version = typeof(RollbackHeader).Assembly.GetName().Version?.ToString(3) ?? "";
+        yield return $"Written by MigrationSafety {version}{(catalog is null ? "" : $", with the catalog of {catalog} before the migration")}";
+        yield return "";
+        RollbackStatement[] running = [.. statements.Where(RollbackText.Runs)];
+        int missing = statements.Count(s => !RollbackText.Runs(s) && s.Reversibility != Reversibility.NotNeeded);
+        int[] lossy = [.. Numbers(running, s => s.Reversibility == Reversibility.ReversibleWithDataLoss)];
+        yield return $"Migration:          {name}{(file is null or { Format: MigrationFormat.Plain } ? "" : $" ({file.Format})")}";
+        yield return $"Author:             {(file?.Author is { } author ? RollbackText.OneLine(author, 200) : "not said in the migration")}";
+        yield return string.Create(CultureInfo.InvariantCulture, $"Date:               {DateTimeOffset.UtcNow:yyyy-MM-dd HH:mm} UTC");
+        yield return $"Risk:               {Risk(running, lossy, missing)}";
+        yield return $"Estimated time:     {Time(running)}";
+        yield return $"Rollback:           {RollbackText.InWords(worst)}";
+        yield return $"Data loss:          {(lossy.Length == 0 ? "none by the statements below" : $"yes, by {Listed(lossy)}, marked below")}";
+        yield return $"Window:             {Window(statements, lossy)}";
+        yield return $"Point of no return: {PointOfNoReturn(statements, lossy)}";
+        if (missing > 0)
+        {
+            yield return $"NOT COMPLETE:       {RollbackText.Count(missing, "statement")} of the migration {(missing == 1 ? "is" : "are")} not reversed: look for NOT REVERSED";
+        }
+
+        yield return "Locks:";
+        for (int i = 0; i < running.Length; i++)
+        {
+            yield return string.Create(CultureInfo.InvariantCulture, $"  {i + 1}. {RollbackText.Locks(running[i])}");
+        }
+
+        if (running.Length == 0)
+        {
+            yield return "  none: no statement is run";
+        }
+
+        if (file?.Down is { } down)
+        {
+            yield return $"Its own rollback:   {(down.Path == file.Path ? "in the same file" : Path.GetFileName(down.Path))}, {(differences.Count == 0 ? "says the same" : $"differs in {RollbackText.Count(differences.Count, "point")}")}";
+            foreach (RollbackDifference difference in differences)
+            {
+                yield return "  " + RollbackText.OneLine(difference.ToString(), 300);
+            }
+        }
+
+        foreach (string warning in file?.Warnings ?? [])
+        {
+            yield return "WARNING: " + RollbackText.OneLine(warning, 400);
+        }
+    }
+
+    private static string Risk(RollbackStatement[] running, int[] lossy, int missing)
+    {
+        int[] holding = [.. Numbers(running, s => s.LockMode.StopsTraffic() && Works(s) is not null)];
+        int[] stopping = [.. Numbers(running, s => s.LockMode.StopsTraffic())];
+        return missing > 0 || lossy.Length > 0 || holding.Length > 0
+            ? "high: " + string.Join("; ", new[]
+            {
+                missing > 0 ? "not all is taken back" : null,
+                lossy.Length > 0 ? "data is lost" : null,
+                holding.Length > 0 ? $"{Listed(holding)} stops traffic while it works" : null,
+            }.Where(reason => reason is not null))
+            : stopping.Length > 0 ? $"medium: {Listed(stopping)} stops traffic for the instant that it holds its lock"
+            : running.Length > 0 ? "low: no statement stops reads or writes"
+            : "none: no statement is run";
+    }
+
+    private static string Time(RollbackStatement[] running)
+    {
+        string[] working = [.. running.Select((s, i) => Works(s) is { } work ? string.Create(CultureInfo.InvariantCulture, $"{i + 1} {work}") : null).OfType<string>()];
+        return running.Length == 0 ? "none"
+            : working.Length == 0 ? "an instant for each statement once its lock is granted"
+            : $"in proportion to the tables' size: statement {string.Join(", ", working)}{(working.Length < running.Length ? "; the rest an instant each once its lock is granted" : "")}";
+    }
+
+    /// <summary>What a reversal does that takes time; null where it only changes the catalog.</summary>
+    private static string? Works(RollbackStatement statement)
+    {
+        IReadOnlyList<SqlStatement> sql = SqlScript.Parse(statement.Reversal!, psql: false).Statements;
+        if (sql.Count == 0)
+        {
+            return null;
+        }
+
+        ParsedStatement parsed = StatementParser.Parse(sql[0]);
+        return SqlFacts.Of(parsed).BuildsIndex ? "builds an index" : parsed switch
+        {
+            DoBlock or DataStatement and not Query => "changes rows",
+            CreateTableAs or RefreshMaterializedView => "fills a table",
+            AlterTable alter when alter.Actions.Any(a => a is AlterColumnType or SetLogged or SetTablespace or SetAccessMethod) => "may rewrite a table",
+            AlterTable alter when alter.Actions.Any(a => a is ValidateConstraint or SetNotNull { NotNull: true } or AddConstraint { Constraint: CheckConstraint or ForeignKeyConstraint, Constraint.Traits.NotValid: false } or AttachPartition) => "reads a table",
+            _ => null,
+        };
+    }
+
+    private static string Window(IReadOnlyList<RollbackStatement> statements, int[] lossy)
+    {
+        RollbackStatement? irreversible = statements.LastOrDefault(s => s.Reversibility == Reversibility.Irreversible);
+        return irreversible is not null ? $"only until {Line(irreversible)}of the migration has run"
+            : lossy.Length > 0 ? $"until the application writes to what {Listed(lossy)} drops or overwrites: what it writes from then on is lost"
+            : "any time, as long as no later migration builds on this one";
+    }
+
+    private static string PointOfNoReturn(IReadOnlyList<RollbackStatement> statements, int[] lossy)
+    {
+        // Statements are in reverse: the first one of the migration that cannot be taken back is the last here.
+        RollbackStatement? forward = statements.LastOrDefault(s => s.Reversibility == Reversibility.Irreversible);
+        string migration = forward is null ? "none in the migration as far as it is understood"
+            : $"of the migration, {Line(forward)}({RollbackText.OneLine(forward.Statement, 60)})";
+        return lossy.Length == 0 ? migration : string.Create(CultureInfo.InvariantCulture, $"{migration}; of this rollback, statement {lossy[0]}: after it, what it drops is in backups only");
+    }
+
+    private static string Line(RollbackStatement statement) => statement.Line is { } line ? string.Create(CultureInfo.InvariantCulture, $"line {line} ") : "";
+
+    private static IEnumerable<int> Numbers(RollbackStatement[] running, Func<RollbackStatement, bool> which) => running.Select((s, i) => which(s) ? i + 1 : 0).Where(number => number > 0);
+
+    private static string Listed(int[] numbers) => $"statement{(numbers.Length == 1 ? "" : "s")} {string.Join(", ", numbers)}";
+}
