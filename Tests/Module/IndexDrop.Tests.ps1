@@ -38,7 +38,7 @@ Describe 'Invoke-SafeIndexDrop' {
         }
 
         It 'takes what Get-InvalidIndex finds' {
-            try { $null = Invoke-Sql 'create unique index concurrently failed on orders (tier)' } catch { }
+            { Invoke-Sql 'create unique index concurrently failed on orders (tier)' } | Should -Throw '*could not create unique index*'
             (Get-InvalidIndex | Invoke-SafeIndexDrop).Name | Should -Be 'failed'
             Get-InvalidIndex | Should -BeNullOrEmpty
         }

@@ -13,7 +13,8 @@ analyze
     $session = Connect-MigrationDatabase (Get-TestUri)
     function Add-Leftover([string] $Statement) {
         $null = Invoke-Sql -Connection old 'begin isolation level repeatable read; select 1'
-        try { $null = Invoke-Sql -Connection left "set lock_timeout = '50ms'"; $null = Invoke-Sql -Connection left $Statement } catch { }
+        $null = Invoke-Sql -Connection left "set lock_timeout = '50ms'"
+        { Invoke-Sql -Connection left $Statement } | Should -Throw '*lock timeout*'
         Close-Sql left
         Close-Sql old
     }

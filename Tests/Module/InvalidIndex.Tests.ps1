@@ -9,7 +9,7 @@ create table shop."Items" (id bigint, name text);
 insert into shop."Items" values (1, 'a'), (1, 'a')
 '@
     foreach ($statement in 'create unique index concurrently orders_tier_key on orders (tier)', 'create unique index concurrently "Items key" on shop."Items" (id)') {
-        try { $null = Invoke-Sql $statement } catch { }
+        { Invoke-Sql $statement } | Should -Throw '*could not create unique index*'
     }
 
     $session = Connect-MigrationDatabase (Get-TestUri)

@@ -207,15 +207,14 @@ Describe 'Ctrl-C' {
         $script = Join-Path $TestDrive 'wait.ps1'
         Set-Content $script "Import-Module '$ManifestPath'; Invoke-SafeIndexBuild orders tier -Session '$uri' -LockTimeout 400ms"
         Suspend-Build
-        # A process that a shell put into the background may ignore SIGINT, and its children with it.
         $process = Start-Process -FilePath (Get-Process -Id $PID).Path -ArgumentList '-NoProfile', '-File', $script -RedirectStandardOutput $out -RedirectStandardError "$out.err" -PassThru
         Wait-Until { Get-Build } 'the build to run'
-        $ignored = (Test-Path "/proc/$($process.Id)/status") -and ([Convert]::ToUInt64(((Get-Content "/proc/$($process.Id)/status") -match '^SigIgn')[0].Split()[1], 16) -band 2)
-        if ($ignored) {
+        if (Test-InterruptIgnored $process.Id) {
             Stop-Process -Id $process.Id
             Resume-Build
             Wait-Until { -not (Get-Build) }
             Set-ItResult -Skipped -Because 'this process was started with SIGINT ignored'
+            return
         }
 
         kill -INT $process.Id

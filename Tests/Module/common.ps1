@@ -74,6 +74,12 @@ function global:Wait-Until {
     }
 }
 
+# Whether a process ignores SIGINT: one that a shell put into the background may, and its children with it.
+function global:Test-InterruptIgnored {
+    param([int] $Id = $PID)
+    (Test-Path "/proc/$Id/status") -and [bool] ([Convert]::ToUInt64(((Get-Content "/proc/$Id/status") -match '^SigIgn')[0].Split()[1], 16) -band 2)
+}
+
 # Statements of the module that run on the server now.
 function global:Get-ModuleActivity {
     param([string] $Database = $global:TestDatabase)

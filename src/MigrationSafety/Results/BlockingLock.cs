@@ -12,7 +12,7 @@ public sealed record BlockingLock
     /// <summary>Global identifier of a prepared transaction, which only COMMIT PREPARED or ROLLBACK PREPARED ends; else null.</summary>
     public string? Gid { get; init; }
 
-    /// <summary>Process ids of the direct blockers, those before it in the queue included; 0 stands for a prepared transaction. Empty for a root.</summary>
+    /// <summary>Process ids of the direct blockers; of those before it in the queue the first hundred; 0 stands for a prepared transaction. Empty for a root.</summary>
     public int[] BlockingPid { get; init; } = [];
 
     /// <summary>Process id of the root under which this row stands.</summary>
