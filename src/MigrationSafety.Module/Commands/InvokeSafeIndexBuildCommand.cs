@@ -11,7 +11,7 @@ namespace MigrationSafety.Module.Commands;
 /// <summary>Builds indexes concurrently, over partitions too, and proves that they are valid.</summary>
 [Cmdlet(VerbsLifecycle.Invoke, "SafeIndexBuild", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Medium, DefaultParameterSetName = ColumnSet)]
 [OutputType(typeof(IndexBuildResult), typeof(MigrationJob))]
-public sealed class InvokeSafeIndexBuildCommand : ChangeCmdlet<IndexBuildPlan, IndexBuildResult>
+public sealed class InvokeSafeIndexBuildCommand : IndexCmdlet<IndexBuildPlan, IndexBuildResult>
 {
     private const string ColumnSet = "Column";
     private const string DefinitionSet = "Definition";
@@ -110,41 +110,6 @@ public sealed class InvokeSafeIndexBuildCommand : ChangeCmdlet<IndexBuildPlan, I
     [Parameter]
     public SwitchParameter SkipDuplicateCheck { get; set; }
 
-    /// <summary>maintenance_work_mem for the build, with its unit.</summary>
-    [Parameter]
-    [ValidateNotNullOrEmpty]
-    public string? MaintenanceWorkMem { get; set; }
-
-    /// <summary>max_parallel_maintenance_workers for the build.</summary>
-    [Parameter]
-    [ValidateRange(0, 1024)]
-    public int? ParallelWorkers { get; set; }
-
-    /// <summary>How long the build may wait for old transactions; without it as long as they last.</summary>
-    [Parameter]
-    [ValidateNotNull]
-    public Duration? WaitFor { get; set; }
-
-    /// <summary>What is done about sessions that the build has waited for too long.</summary>
-    [Parameter]
-    public BlockerAction BlockerAction { get; set; }
-
-    /// <summary>How long the build waits for a session before <see cref="BlockerAction"/> is taken.</summary>
-    [Parameter]
-    [ValidateNotNull]
-    public Duration BlockerGracePeriod { get; set; } = new(TimeSpan.FromSeconds(30));
-
-    /// <summary>Builds although the server (14.0 to 14.3) can corrupt the index.</summary>
-    [Parameter]
-    public SwitchParameter Force { get; set; }
-
-    private protected override ExecutionOptions Options => base.Options with
-    {
-        WaitFor = WaitFor?.Value,
-        BlockerAction = BlockerAction,
-        BlockerGracePeriod = BlockerGracePeriod.Value,
-    };
-
     private protected override bool TakesPlaces => true;
 
     /// <inheritdoc />
@@ -172,9 +137,6 @@ public sealed class InvokeSafeIndexBuildCommand : ChangeCmdlet<IndexBuildPlan, I
         return requests.Select(request => WithSettings(request)).Select<IndexBuildRequest, Func<EngineSession, IOperationSink, CancellationToken, Task<IndexBuildPlan>>>(
             request => (session, sink, token) => IndexBuilder.PlanAsync(session, request, sink, token));
     }
-
-    // One table's indexes one after the other, those of different tables side by side.
-    private protected override string Queue(IndexBuildPlan plan) => plan.Target;
 
     private protected override IndexBuildResult FailedResult(IndexBuildPlan plan, MigrationException failure) => IndexBuilder.Failed(plan, failure);
 

@@ -10,7 +10,7 @@ namespace MigrationSafety.Module.Commands;
 /// <summary>Rebuilds indexes concurrently: one, those of a table, or those of a schema.</summary>
 [Cmdlet(VerbsLifecycle.Invoke, "SafeIndexRebuild", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Medium)]
 [OutputType(typeof(IndexRebuildResult), typeof(MigrationJob))]
-public sealed class InvokeSafeIndexRebuildCommand : ChangeCmdlet<IndexRebuildPlan, IndexRebuildResult>
+public sealed class InvokeSafeIndexRebuildCommand : IndexCmdlet<IndexRebuildPlan, IndexRebuildResult>
 {
     // No parameter sets: what Get-InvalidIndex returns has a name, a table and a schema, a row of a file may have one of them. The narrowest counts.
     /// <summary>Name of one index, as in SQL, with or without schema; of a partitioned one, its partitions' indexes are meant.</summary>
@@ -35,41 +35,6 @@ public sealed class InvokeSafeIndexRebuildCommand : ChangeCmdlet<IndexRebuildPla
     [Parameter]
     [ValidateRange(0.0, 100.0)]
     public double? MinimumBloatPercent { get; set; }
-
-    /// <summary>maintenance_work_mem for the rebuild, with its unit.</summary>
-    [Parameter]
-    [ValidateNotNullOrEmpty]
-    public string? MaintenanceWorkMem { get; set; }
-
-    /// <summary>max_parallel_maintenance_workers for the rebuild.</summary>
-    [Parameter]
-    [ValidateRange(0, 1024)]
-    public int? ParallelWorkers { get; set; }
-
-    /// <summary>How long a rebuild may wait for old transactions; without it as long as they last.</summary>
-    [Parameter]
-    [ValidateNotNull]
-    public Duration? WaitFor { get; set; }
-
-    /// <summary>What is done about sessions that a rebuild has waited for too long.</summary>
-    [Parameter]
-    public BlockerAction BlockerAction { get; set; }
-
-    /// <summary>How long a rebuild waits for a session before <see cref="BlockerAction"/> is taken.</summary>
-    [Parameter]
-    [ValidateNotNull]
-    public Duration BlockerGracePeriod { get; set; } = new(TimeSpan.FromSeconds(30));
-
-    /// <summary>Rebuilds although the server (14.0 to 14.3) can corrupt the index.</summary>
-    [Parameter]
-    public SwitchParameter Force { get; set; }
-
-    private protected override ExecutionOptions Options => base.Options with
-    {
-        WaitFor = WaitFor?.Value,
-        BlockerAction = BlockerAction,
-        BlockerGracePeriod = BlockerGracePeriod.Value,
-    };
 
     private IndexRebuildRequest Request => new()
     {
@@ -98,9 +63,6 @@ public sealed class InvokeSafeIndexRebuildCommand : ChangeCmdlet<IndexRebuildPla
             return [];
         }
     }
-
-    // One table's indexes one after the other, those of different tables side by side.
-    private protected override string Queue(IndexRebuildPlan plan) => plan.Target;
 
     private protected override Task<IndexRebuildResult> RunPlanAsync(IndexRebuildPlan plan, IOperationSink sink, CancellationToken cancellationToken) =>
         IndexRebuilder.RunAsync(plan, sink, cancellationToken);
