@@ -1,6 +1,8 @@
 using System.Diagnostics;
 using System.Globalization;
 using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.History;
+using MigrationSafety.Engine.Indexes;
 using MigrationSafety.Engine.Progress;
 using MigrationSafety.Engine.Sessions;
 using Npgsql;
@@ -13,7 +15,7 @@ internal sealed class ProgressScenario : Scenario
 {
     private const int Sessions = 500;
 
-    private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(250);
+    private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(100);
 
     internal override string Name => "progress";
 
@@ -36,23 +38,37 @@ internal sealed class ProgressScenario : Scenario
         }
 
         Task Sql(string sql) => bench.Shop.ExecuteAsync(sql, cancellationToken);
-        (string Name, string Operation, Func<Task> Run, bool Promised)[] operations =
+        // Through the module, which logs how long each phase takes; then it is gone again.
+        async Task LearnAsync(string name, params string[] columns)
+        {
+            await Sql($"drop index if exists {name}");
+            IndexBuildPlan plan = await IndexBuilder.PlanAsync(engine, new() { Table = "events", Name = name, Column = columns }, bench.Screen, cancellationToken);
+            await OperationLog.RunAsync(plan, bench.Screen, sink => IndexBuilder.RunAsync(plan, sink, cancellationToken), cancellationToken);
+            await Sql($"drop index {name}");
+        }
+
+        async Task BackfillAsync()
+        {
+            BackfillPlan plan = await Backfill.PlanAsync(engine, new() { Table = "events", Set = [new("tier", "case when customer % 10 = 0 then 'gold' else 'basic' end")] }, bench.Screen, cancellationToken);
+            await Backfill.RunAsync(plan, bench.Screen, cancellationToken);
+        }
+
+        const string Customer = "create index concurrently events_customer on events (customer)";
+        const string Note = "create index concurrently events_note on events (lower(note), mail)";
+        Watched[] operations =
         [
-            ("CREATE INDEX CONCURRENTLY (int4)", "CREATE INDEX*", () => Sql("create index concurrently events_customer on events (customer)"), true),
-            ("CREATE INDEX CONCURRENTLY (text)", "CREATE INDEX*", () => Sql("create index concurrently events_mail on events (mail)"), true),
-            ("CREATE INDEX (text)", "CREATE INDEX*", () => Sql("create index events_note on events (note)"), true),
-            ("REINDEX INDEX CONCURRENTLY (text)", "REINDEX*", () => Sql("reindex index concurrently events_mail"), true),
-            ("Backfill", "BACKFILL", async () =>
-            {
-                await Sql("alter table events add column tier text");
-                BackfillPlan plan = await Backfill.PlanAsync(engine, new() { Table = "events", Set = [new("tier", "case when customer % 10 = 0 then 'gold' else 'basic' end")] }, bench.Screen, cancellationToken);
-                await Backfill.RunAsync(plan, bench.Screen, cancellationToken);
-            }, true),
-            ("VACUUM", "VACUUM", () => Sql("vacuum events"), false),
-            ("VACUUM FULL", "VACUUM FULL", () => Sql("vacuum full events"), false),
-            ("CLUSTER", "CLUSTER", () => Sql("cluster events using events_customer"), false),
-            ("ALTER TABLE, rewrite", "ALTER TABLE", () => Sql("alter table events alter column customer type bigint"), false),
-            ("COPY TO", "COPY TO", () => Sql("copy events to '/dev/null'"), false),
+            new("CREATE INDEX CONCURRENTLY (int4)", "CREATE INDEX*", null, () => Sql(Customer), Promised: true),
+            new("    when one was logged", "CREATE INDEX*", () => LearnAsync("events_customer", "customer"), () => Sql(Customer), Promised: true),
+            new("CREATE INDEX CONCURRENTLY (text)", "CREATE INDEX*", null, () => Sql(Note), Promised: true),
+            new("    when one was logged", "CREATE INDEX*", () => LearnAsync("events_note", "lower(note)", "mail"), () => Sql(Note), Promised: true),
+            new("CREATE INDEX (text)", "CREATE INDEX*", null, () => Sql("create index events_mail on events (mail)"), Promised: true),
+            new("REINDEX INDEX CONCURRENTLY (text)", "REINDEX*", null, () => Sql("reindex index concurrently events_note"), Promised: true),
+            new("Backfill", "BACKFILL", () => Sql("alter table events add column tier text"), BackfillAsync, Promised: true),
+            new("VACUUM", "VACUUM", null, () => Sql("vacuum events"), Promised: false),
+            new("VACUUM FULL", "VACUUM FULL", null, () => Sql("vacuum full events"), Promised: false),
+            new("CLUSTER", "CLUSTER", null, () => Sql("cluster events using events_customer"), Promised: false),
+            new("ALTER TABLE, rewrite", "ALTER TABLE", null, () => Sql("alter table events alter column customer type bigint"), Promised: false),
+            new("COPY TO", "COPY TO", null, () => Sql("copy events to '/dev/null'"), Promised: false),
         ];
         Table table = new Table()
             .Border(bench.Screen.Interactive ? TableBorder.Simple : TableBorder.Ascii)
@@ -63,17 +79,18 @@ internal sealed class ProgressScenario : Scenario
             table.AddColumn(new TableColumn(column).RightAligned());
         }
 
-        foreach ((string name, string operation, Func<Task> run, bool promised) in operations)
+        foreach (Watched watched in operations)
         {
+            bench.Screen.Begin(watched.Name.Trim());
+            await (watched.Before?.Invoke() ?? Task.CompletedTask);
             // What was written before is not to be flushed meanwhile.
             await Sql("checkpoint");
-            bench.Screen.Begin(name);
-            Accuracy accuracy = await MeasureAsync(engine, operation, run, bench.Screen, cancellationToken);
+            Accuracy accuracy = await MeasureAsync(engine, watched.Operation, watched.Run, bench.Screen, cancellationToken);
             bench.Screen.End();
-            table.AddRow(name, Screen.Text(accuracy.Took), Points(accuracy.Percent.Average()), Points(accuracy.Percent.Max()), Share(accuracy.Remaining.Average()), Share(accuracy.Remaining.Max()), $"{accuracy.Remaining.Count(error => error <= 0.25)} of {accuracy.Remaining.Count}", accuracy.Confidence);
-            if (promised && accuracy.Percent.Average() >= 10)
+            table.AddRow(watched.Name, Screen.Text(accuracy.Took), Points(accuracy.Percent.Average()), Points(accuracy.Percent.Max()), Share(accuracy.Remaining.Average()), Share(accuracy.Remaining.Max()), $"{accuracy.Remaining.Count(error => error <= 0.25)} of {accuracy.Remaining.Count}", accuracy.Confidence);
+            if (watched.Promised && accuracy.Percent.Average() >= 10)
             {
-                bench.Broken.Add($"What it says is what the server did: {name} was {Points(accuracy.Percent.Average())} points off.");
+                bench.Broken.Add($"What it says is what the server did: {watched.Name.Trim()} was {Points(accuracy.Percent.Average())} points off.");
             }
         }
 
@@ -86,23 +103,32 @@ internal sealed class ProgressScenario : Scenario
 
     private static string Share(double value) => value.ToString("0%", CultureInfo.InvariantCulture);
 
+    /// <summary>What is watched, and what has to be there first.</summary>
+    private sealed record Watched(string Name, string Operation, Func<Task>? Before, Func<Task> Run, bool Promised);
+
     private sealed record Accuracy(TimeSpan Took, List<double> Percent, List<double> Remaining, string Confidence);
 
+    /// <summary>By time of work: how long it waits for a transaction of the application is not the operation's to know.</summary>
     private static async Task<Accuracy> MeasureAsync(EngineSession session, string operation, Func<Task> run, Screen screen, CancellationToken cancellationToken)
     {
         await using ProgressReader reader = new(session, new() { Table = "events", Operations = [operation] });
         await reader.ReadAsync(screen, cancellationToken);
         List<(TimeSpan At, MigrationProgress Said)> samples = [];
-        long start = Stopwatch.GetTimestamp();
+        TimeSpan worked = TimeSpan.Zero;
+        long last = Stopwatch.GetTimestamp();
+        bool waits = true;
         Task work = run();
         while (!work.IsCompleted)
         {
-            foreach (MigrationProgress said in await reader.ReadAsync(screen, cancellationToken))
+            IReadOnlyList<MigrationProgress> seen = await reader.ReadAsync(screen, cancellationToken);
+            long now = Stopwatch.GetTimestamp();
+            worked += waits ? TimeSpan.Zero : Stopwatch.GetElapsedTime(last, now);
+            last = now;
+            MigrationProgress? said = seen.FirstOrDefault(progress => progress.Phase != "interrupted");
+            waits = said is null || said.BlockedBy.Length > 0;
+            if (!waits)
             {
-                if (said.Phase != "interrupted")
-                {
-                    samples.Add((Stopwatch.GetElapsedTime(start), said));
-                }
+                samples.Add((worked, said!));
             }
 
             await Task.WhenAny(work, Task.Delay(s_look, cancellationToken));
@@ -114,16 +140,13 @@ internal sealed class ProgressScenario : Scenario
             throw new InvalidOperationException($"{operation} was over before it was seen: more --rows.");
         }
 
-        // Time before it was first seen (planning, waiting) is none of the work.
-        TimeSpan begin = samples[0].At;
-        TimeSpan end = samples[^1].At + (s_look / 2);
-        TimeSpan took = end - begin;
+        TimeSpan end = worked + (waits ? TimeSpan.Zero : s_look / 2);
         List<double> percent = [];
         List<double> remaining = [];
         foreach (double moment in Enumerable.Range(0, 10).Select(i => 0.05 + (i * 0.1)))
         {
-            (TimeSpan at, MigrationProgress said) = samples.MinBy(sample => Math.Abs(((sample.At - begin) / took) - moment));
-            double truth = (at - begin) / took;
+            (TimeSpan at, MigrationProgress said) = samples.MinBy(sample => Math.Abs((sample.At / end) - moment));
+            double truth = at / end;
             percent.Add(Math.Abs((said.Percent ?? 0) - (100 * truth)));
             if (truth >= 1.0 / 3)
             {
@@ -134,7 +157,7 @@ internal sealed class ProgressScenario : Scenario
             screen.Verbose(string.Create(CultureInfo.InvariantCulture, $"{operation} at {100 * truth:0}%: said {said.Percent:0.0}% {said.Phase}, {said.Remaining?.TotalSeconds:0.0} s left, true {(end - at).TotalSeconds:0.0} s"));
         }
 
-        return new Accuracy(took, percent, remaining, string.Join(", ", samples.Select(sample => sample.Said.Confidence).Distinct()));
+        return new Accuracy(end, percent, remaining, string.Join(", ", samples.Select(sample => sample.Said.Confidence).Distinct()));
     }
 
     private static async Task CostAsync(Bench bench, EngineSession session, CancellationToken cancellationToken)

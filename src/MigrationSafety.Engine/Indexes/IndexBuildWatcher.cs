@@ -33,7 +33,7 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
         _pid = pid;
         _silence = silence;
         _cancelled = cancellationToken;
-        _tracker = new ProgressTracker(session.Info, new ProgressFilter { Pid = pid });
+        _tracker = new ProgressTracker(session.Info, new ProgressFilter { Pid = pid, ViewsOnly = true });
         _loop = Task.Run(WatchAsync, CancellationToken.None);
     }
 

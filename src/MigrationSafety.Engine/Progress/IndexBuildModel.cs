@@ -70,13 +70,14 @@ internal static class IndexBuildModel
 
         bool validates = phases.Count > 2;
         bool btree = phase!.StartsWith(Building + ": ", StringComparison.Ordinal) || number > 2 || (phase != Building && !phase.StartsWith(Building, StringComparison.Ordinal));
-        OperationPart[] keys = sample.Fact("slow_keys") > 0 ? s_slowKeys : s_plainKeys;
+        bool slow = sample.Fact("slow_keys") > 0;
+        OperationPart[] keys = slow ? s_slowKeys : s_plainKeys;
         // Other access methods name no parts; what they count is the table's blocks.
         OperationPart[] parts = btree
             ? validates ? keys : [.. keys.Where(part => part.Name.StartsWith(Building, StringComparison.Ordinal))]
             : [new(Building, keys[..5].Sum(part => part.Share)), .. validates ? keys[5..] : []];
         ProgressConfidence basis = ProgressConfidence.Assumed;
-        if (learnt.Of(sample.Target, operation) is { } seconds)
+        if (learnt.Of(sample.Target, sample.Index, slow) is { } seconds)
         {
             // A part that is not in the log took no time to speak of.
             parts = [.. parts.Select(part => part with { Share = seconds.Where(phase => phase.Key.StartsWith(part.Name, StringComparison.Ordinal)).Sum(phase => phase.Value) })];
@@ -85,7 +86,8 @@ internal static class IndexBuildModel
 
         (long? done, long? total, string? unit) = Counters(sample, phase);
         int part = Array.FindIndex(parts, p => phase.StartsWith(p.Name, StringComparison.Ordinal));
-        double? within = OperationState.Fraction(done, total);
+        // A counter that has no total yet has just begun.
+        double? within = OperationState.Fraction(done, total) ?? (Counter(phase).Stem is null ? null : 0);
         if (part < 0)
         {
             // A phase of waiting: before the part that comes next.
@@ -107,16 +109,18 @@ internal static class IndexBuildModel
         };
     }
 
+    private static (string? Stem, string? Unit) Counter(string phase) => phase switch
+    {
+        _ when phase.StartsWith("waiting for", StringComparison.Ordinal) => ("lockers", "transactions"),
+        _ when phase.EndsWith("scanning table", StringComparison.Ordinal) || phase.EndsWith("scanning index", StringComparison.Ordinal) || phase == Building => ("blocks", "blocks"),
+        _ when phase.EndsWith("loading tuples in tree", StringComparison.Ordinal) => ("tuples", "tuples"),
+        _ => (null, null),
+    };
+
     /// <summary>The counters that belong to the phase: the view keeps those of earlier ones.</summary>
     private static (long? Done, long? Total, string? Unit) Counters(ProgressSample sample, string phase)
     {
-        (string? stem, string? unit) = phase switch
-        {
-            _ when phase.StartsWith("waiting for", StringComparison.Ordinal) => ("lockers", "transactions"),
-            _ when phase.EndsWith("scanning table", StringComparison.Ordinal) || phase.EndsWith("scanning index", StringComparison.Ordinal) || phase == Building => ("blocks", "blocks"),
-            _ when phase.EndsWith("loading tuples in tree", StringComparison.Ordinal) => ("tuples", "tuples"),
-            _ => (null, null),
-        };
+        (string? stem, string? unit) = Counter(phase);
         return stem is not null && sample.Number(stem + "_total") is { } total and > 0 ? (sample.Number(stem + "_done"), total, unit) : (null, null, null);
     }
 

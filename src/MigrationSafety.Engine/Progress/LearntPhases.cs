@@ -1,3 +1,4 @@
+using System.Text.RegularExpressions;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.History;
 using Npgsql;
@@ -7,19 +8,34 @@ namespace MigrationSafety.Engine.Progress;
 /// <summary>How long the phases of finished index builds took beside each other, from the log of this database (<c>migration_safety.operation</c>).</summary>
 internal sealed class LearntPhases
 {
-    // One that was over sooner was looked at too seldom to learn from.
-    private const double LeastSeconds = 5;
+    // Builds that were over sooner were looked at too seldom to learn from.
+    private const double LeastSeconds = 3;
 
-    private readonly Dictionary<(string? Table, string Command), Dictionary<string, double>> _seconds = [];
+    // A rebuild works on an index of another name, which takes the old one's in the end.
+    private const string NewIndex = @"_ccnew\d*(""?)$";
+
+    private readonly List<Build> _builds = [];
+
+    /// <summary>
+    /// Seconds of one phase in all operations that built one index; slow keys are those that are compared by the rules of a language, null where the index is gone.
+    /// </summary>
+    private sealed record Build(string Table, string? Index, bool? SlowKeys, string Phase, double Seconds, long Operations);
 
     /// <summary>Nothing is known.</summary>
     internal static LearntPhases None { get; } = new();
 
-    /// <summary>Seconds of work by phase, waiting left out: of builds of this table, else of any; null where the log has none.</summary>
+    /// <summary>
+    /// Seconds of work by phase, waiting left out, in the mean of the builds of this very index, else of those of this table with keys of the same kind, else of any such;
+    /// null where the log has none. All that builds an index has the same phases: a plain CREATE INDEX learns from a concurrent one, which has more of them.
+    /// </summary>
     /// <param name="table">Table as schema.name.</param>
-    /// <param name="command">Command by the server's name.</param>
-    internal IReadOnlyDictionary<string, double>? Of(string? table, string command) =>
-        _seconds.GetValueOrDefault((table, command)) ?? _seconds.GetValueOrDefault((null, command));
+    /// <param name="index">Index as schema.name; null where it is not to be seen yet: that of a plain CREATE INDEX.</param>
+    /// <param name="slowKeys">Whether the index's keys are compared by the rules of a language.</param>
+    internal IReadOnlyDictionary<string, double>? Of(string? table, string? index, bool slowKeys) => index is null
+        ? Mean(build => build.Table == table) ?? Mean(_ => true)
+        : Mean(build => build.Table == table && build.Index == Regex.Replace(index, NewIndex, "$1"))
+            ?? Mean(build => build.Table == table && build.SlowKeys == slowKeys)
+            ?? Mean(build => build.SlowKeys == slowKeys);
 
     /// <summary>Reads the log; nothing where there is none, or this role may not read it.</summary>
     internal static async Task<LearntPhases> ReadAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
@@ -31,12 +47,17 @@ internal sealed class LearntPhases
                              where n.nspname = 'migration_safety' and c.relname = 'operation' and c.relkind = 'r'), false)
             """;
         const string Query = $"""
-            select pg_catalog.format('%I.%I', o.table_schema, o.table_name), p.value->>'command', p.value->>'name',
-                   pg_catalog.sum(greatest(0, (p.value->>'duration')::float8 - coalesce((p.value->>'wait_time')::float8, 0)))
-            from (select id, table_schema, table_name, phases from {OperationStore.Table} where state = 'succeeded' and phases <> '[]' order by id desc limit 50) o
-            cross join pg_catalog.jsonb_array_elements(o.phases) p
-            where o.table_name is not null and p.value->>'command' is not null and p.value->>'name' not like 'waiting for %'
-            group by 1, 2, 3
+            select b.*, (select pg_catalog.count(*) > 0 from pg_catalog.pg_attribute k join pg_catalog.pg_collation l on l.oid = k.attcollation
+                         where k.attrelid = i.oid and k.attlen = -1 and l.collname not in ('C', 'POSIX') having i.oid is not null)
+            from (
+                select pg_catalog.format('%I.%I', o.table_schema, o.table_name), pg_catalog.regexp_replace(p.value->>'target', '{NewIndex}', '\1') as target, p.value->>'name',
+                       pg_catalog.sum(greatest(0, (p.value->>'duration')::float8 - coalesce((p.value->>'wait_time')::float8, 0))), pg_catalog.count(distinct o.id)
+                from (select id, table_schema, table_name, phases from {OperationStore.Table} where state = 'succeeded' and phases <> '[]' order by id desc limit 50) o
+                cross join pg_catalog.jsonb_array_elements(o.phases) p
+                where o.table_name is not null and p.value->>'command' like '% CONCURRENTLY' and p.value->>'name' not like 'waiting for %'
+                group by 1, 2, 3
+            ) b
+            left join lateral (select pg_catalog.to_regclass(b.target)::oid as oid) i on true
             """;
         await using NpgsqlCommand there = new(There, connection);
         if (!(bool)(await there.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!)
@@ -53,9 +74,7 @@ internal sealed class LearntPhases
             await reader.NextResultAsync(cancellationToken).ConfigureAwait(false);
             while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
             {
-                (string table, string build, string phase, double seconds) = (reader.GetString(0), reader.GetString(1), reader.GetString(2), reader.GetDouble(3));
-                learnt.Add(table, build, phase, seconds);
-                learnt.Add(null, build, phase, seconds);
+                learnt._builds.Add(new(reader.GetString(0), reader.Text(1), reader.IsDBNull(5) ? null : reader.GetBoolean(5), reader.GetString(2), reader.GetDouble(3), reader.GetInt64(4)));
             }
         }
         catch (PostgresException e) when (e.SqlState is SqlStates.UndefinedTable or SqlStates.InsufficientPrivilege or SqlStates.LockNotAvailable)
@@ -64,21 +83,14 @@ internal sealed class LearntPhases
             return None;
         }
 
-        foreach ((string?, string) key in learnt._seconds.Where(build => build.Value.Values.Sum() < LeastSeconds).Select(build => build.Key).ToArray())
-        {
-            learnt._seconds.Remove(key);
-        }
-
         return learnt;
     }
 
-    private void Add(string? table, string command, string phase, double seconds)
+    private Dictionary<string, double>? Mean(Func<Build, bool> which)
     {
-        if (!_seconds.TryGetValue((table, command), out Dictionary<string, double>? phases))
-        {
-            _seconds.Add((table, command), phases = new(StringComparer.Ordinal));
-        }
-
-        phases[phase] = phases.GetValueOrDefault(phase) + seconds;
+        Dictionary<string, double> phases = _builds.Where(which)
+            .GroupBy(build => build.Phase, StringComparer.Ordinal)
+            .ToDictionary(phase => phase.Key, phase => phase.Sum(build => build.Seconds) / phase.Sum(build => build.Operations), StringComparer.Ordinal);
+        return phases.Values.Sum() >= LeastSeconds ? phases : null;
     }
 }

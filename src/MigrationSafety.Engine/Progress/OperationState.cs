@@ -31,6 +31,9 @@ internal sealed record OperationState
     /// <summary>How much of the part is done, 0 to 1; null where nothing is counted in it.</summary>
     internal double? Within { get; init; }
 
+    /// <summary>What <see cref="Within"/> will be when the piece in work is done, where whole pieces are counted (one index of several); null where the counter moves by itself.</summary>
+    internal double? WithinNext { get; init; }
+
     /// <summary>The same parts over again for other objects (partitions): how many are done, and how many there are.</summary>
     internal (long Done, long Total) Rounds { get; init; } = (0, 1);
 

@@ -12,6 +12,12 @@ internal sealed class OperationTrack(LearntPhases learnt)
     private const double Glimpse = 2;
     private const int MostPoints = 600;
 
+    // An operation that began so shortly before it was first seen was seen from its beginning.
+    private const double JustBegun = 1;
+
+    // By which factor a counter has to be ahead of what was learnt, or behind it, to be believed rather than that.
+    private const double OtherPace = 1.7;
+
     private readonly Queue<Point> _points = new();
     private DateTime _lastTime;
     private double _worked;
@@ -21,6 +27,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
     private double? _partSince;
     private double _percent;
     private double _within;
+    private double? _withinNext;
     private long? _firstPosition;
     private ProgressSample? _sample;
 
@@ -71,11 +78,13 @@ internal sealed class OperationTrack(LearntPhases learnt)
         }
 
         _within = state.Within ?? 0;
-        if (state.Part != _part || (state.Phase != _phase && state.Within is null))
+        if (state.Part != _part || (state.Phase != _phase && state.Within is null) || (state.WithinNext is not null && state.WithinNext != _withinNext))
         {
-            // When a part began is known only of those whose beginning was seen.
-            _partSince = _sample is null ? null : _worked;
+            // When a part, or a piece of it, began is known only of those whose beginning was seen.
+            _partSince = _sample is null && !(sample.Elapsed?.TotalSeconds < JustBegun) ? null : _worked;
         }
+
+        _withinNext = state.WithinNext;
 
         (_part, _phase, _lastTime, _sample, State) = (state.Part, state.Phase, time, sample, state);
         if (state.Endless)
@@ -129,20 +138,40 @@ internal sealed class OperationTrack(LearntPhases learnt)
         }
 
         OperationPart part = state.Parts[state.Part];
-        double within = state.Within ?? Uncounted(part, speed);
+        double within = (state.Within, state.WithinNext) switch
+        {
+            ({ } done, { } next) => done + ((next - done) * Uncounted(part.Share * (next - done), speed)),
+            ({ } done, null) when state.Basis == ProgressConfidence.Learnt && state.Phase?.StartsWith(part.Name, StringComparison.Ordinal) == true => Learnt(part.Share, done),
+            ({ } done, null) => done,
+            _ => Uncounted(part.Share, speed),
+        };
         return (state.Rounds.Done * state.Shares) + state.Parts.Take(state.Part).Sum(p => p.Share) + (part.Share * within);
     }
 
-    /// <summary>A part in which nothing is counted (a sort): by the time since it began, as fast as the work so far went; half of it where that is not known.</summary>
-    private double Uncounted(OperationPart part, double? speed)
+    /// <summary>Work in which nothing is counted (a sort, one index of several): by the time since it began, as fast as the work so far went; half of it where that is not known.</summary>
+    private double Uncounted(double share, double? speed)
     {
-        if (_partSince is not { } since || speed is not > 0 || part.Share <= 0)
+        if (_partSince is not { } since || speed is not > 0 || share <= 0)
         {
             return 0.5;
         }
 
-        double expected = (_worked - since) * speed.Value / part.Share;
+        double expected = (_worked - since) * speed.Value / share;
         return expected <= 0.8 ? expected : 0.8 + (0.19 * (1 - Math.Exp(-(expected - 0.8) / 0.4)));
+    }
+
+    /// <summary>
+    /// A part whose usual seconds are known: the time since it began, as long as the counter, which stands still while what was read is sorted, does not tell another pace.
+    /// </summary>
+    private double Learnt(double seconds, double counted)
+    {
+        if (_partSince is not { } since || seconds <= 0)
+        {
+            return counted;
+        }
+
+        double expected = (_worked - since) / seconds;
+        return expected < 1 && counted > 0 && expected / counted is > 1 / OtherPace and < OtherPace ? expected : Math.Min(counted, 0.99);
     }
 
     /// <summary>Work a second, over all that was seen; from its start where little was seen. Null where nothing moved.</summary>
@@ -165,7 +194,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
         double partEnd = (state.Rounds.Done * state.Shares) + state.Parts.Take(state.Part + 1).Sum(part => part.Share);
         // Within the part, the rate of the last while counts; for what comes after it, the speed of the whole.
         Point? begin = _points.FirstOrDefault(point => point.Part == state.Part);
-        double? inPart = begin is not null && state.Within is not null && _worked - begin.Worked > 0.05 && work > begin.Work ? (work - begin.Work) / (_worked - begin.Worked) : null;
+        double? inPart = begin is not null && state.Within is not null && state.WithinNext is null && state.Basis != ProgressConfidence.Learnt && _worked - begin.Worked > 0.05 && work > begin.Work ? (work - begin.Work) / (_worked - begin.Worked) : null;
         double rest = Math.Max(0, partEnd - work);
         double after = Math.Max(0, all - partEnd);
         double? seconds = (rest > 0 ? rest / (inPart ?? overall) : 0) + (after > 0 ? after / (overall ?? inPart) : 0);

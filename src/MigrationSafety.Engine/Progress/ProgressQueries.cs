@@ -56,14 +56,19 @@ internal static class ProgressQueries
                     -- keys that are compared by the rules of a language take several times as long to sort
                     'slow_keys', (select pg_catalog.count(*) from pg_catalog.pg_attribute k join pg_catalog.pg_collation l on l.oid = k.attcollation
                                   where k.attrelid = x.oid and k.attlen = -1 and l.collname not in ('C', 'POSIX')),
-                    'indexes', y.indexes, 'index_pages', y.pages, 'unfinished', y.unfinished, 'unfinished_before', y.before) as facts
+                    'indexes', y.indexes, 'index_pages', y.pages, 'unfinished', y.unfinished, 'unfinished_before', y.before,
+                    -- they are rebuilt one after the other, by oid
+                    'index_pages_rebuilt', y.rebuilt, 'index_pages_rebuilding', y.rebuilding) as facts
                 from pg_catalog.pg_class c
                 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                 cross join (select nullif(coalesce((p.counters->>'index_relid')::oid, (p.counters->>'cluster_index_relid')::oid), 0) as oid) x
                 cross join lateral (
-                    select pg_catalog.count(*) as indexes, pg_catalog.sum(i.relpages) as pages, pg_catalog.count(*) filter (where not d.indisvalid) as unfinished,
-                           pg_catalog.count(*) filter (where not d.indisvalid and d.indexrelid < x.oid) as before
-                    from pg_catalog.pg_index d join pg_catalog.pg_class i on i.oid = d.indexrelid where d.indrelid = c.oid) y
+                    select pg_catalog.count(*) as indexes, pg_catalog.sum(o.relpages) as pages, pg_catalog.count(*) filter (where not o.indisvalid) as unfinished,
+                           pg_catalog.count(*) filter (where not o.indisvalid and o.indexrelid < x.oid) as before,
+                           pg_catalog.sum(o.relpages) filter (where o.place <= (p.counters->>'index_rebuild_count')::int8) as rebuilt,
+                           pg_catalog.sum(o.relpages) filter (where o.place <= (p.counters->>'index_rebuild_count')::int8 + 1) as rebuilding
+                    from (select d.indexrelid, d.indisvalid, i.relpages, pg_catalog.row_number() over (order by d.indexrelid) as place
+                          from pg_catalog.pg_index d join pg_catalog.pg_class i on i.oid = d.indexrelid where d.indrelid = c.oid) o) y
                 where p.counters->>'datname' = pg_catalog.current_database() and c.oid = (p.counters->>'relid')::oid
             ) f on true
             where ($1::int4 is null or p.pid = $1) and ($2::oid is null or (p.counters->>'datname' = pg_catalog.current_database() and ((p.counters->>'relid')::oid = $2

@@ -103,8 +103,8 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
     private NpgsqlBatch Batch(NpgsqlConnection connection, ProgressCatalog catalog)
     {
         NpgsqlBatch batch = new(connection) { BatchCommands = { new(ProgressQueries.Server) } };
-        List<string> queries = [ProgressQueries.Views(catalog), ProgressQueries.LongDdl(catalog), ProgressQueries.Replication];
-        if (catalog.MayReadBackfills)
+        List<string> queries = filter.ViewsOnly ? [ProgressQueries.Views(catalog)] : [ProgressQueries.Views(catalog), ProgressQueries.LongDdl(catalog), ProgressQueries.Replication];
+        if (catalog.MayReadBackfills && !filter.ViewsOnly)
         {
             queries.Add(ProgressQueries.Backfills);
         }
