@@ -102,7 +102,7 @@ internal sealed class LockObserver : IAsyncDisposable
             join pg_catalog.pg_database d on d.datname = pg_catalog.current_database() and l.database = d.oid
             {BlockerJoins}
             where l.locktype = 'relation' and l.relation = any ($1) and l.mode = any ($2) and l.pid is distinct from $3
-            order by a.xact_start nulls first, l.pid
+            order by a.xact_start nulls first, l.pid, not l.granted, l.relation
             """;
         await using NpgsqlCommand command = new(Query, _connection)
         {
@@ -208,6 +208,7 @@ internal sealed class LockObserver : IAsyncDisposable
             });
         }
 
-        return blockers;
+        // One that holds locks on a table and all its indexes or partitions is one in the way: by its first lock.
+        return [.. blockers.GroupBy(blocker => (blocker.Pid, blocker.Pid == 0 ? blocker.Query : null)).Select(locks => locks.First() with { PreventsWraparound = locks.Any(held => held.PreventsWraparound) })];
     }
 }
