@@ -19,6 +19,7 @@ internal sealed record SandboxOptions
           --seconds N         How long the application is measured without a step; 10 without it.
           --kills N           faults: how often the client is killed; 10 without it.
           --part NAME         backfill: one of traffic, race, large, growth, uuid; several with a comma, all without it.
+          --report FILE       runbook: writes the report of what ran there, as Export-MigrationReport does.
           --seed N            faults: makes the same choices again.
           --keep              Leave server and traffic up at the end and print how to connect; Enter or Ctrl-C ends them.
           --shell             Open a PowerShell at the end, with the module imported and connected; its end ends the server.
@@ -39,6 +40,8 @@ internal sealed record SandboxOptions
     internal int Kills { get; private init; } = 10;
 
     internal int? Seed { get; private init; }
+
+    internal string? Report { get; private init; }
 
     internal IReadOnlyList<string>? Parts { get; private init; }
 
@@ -76,6 +79,7 @@ internal sealed record SandboxOptions
                 "--seconds" => options with { Seconds = Number(1, 3600) },
                 "--kills" => options with { Kills = Number(1, 1000) },
                 "--seed" => options with { Seed = Number(0, int.MaxValue) },
+                "--report" => options with { Report = Path.GetFullPath(Value()) },
                 "--part" => options with { Parts = Value().Split(',') },
                 "--keep" => options with { Keep = Flag() },
                 "--shell" => options with { Shell = Flag() },

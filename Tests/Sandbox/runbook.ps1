@@ -60,4 +60,7 @@ $down = Join-Path $RollbackFolder '002_fill_tier.down.sql'
 if (-not (Test-Path $down)) { $index, $backfill | New-RollbackScript -OutputPath $down }
 New-RollbackScript -Path $Path -OutputPath (Join-Path $RollbackFolder '001_add_tier.down.sql') -Force
 
+# What was done, for the change ticket.
+Get-MigrationHistory -Table orders | Export-MigrationReport -Path (Join-Path $RollbackFolder '002_fill_tier.html') -Title 'Fill orders.tier' -Force
+
 Disconnect-MigrationDatabase

@@ -1,7 +1,9 @@
 using System.Globalization;
 using MigrationSafety.Engine.Backfills;
 using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.History;
 using MigrationSafety.Engine.Indexes;
+using MigrationSafety.Engine.Report;
 using MigrationSafety.Engine.Rollback;
 using MigrationSafety.Engine.Sessions;
 
@@ -30,6 +32,7 @@ internal sealed class RunbookScenario : Scenario
             await BuildIndexAsync(bench, engine, done, cancellationToken);
             BackfillResult filled = await BackfillAsync(bench, engine, done, cancellationToken);
             await ProveAsync(bench, filled, cancellationToken);
+            await ReportAsync(bench, engine, options, cancellationToken);
 
             RollbackScript rollback = RollbackGenerator.FromSteps("the runbook", done);
             screen.Say($"Rollback: {rollback.Statements.Length} statements, {rollback.Reversibility}.");
@@ -70,7 +73,7 @@ internal sealed class RunbookScenario : Scenario
         async () =>
         {
             IndexBuildPlan plan = await IndexBuilder.PlanAsync(engine, Migration.Index, bench.Screen, cancellationToken);
-            IndexBuildResult built = await IndexBuilder.RunAsync(plan, bench.Screen, cancellationToken);
+            IndexBuildResult built = await OperationLog.RunAsync(plan, bench.Screen, sink => IndexBuilder.RunAsync(plan, sink, cancellationToken), cancellationToken);
             bench.Screen.Say($"    {built.Name}: {built.Outcome}, waited {Screen.Text(built.WaitTime)} for transactions.");
             done.AddRange(built.Steps);
             return bench.Shop.Rows;
@@ -85,7 +88,7 @@ internal sealed class RunbookScenario : Scenario
             async () =>
             {
                 BackfillPlan plan = await Backfill.PlanAsync(engine, Migration.Backfill, bench.Screen, cancellationToken);
-                filled = await Backfill.RunAsync(plan, bench.Screen, cancellationToken);
+                filled = await OperationLog.RunAsync(plan, bench.Screen, sink => Backfill.RunAsync(plan, sink, cancellationToken), cancellationToken);
                 bench.Screen.Say(string.Create(
                     CultureInfo.InvariantCulture, $"    {filled.Name}: {filled.Outcome}, {filled.Rows:N0} rows in {filled.Batches:N0} batches, {filled.Remaining:N0} left."));
                 done.AddRange(filled.Steps);
@@ -106,6 +109,28 @@ internal sealed class RunbookScenario : Scenario
             return proof.Rows;
         },
         cancellationToken);
+
+    /// <summary>What the log of operations says of it afterwards, and the report for the change ticket.</summary>
+    private static async Task ReportAsync(Bench bench, EngineSession engine, SandboxOptions options, CancellationToken cancellationToken)
+    {
+        IReadOnlyList<MigrationOperation> history = await HistoryReader.ReadAsync(engine, new(), bench.Screen, cancellationToken);
+        bench.Screen.Say("History:");
+        foreach (MigrationOperation operation in history)
+        {
+            bench.Screen.Say($"    {operation.Id}. {operation.Action}, {operation.Outcome} in {Screen.Text(operation.Duration)}, waited {Screen.Text(operation.WaitTime)}, {operation.Reversibility}.");
+        }
+
+        if (history.Count != 2 || history.Any(operation => operation.Outcome != OperationOutcome.Succeeded))
+        {
+            bench.Broken.Add("What it says is what the server did: the log of operations does not hold the index build and the backfill as succeeded.");
+        }
+
+        if (options.Report is { } path)
+        {
+            await File.WriteAllTextAsync(path, MigrationReport.Write("The runbook of the sandbox", history, DateTimeOffset.Now), cancellationToken);
+            bench.Screen.Say($"Report: {path}");
+        }
+    }
 
     private static async Task RollBackAsync(Bench bench, EngineSession engine, RollbackScript rollback, CancellationToken cancellationToken) => await bench.MeasureAsync(
         "Roll back",

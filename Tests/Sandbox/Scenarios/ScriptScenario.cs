@@ -31,6 +31,11 @@ internal sealed class ScriptScenario : Scenario
             {
                 bench.Broken.Add("Everything can be undone: runbook.ps1 wrote no rollback.");
             }
+
+            if (!folder.EnumerateFiles("*.html").Any(file => file.Length > 0))
+            {
+                bench.Broken.Add("What it says is what the server did: runbook.ps1 wrote no report.");
+            }
         }
         finally
         {
