@@ -283,19 +283,22 @@ internal static class BackfillStore
         CancellationToken cancellationToken)
     {
         const string Sql = $"""
-            with msb_claim as (
+            with msb_free as materialized (
+                -- By itself: as the inner side of a join it would be asked again for each range, and claim them all.
+                select g.id from {Ranges} g
+                where g.backfill = $1 and not g.finished
+                  and (g.run is null or (g.run = $2 and g.worker = $3) or g.heartbeat < pg_catalog.clock_timestamp() - $4::interval
+                       or not exists (select from pg_catalog.pg_locks l
+                                      where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.pid = g.pid and l.classid = $5 and l.objid = $6
+                                        and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()))
+                       -- A pooled connection that works for another run by now.
+                       or exists (select from {Workers} w where w.backfill = g.backfill and w.pid = g.pid and w.run <> g.run and w.started_at > g.heartbeat))
+                order by g.run = $2 and g.worker = $3 desc nulls last, g.run is not null, g.id
+                limit 1 for update skip locked
+            ), msb_claim as (
                 update {Ranges} r
                 set run = $2, worker = $3, pid = pg_catalog.pg_backend_pid(), heartbeat = pg_catalog.clock_timestamp()
-                from (select g.id from {Ranges} g
-                      where g.backfill = $1 and not g.finished
-                        and (g.run is null or (g.run = $2 and g.worker = $3) or g.heartbeat < pg_catalog.clock_timestamp() - $4::interval
-                             or not exists (select from pg_catalog.pg_locks l
-                                            where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.pid = g.pid and l.classid = $5 and l.objid = $6
-                                              and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()))
-                             -- A pooled connection that works for another run by now.
-                             or exists (select from {Workers} w where w.backfill = g.backfill and w.pid = g.pid and w.run <> g.run and w.started_at > g.heartbeat))
-                      order by g.run = $2 and g.worker = $3 desc nulls last, g.run is not null, g.id
-                      limit 1 for update skip locked) c
+                from msb_free c
                 where r.backfill = $1 and r.id = c.id
                 returning r.id, r.relation, r.key_columns is not null as by_key, r.position is null as first
             )
