@@ -17,6 +17,7 @@
         'Connect-MigrationDatabase'
         'Disconnect-MigrationDatabase'
         'Export-MigrationReport'
+        'Get-Backfill'
         'Get-BlockingLock'
         'Get-InvalidIndex'
         'Get-MigrationHistory'
@@ -27,8 +28,12 @@
         'Invoke-SafeIndexDrop'
         'Invoke-SafeIndexRebuild'
         'New-RollbackScript'
+        'Remove-Backfill'
+        'Resume-Backfill'
         'Start-Backfill'
+        'Stop-Backfill'
         'Stop-BlockingSession'
+        'Test-Backfill'
     )
     PrivateData            = @{
         PSData = @{

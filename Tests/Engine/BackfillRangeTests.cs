@@ -15,6 +15,20 @@ public sealed class BackfillRangeTests(Servers servers)
         BackfillBench.Request(table, "v", "1", "v is null", batchSize) with { Set = [new("v", "1"), new("n", "n + 1")], Strategy = strategy, Workers = workers };
 
     [Theory, EachMajor]
+    public async Task A_claim_takes_one_range_and_leaves_the_others_to_the_others(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int) with (fillfactor = 10); insert into t select i from generate_series(1, 50000) i");
+        BackfillRequest request = BackfillBench.Request("t", "v", "1") with { Workers = 2, Throttle = new() { RowsPerSecond = 20 } };
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(TestContext.Current.CancellationToken);
+        Task<BackfillResult> run = bench.RunAsync(request, stop.Token);
+        await bench.UntilBatchesAsync(1, run);
+        Assert.InRange(await bench.ScalarAsync<long>("select count(*) from migration_safety.backfill_range where run is not null"), 1, 2);
+        Assert.InRange(await bench.ScalarAsync<long>("select count(*) from migration_safety.backfill_range"), 4, 10_000);
+        await stop.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
+    }
+
+    [Theory, EachMajor]
     public async Task The_strategy_is_chosen_and_the_reason_given(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """

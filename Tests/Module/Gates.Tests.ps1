@@ -4,6 +4,10 @@ BeforeDiscovery {
     # What scripts rely on: a name that is gone or new here is a change of the contract.
     $contract = @(
         @{ Type = 'BackfillResult'; Names = 'Batches', 'Database', 'Duration', 'Errors', 'Name', 'Outcome', 'Port', 'Remaining', 'Resumed', 'Rows', 'RowsPerSecond', 'Schema', 'Server', 'Steps', 'Strategy', 'Table', 'TotalRows' }
+        @{ Type = 'BackfillStatus'; Names = 'Action', 'Database', 'Done', 'ErrorRows', 'Errors', 'FinishedAt', 'LastError', 'MaxErrors', 'Name', 'Percent', 'Port', 'Remaining', 'RemainingTime', 'RowsPerSecond', 'Schema', 'Server', 'StartedAt', 'State', 'Strategy', 'Sweep', 'Table', 'TargetBatchTime', 'Throttle', 'UpdatedAt', 'User', 'WaitingFor', 'WaitingSince', 'Where', 'Workers', 'WorkersWanted' }
+        @{ Type = 'BackfillWorkerStatus'; Names = 'Application', 'Batches', 'ClientAddress', 'Heartbeat', 'Number', 'Pid', 'Rows', 'StartedAt', 'User' }
+        @{ Type = 'BackfillError'; Names = 'Again', 'FailedAt', 'Key', 'KeyColumn', 'Message', 'Place', 'SqlState', 'Table' }
+        @{ Type = 'BackfillTestResult'; Names = 'Compared', 'Database', 'Detail', 'Different', 'DifferentRow', 'Duration', 'Errors', 'Matching', 'Name', 'Passed', 'Port', 'Rows', 'RowsEstimated', 'RowsExpected', 'Schema', 'Server', 'State', 'Table' }
         @{ Type = 'BlockingLock'; Names = 'Application', 'BackendStart', 'BackendType', 'BlockedCount', 'BlockingPid', 'ClientAddress', 'Database', 'Depth', 'Gid', 'HeldMode', 'IdleTime', 'IsDeadlock', 'IsRoot', 'LockType', 'Pid', 'Port', 'PreventsWraparound', 'Query', 'Relation', 'RequestedMode', 'RootPid', 'Server', 'State', 'Timestamp', 'TransactionAge', 'User', 'WaitTime' }
         @{ Type = 'BlockingSessionResult'; Names = 'Application', 'BackendStart', 'Database', 'Duration', 'Ended', 'FreedPid', 'Gid', 'Note', 'Outcome', 'Pid', 'Port', 'Query', 'Server', 'Statement', 'User' }
         @{ Type = 'IndexBuildResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Error', 'LockWaitTime', 'Name', 'Outcome', 'Port', 'QueueWaitTime', 'Schema', 'Server', 'SizeBytes', 'SnapshotWaitTime', 'Steps', 'Table', 'WaitTime', 'WriterWaitTime' }
@@ -88,7 +92,7 @@ Describe 'Every command' {
     }
 
     It 'asks before it changes something, and only then: <Name>' -ForEach $commands {
-        $changes = $Command.Verb -notin 'Get', 'Connect', 'Disconnect', 'Compare'
+        $changes = $Command.Verb -notin 'Get', 'Connect', 'Disconnect', 'Compare' -and $Name -ne 'Test-Backfill'
         $Command.Parameters.ContainsKey('WhatIf') | Should -Be $changes
         $Command.Parameters.ContainsKey('Confirm') | Should -Be $changes
     }
@@ -146,6 +150,8 @@ Describe 'The properties of what is returned' {
         $returned = (Get-Command -Module MigrationSafety).OutputType.Type | Where-Object { $_ -and $_.Namespace -eq 'MigrationSafety' } | ForEach-Object Name | Sort-Object -Unique
         $listed = @(
             'BackfillResult'
+            'BackfillStatus'
+            'BackfillTestResult'
             'BlockingLock'
             'BlockingSessionResult'
             'IndexBuildResult'

@@ -28,6 +28,13 @@ public sealed partial class Duration
     /// <inheritdoc />
     public override string ToString() => Durations.Text(Value);
 
+    internal static bool TryParse(string text, out TimeSpan value)
+    {
+        bool valid = WithUnit().IsMatch(text.Trim()) || (text.Contains(':', StringComparison.Ordinal) && TimeSpan.TryParse(text, CultureInfo.InvariantCulture, out _));
+        value = valid ? Parse(text) : default;
+        return valid;
+    }
+
     private static TimeSpan Parse(string text)
     {
         ArgumentNullException.ThrowIfNull(text);

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using MigrationSafety.Engine.Backfills.Throttling;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Engine.Sql;
@@ -18,7 +19,7 @@ public static class Backfill
         "('row_security', 'off'), ('datestyle', 'ISO'), ('intervalstyle', 'postgres'), ('extra_float_digits', '1'), ('standard_conforming_strings', 'on')";
 
     // Enough for an estimate within some percent; a small table is counted.
-    private const double SampleBlocks = 300;
+    internal const double SampleBlocks = 300;
     private const int MostWorkers = 64;
 
     /// <summary>Checks a request and says what will be done. Writes nothing.</summary>
@@ -54,6 +55,7 @@ public static class Backfill
             await session.EnsurePrimaryAsync(sink, cancellationToken).ConfigureAwait(false);
             await using NpgsqlConnection connection = await OpenAsync(session, request, sink, cancellationToken).ConfigureAwait(false);
             await RefuseReadOnlyAsync(connection, cancellationToken).ConfigureAwait(false);
+            request = request with { Throttle = await ThrottleLook.CheckAsync(connection, request.Throttle, cancellationToken).ConfigureAwait(false) };
             BackfillDefinition definition = await BackfillDefinition.FindAsync(connection, request, cancellationToken).ConfigureAwait(false);
             string batchPlan = await ExplainAsync(connection, definition, sink, cancellationToken).ConfigureAwait(false);
             List<MigrationStep> steps = [.. await BackfillSchema.StepsAsync(connection, cancellationToken).ConfigureAwait(false)];
@@ -133,6 +135,7 @@ public static class Backfill
         {
             MigrationException known = ServerErrors.Translate(e, $"Backfilling {plan.Target}", plan.Target);
             done.Add(Outcome(StepState.Failed));
+            await run.NoteFailureAsync(known.Message).ConfigureAwait(false);
             throw new MigrationException(known.ErrorId, known.Kind, known.Message, known.RecommendedAction, e)
             {
                 SqlState = known.SqlState,
@@ -251,6 +254,7 @@ public static class Backfill
             $"strategy: {definition.Strategy}{(keys.Length > 0 ? $" along {keys}" : "")}, {definition.Reason}",
             $"estimate: {matching:N0} of {all:N0} rows{of}; with {request.Workers:N0} worker{(request.Workers > 1 ? "s" : "")} about {Durations.Text(TimeSpan.FromSeconds(Math.Ceiling(matching / AssumedRate)))} at {AssumedRate:N0} rows/s, more where indexes, triggers or wide rows make an update dear",
             $"batches: {Durations.Text(request.TargetBatchTime)} each, a transaction with its checkpoint; then sweeps for rows that were locked or moved",
+            request.Throttle.Text,
         ];
         if (resumes)
         {

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Security.Cryptography;
+using MigrationSafety.Engine.Backfills.Throttling;
 using MigrationSafety.Engine.Execution;
 using Npgsql;
 
@@ -17,6 +18,7 @@ internal sealed class BackfillContext
     private long _seen;
     private long _rowsInTable;
     private int _sweep;
+    private string? _throttled;
 
     internal BackfillContext(BackfillPlan plan, IOperationSink sink)
     {
@@ -43,6 +45,9 @@ internal sealed class BackfillContext
     internal bool HasConnected { get; set; }
 
     internal string Activity => $"Backfill {Plan.Name}";
+
+    /// <summary>Where workers wait before each batch; set before they begin.</summary>
+    internal ThrottleGate Gate { get; set; } = null!;
 
     /// <summary>Since the run began.</summary>
     internal TimeSpan Elapsed => Stopwatch.GetElapsedTime(_start);
@@ -71,6 +76,15 @@ internal sealed class BackfillContext
 
     internal void Sweeps(int number) => Interlocked.Exchange(ref _sweep, number);
 
+    /// <summary>Why it is slow or paused by itself; null where it is not.</summary>
+    internal void Throttled(string? reason)
+    {
+        if (Interlocked.Exchange(ref _throttled, reason) is not null || reason is not null)
+        {
+            Show();
+        }
+    }
+
     /// <summary>A batch was committed.</summary>
     internal void Did(long changed, long passed, TimeSpan serverTime)
     {
@@ -80,15 +94,23 @@ internal sealed class BackfillContext
             Moved();
         }
 
-        long rows = Interlocked.Add(ref _rows, changed);
-        long seen = Interlocked.Add(ref _seen, passed);
+        Interlocked.Add(ref _rows, changed);
+        Interlocked.Add(ref _seen, passed);
+        Gate.Did(changed);
+        Show();
+    }
+
+    private void Show()
+    {
+        long rows = Interlocked.Read(ref _rows);
+        long seen = Interlocked.Read(ref _seen);
         long rowsInTable = Interlocked.Read(ref _rowsInTable);
         double seconds = Math.Max(0.001, Elapsed.TotalSeconds);
         double? percent = rowsInTable > 0 ? Math.Min(99.9, 100.0 * seen / rowsInTable) : null;
         int sweep = _sweep;
         TimeSpan? remaining = sweep == 0 && seen > 0 && rowsInTable > seen ? TimeSpan.FromSeconds((rowsInTable - seen) * seconds / seen) : null;
         string phase = sweep > 0 ? $"sweep {sweep} over rows that were locked, moved or new; " : "";
-        Sink.Progress(new OperationProgress(Activity, $"{phase}{rows:N0} rows done, {rows / seconds:N0} rows/s", percent, remaining));
+        Sink.Progress(new OperationProgress(Activity, $"{phase}{rows:N0} rows done, {rows / seconds:N0} rows/s", percent, remaining, _throttled));
     }
 
     /// <summary>Growing pauses with jitter, so that two clients do not meet again and again.</summary>

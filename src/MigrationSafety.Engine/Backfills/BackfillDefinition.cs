@@ -26,6 +26,9 @@ internal sealed record BackfillDefinition(
     bool IsDefaultWhere,
     string Reason)
 {
+    /// <summary>The reason where it was not chosen but asked for.</summary>
+    internal const string AsAsked = "as asked for with -Strategy";
+
     internal BackfillStrategy Strategy => Leaves.Count > 0 && Leaves.All(leaf => leaf.ByKey) ? BackfillStrategy.Key : BackfillStrategy.Block;
 
     /// <summary>Whether the table stands for others: partitions or children.</summary>
@@ -135,7 +138,7 @@ internal sealed record BackfillDefinition(
 
         string reason = (asked, chosen) switch
         {
-            (not BackfillStrategy.Auto, _) => "as asked for with -Strategy",
+            (not BackfillStrategy.Auto, _) => AsAsked,
             (_, []) => "no part of the table holds rows",
             _ when chosen.All(leaf => !leaf.ByKey) => "the table is a heap, so that its blocks can be read one after the other, each once, whatever keys it has",
             _ when chosen.All(leaf => leaf.ByKey) => $"the access method {chosen[0].AccessMethod} need not keep rows in blocks, so that the order is that of a unique index",

@@ -12,6 +12,35 @@ internal sealed class BackfillQueries
     /// <summary>How many rows match.</summary>
     internal string Count => $"select pg_catalog.count(*) from {Rows} where {Predicate}";
 
+    /// <summary>How many rows there are.</summary>
+    internal string All => $"select pg_catalog.count(*) from {Rows}";
+
+    /// <summary>How many rows there are, and how many match.</summary>
+    internal string CountAll => $"select pg_catalog.count(*), pg_catalog.count(*) filter (where {Predicate}) from {Rows}";
+
+    /// <summary>
+    /// Of the rows that do not match, all or a sample of $1 percent of the blocks: how many, how many have another value than the expressions give, some of those.
+    /// </summary>
+    /// <param name="types">The columns' types.</param>
+    /// <param name="sampled">Whether it is a sample.</param>
+    /// <param name="examples">How many of those.</param>
+    internal string Compare(IReadOnlyDictionary<string, string> types, bool sampled, int examples)
+    {
+        // As texts: not every type has an equality, and the assignment's cast must not look like a difference.
+        string differs = string.Join(" or ", _definition.Set.Select(column =>
+            $"{Name}.{SqlName.Quote(column.Name)}::text is distinct from ((\n{column.Expression}\n)::{types[column.Name]})::text"));
+        IReadOnlyList<KeyColumn> key = _definition.IsTree ? [] : _definition.Leaves[0].Key;
+        string row = key.Count > 0
+            ? $"'(' || {SqlName.Literal(string.Join(", ", key.Select(column => SqlName.QuoteIfNeeded(column.Name))))} || ') = (' || pg_catalog.concat_ws(', ', {string.Join(", ", key.Select(column => SqlName.Quote(column.Name)))}) || ')'"
+            : $"{Name}.tableoid::pg_catalog.regclass::text || ' ctid ' || {Name}.ctid::text";
+        return $"""
+            select pg_catalog.count(*), pg_catalog.count(*) filter (where msb_differs), (pg_catalog.array_agg(msb_row) filter (where msb_row is not null))[1:{examples}]
+            from (select {differs} as msb_differs, case when {differs} then {row} end as msb_row
+                  from {Rows}{(sampled ? " tablesample system ($1)" : "")}
+                  where not {Predicate}) as msb_compared
+            """;
+    }
+
     /// <summary>A sample of $1 percent of the blocks: rows that match, rows, blocks that hold rows.</summary>
     internal string Sample => $"""
         select pg_catalog.count(*) filter (where {Predicate}), pg_catalog.count(*), pg_catalog.count(distinct (tableoid, (ctid::text::point)[0]))

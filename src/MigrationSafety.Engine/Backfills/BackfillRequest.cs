@@ -1,3 +1,4 @@
+using MigrationSafety.Engine.Backfills.Throttling;
 using MigrationSafety.Engine.Execution;
 
 namespace MigrationSafety.Engine.Backfills;
@@ -34,6 +35,9 @@ public sealed record BackfillRequest
 
     /// <summary>How many rows the server may refuse before the run ends; they are recorded and passed over. 0: the first one ends it.</summary>
     public long MaxErrors { get; init; }
+
+    /// <summary>When it slows down and pauses by itself.</summary>
+    public ThrottleLimits Throttle { get; init; } = ThrottleLimits.Default;
 
     /// <summary>The bounds under which it runs.</summary>
     public ExecutionOptions Options { get; init; } = new();

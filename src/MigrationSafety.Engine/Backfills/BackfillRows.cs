@@ -34,8 +34,8 @@ internal sealed class BackfillRows
         (bool skip, int setbacks) = (false, 0);
         for (int at = 0; at < places.Length;)
         {
-            cancellationToken.ThrowIfCancellationRequested();
-            RowPlace[] some = places[at..Math.Min(places.Length, at + _size.Rows)];
+            await _worker.ThrottleAsync(cancellationToken).ConfigureAwait(false);
+            RowPlace[] some = places[at..Math.Min(places.Length, at + Math.Min(_size.Rows, _context.Gate.MostRows ?? int.MaxValue))];
             try
             {
                 PlacesOutcome? outcome = await _worker.SendAsync(

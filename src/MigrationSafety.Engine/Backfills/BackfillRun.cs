@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Runtime.ExceptionServices;
+using MigrationSafety.Engine.Backfills.Throttling;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sql;
 using Npgsql;
@@ -10,6 +11,7 @@ namespace MigrationSafety.Engine.Backfills;
 internal sealed class BackfillRun : IAsyncDisposable
 {
     private const int TriedRows = 10;
+    private static readonly TimeSpan s_patienceToNote = TimeSpan.FromSeconds(2);
 
     private readonly BackfillPlan _plan;
     private readonly BackfillDefinition _definition;
@@ -17,6 +19,7 @@ internal sealed class BackfillRun : IAsyncDisposable
     private readonly IOperationSink _sink;
     private readonly BackfillWorker[] _workers;
     private bool _resumed;
+    private bool _begun;
 
     internal BackfillRun(BackfillPlan plan, IOperationSink sink)
     {
@@ -81,7 +84,21 @@ internal sealed class BackfillRun : IAsyncDisposable
     /// <summary>Runs it from its checkpoints to its end.</summary>
     internal async Task<BackfillResult> RunAsync(CancellationToken cancellationToken)
     {
+        _begun = true;
         _context.Begins(await RecordAsync(cancellationToken).ConfigureAwait(false));
+        await using ThrottleWatch throttle = await ThrottleWatch.StartAsync(
+            new ThrottleOwner(
+                _plan.Session,
+                _plan.Name,
+                _context.Run,
+                _workers.Length,
+                () => [.. _workers.Select(worker => worker.Pid).OfType<int>()],
+                [.. _definition.Leaves.Select(leaf => leaf.Table.Oid)],
+                _context.Throttled),
+            _plan.Request.Throttle,
+            _sink,
+            cancellationToken).ConfigureAwait(false);
+        _context.Gate = throttle.Gate;
         await PassAsync(cancellationToken).ConfigureAwait(false);
         BackfillSweep sweep = new(_context, Leader);
         await Leader.HoldAsync(() => sweep.RunAsync(cancellationToken), cancellationToken).ConfigureAwait(false);
@@ -108,6 +125,31 @@ internal sealed class BackfillRun : IAsyncDisposable
         }
 
         return result;
+    }
+
+    /// <summary>Writes down what ended the run, for who looks from elsewhere. It has been said already: where it cannot be written down, nothing more is lost.</summary>
+    internal async Task NoteFailureAsync(string message)
+    {
+        if (!_begun)
+        {
+            return;
+        }
+
+        async Task NoteAsync()
+        {
+            await using NpgsqlConnection connection = await _plan.Session.OpenAsync("backfill", _sink, CancellationToken.None).ConfigureAwait(false);
+            await BackfillStore.NoteFailureAsync(connection, _plan.Name, message, CancellationToken.None).ConfigureAwait(false);
+        }
+
+        Task note = NoteAsync();
+        try
+        {
+            await note.WaitAsync(s_patienceToNote).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is NpgsqlException or MigrationException or TimeoutException or IOException)
+        {
+            _sink.Verbose($"What ended {_plan.Name} is not recorded: {e.Message}");
+        }
     }
 
     public async ValueTask DisposeAsync()
@@ -253,6 +295,7 @@ internal sealed class BackfillRun : IAsyncDisposable
             await BackfillRanges.CutAsync(questions, _definition, _plan.Request.Workers, _plan.EstimatedTableRows, _sink, cancellationToken).ConfigureAwait(false);
         _sink.Verbose($"{ranges.Count:N0} ranges for {_plan.Request.Workers:N0} workers, {(_definition.Strategy == BackfillStrategy.Key ? "along a key" : "by blocks")}: {_definition.Reason}.");
         await BackfillStore.BeginAsync(connection, _definition, _plan.Request, ranges, _plan.EstimatedRows, _plan.EstimatedTableRows, cancellationToken).ConfigureAwait(false);
+        await BackfillProof.NoteStartAsync(questions, _definition, cancellationToken).ConfigureAwait(false);
         return true;
     }
 

@@ -154,12 +154,12 @@ internal static class BackfillStore
     {
         const string Record = $"""
             insert into {Table} as b (name, table_schema, table_name, table_oid, set_columns, set_expressions, predicate, predicate_given, strategy, reason, state,
-                                      workers, target_batch_ms, max_errors, rows_estimated, rows_in_table)
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'running', $11, $12, $13, $14, $15)
+                                      workers, target_batch_ms, max_errors, rows_estimated, rows_in_table, throttle)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'running', $11, $12, $13, $14, $15, $16::jsonb)
             on conflict (name) do update
             set table_oid = excluded.table_oid, predicate_given = excluded.predicate_given, strategy = excluded.strategy, reason = excluded.reason, state = excluded.state, sweep = 0,
                 workers = excluded.workers, target_batch_ms = excluded.target_batch_ms, max_errors = excluded.max_errors, rows_estimated = excluded.rows_estimated,
-                rows_in_table = excluded.rows_in_table, last_error = null, role = excluded.role, application = excluded.application,
+                rows_in_table = excluded.rows_in_table, throttle = excluded.throttle, waiting_for = null, waiting_since = null, last_error = null, role = excluded.role, application = excluded.application,
                 started_at = excluded.started_at, updated_at = excluded.updated_at, finished_at = null
             """;
         const string NewRanges = $"""
@@ -197,6 +197,7 @@ internal static class BackfillStore
                         new() { Value = request.MaxErrors },
                         new() { Value = estimatedRows },
                         new() { Value = rowsInTable },
+                        new() { Value = request.Throttle.ToJson() },
                     },
                 },
                 new(NewRanges)
@@ -226,7 +227,7 @@ internal static class BackfillStore
             BatchCommands =
             {
                 Durable(),
-                new($"update {Table} set state = 'running', workers = $2, target_batch_ms = $3, max_errors = $4, finished_at = null, updated_at = pg_catalog.clock_timestamp() where name = $1")
+                new($"update {Table} set state = 'running', workers = $2, target_batch_ms = $3, max_errors = $4, throttle = $5::jsonb, waiting_for = null, waiting_since = null, last_error = null, finished_at = null, updated_at = pg_catalog.clock_timestamp() where name = $1")
                 {
                     Parameters =
                     {
@@ -234,6 +235,7 @@ internal static class BackfillStore
                         new() { Value = request.Workers },
                         new() { Value = (int)request.TargetBatchTime.TotalMilliseconds },
                         new() { Value = request.MaxErrors },
+                        new() { Value = request.Throttle.ToJson() },
                     },
                 },
                 new($"update {Errors} set again = true where backfill = $1 and not again") { Parameters = { new() { Value = definition.Name } } },
@@ -409,6 +411,14 @@ internal static class BackfillStore
         return (reader.GetInt64(0), reader.GetInt64(1));
     }
 
+    /// <summary>Records what ended a run.</summary>
+    internal static async Task NoteFailureAsync(NpgsqlConnection connection, string name, string message, CancellationToken cancellationToken)
+    {
+        await using NpgsqlCommand command = Command(connection, $"update {Table} set last_error = $2, updated_at = pg_catalog.clock_timestamp() where name = $1 and state <> 'completed'", name);
+        command.Parameters.Add(new() { Value = message });
+        await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+    }
+
     /// <summary>Begins another sweep.</summary>
     /// <returns>Its number; null where the backfill does not run any more.</returns>
     internal static async Task<int?> SweepAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
@@ -430,7 +440,7 @@ internal static class BackfillStore
                 new($"delete from {Errors} where backfill = $1 and again") { Parameters = { new() { Value = name } } },
                 new($"""
                     update {Table}
-                    set state = 'completed', updated_at = pg_catalog.clock_timestamp(), finished_at = pg_catalog.clock_timestamp()
+                    set state = 'completed', last_error = null, waiting_for = null, waiting_since = null, updated_at = pg_catalog.clock_timestamp(), finished_at = pg_catalog.clock_timestamp()
                     where name = $1 and state = 'running'
                     """) { Parameters = { new() { Value = name } } },
             },

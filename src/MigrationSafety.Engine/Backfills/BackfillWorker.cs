@@ -22,6 +22,9 @@ internal sealed class BackfillWorker : IAsyncDisposable
     private int _skipping;
     private int _skippingSpan;
     private int _setbacks;
+    // The last batch, as the throttle sees it.
+    private TimeSpan _took;
+    private long _ended;
     // A block at a time takes too long: its rows one by one, or some.
     private bool _byRow;
 
@@ -43,6 +46,9 @@ internal sealed class BackfillWorker : IAsyncDisposable
     internal int Attempts { get; set; }
 
     internal int Number => _number;
+
+    /// <summary>Its backend; null while it is not connected.</summary>
+    internal int? Pid => _connection?.Backend.Pid;
 
     /// <summary>The open connection; inside <see cref="HoldAsync"/> only.</summary>
     internal BackfillConnection Connection => _connection!;
@@ -149,6 +155,13 @@ internal sealed class BackfillWorker : IAsyncDisposable
     internal Task AttendAsync(CancellationToken cancellationToken) =>
         TellAsync(connection => BackfillStore.AttendAsync(connection, Name, _context.Run, _number, CancellationToken.None), cancellationToken);
 
+    /// <summary>Waits until the next batch may begin.</summary>
+    internal async Task ThrottleAsync(CancellationToken cancellationToken)
+    {
+        cancellationToken.ThrowIfCancellationRequested();
+        await _context.Gate.WaitAsync(_took, _ended, _context.Moved, cancellationToken).ConfigureAwait(false);
+    }
+
     /// <summary>Runs what changes rows; null where it returned nothing.</summary>
     internal async Task<T?> SendAsync<T>(string sql, object[] parameters, Func<NpgsqlDataReader, T> read, bool watched, CancellationToken cancellationToken)
         where T : class
@@ -177,6 +190,11 @@ internal sealed class BackfillWorker : IAsyncDisposable
                 SqlState = e.SqlState,
                 Target = _context.Definition.Table.Display,
             };
+        }
+        finally
+        {
+            _ended = Stopwatch.GetTimestamp();
+            _took = Stopwatch.GetElapsedTime(sent, _ended);
         }
     }
 
@@ -228,8 +246,9 @@ internal sealed class BackfillWorker : IAsyncDisposable
         bool first = claim.First;
         while (true)
         {
-            cancellationToken.ThrowIfCancellationRequested();
-            long amount = claim.ByKey ? _size.Rows : Math.Max(1, (long)(_size.Rows / _context.RowsOfBlock));
+            await ThrottleAsync(cancellationToken).ConfigureAwait(false);
+            int rows = Math.Min(_size.Rows, _context.Gate.MostRows ?? int.MaxValue);
+            long amount = claim.ByKey ? rows : Math.Max(1, (long)(rows / _context.RowsOfBlock));
             bool skip = _skipping > 0;
             BatchOutcome? outcome = null;
             bool atOnce = _byRow && !claim.ByKey;
@@ -267,7 +286,10 @@ internal sealed class BackfillWorker : IAsyncDisposable
                 return;
             }
 
-            _size.Took(outcome.ServerTime);
+            if (rows == _size.Rows)
+            {
+                _size.Took(outcome.ServerTime);
+            }
 
             async Task<PostgresException?> TryBatchAsync()
             {

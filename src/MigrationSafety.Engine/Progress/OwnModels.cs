@@ -31,6 +31,8 @@ internal static partial class OwnModels
             Within = OperationState.Fraction(seen, total),
             Estimated = true,
             Basis = ProgressConfidence.Measured,
+            // What is written down while nobody works on it is old.
+            Waiting = state == "running" && sample.Text("waiting_for") is { } reason ? $"throttle: {reason}" : null,
         };
     }
 

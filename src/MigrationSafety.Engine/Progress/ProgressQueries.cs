@@ -82,7 +82,7 @@ internal static class ProgressQueries
         select '{Backfill}', coalesce(w.pid, 0),
                pg_catalog.jsonb_build_object('name', b.name, 'relid', b.table_oid::int8,
                    'state', case when b.state = 'paused' then 'paused' when w.pid is null then 'interrupted' else 'running' end, 'sweep', b.sweep,
-                   'rows_seen', coalesce((select pg_catalog.sum(r.rows_seen)::int8 from migration_safety.backfill_range r where r.backfill = b.name), 0), 'rows_in_table', b.rows_in_table,
+                   'rows_seen', coalesce((select pg_catalog.sum(r.rows_seen)::int8 from migration_safety.backfill_range r where r.backfill = b.name), 0), 'rows_in_table', b.rows_in_table, 'waiting_for', b.waiting_for,
                    'rows_done', coalesce(d.rows_done, 0), 'rows_estimated', b.rows_estimated, 'batches', coalesce(d.batches, 0), 'workers', coalesce(w.workers, 0))::text,
                pg_catalog.jsonb_build_object('table', pg_catalog.format('%I.%I', b.table_schema, b.table_name))::text,
                pg_catalog.current_database()::text, coalesce(a.usename::text, b.role), coalesce(nullif(a.application_name, ''), b.application), pg_catalog.left(a.query, 1000),

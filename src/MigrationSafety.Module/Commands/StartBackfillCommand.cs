@@ -11,7 +11,7 @@ namespace MigrationSafety.Module.Commands;
 /// <summary>Fills columns of a live table batch by batch; run again, it goes on where it was.</summary>
 [Cmdlet(VerbsLifecycle.Start, "Backfill", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Medium)]
 [OutputType(typeof(BackfillResult), typeof(MigrationJob))]
-public sealed class StartBackfillCommand : ChangeCmdlet<BackfillPlan, BackfillResult>
+public sealed class StartBackfillCommand : BackfillCmdlet
 {
     /// <summary>Table, as in SQL.</summary>
     [Parameter(Mandatory = true, Position = 0, ValueFromPipelineByPropertyName = true)]
@@ -42,24 +42,9 @@ public sealed class StartBackfillCommand : ChangeCmdlet<BackfillPlan, BackfillRe
     [ArgumentCompleter(typeof(BackfillNameCompleter))]
     public string? Name { get; set; }
 
-    /// <summary>How long a batch should take, from its statement to its commit.</summary>
-    [Parameter]
-    [ValidateNotNull]
-    public Duration TargetBatchTime { get; set; } = new(TimeSpan.FromMilliseconds(250));
-
     /// <summary>How it walks through the table; chosen from the catalog where it is not given.</summary>
     [Parameter]
     public BackfillStrategy Strategy { get; set; }
-
-    /// <summary>How many connections of this command work on it side by side.</summary>
-    [Parameter]
-    [ValidateRange(1, 64)]
-    public int Workers { get; set; } = 1;
-
-    /// <summary>How many rows the server may refuse before the backfill ends; they are recorded and passed over.</summary>
-    [Parameter]
-    [ValidateRange(0, long.MaxValue)]
-    public long MaxErrors { get; set; }
 
     private protected override Task<BackfillPlan> PlanAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken)
     {
@@ -90,23 +75,18 @@ public sealed class StartBackfillCommand : ChangeCmdlet<BackfillPlan, BackfillRe
 
         return Backfill.PlanAsync(
             session,
-            new BackfillRequest
-            {
-                Table = Table,
-                Schema = Schema,
-                Set = set,
-                Where = Where,
-                Name = Name,
-                TargetBatchTime = TargetBatchTime.Value,
-                Strategy = Strategy,
-                Workers = Workers,
-                MaxErrors = MaxErrors,
-                Options = Options,
-            },
+            AsAsked(
+                new BackfillRequest
+                {
+                    Table = Table,
+                    Schema = Schema,
+                    Set = set,
+                    Where = Where,
+                    Name = Name,
+                    Strategy = Strategy,
+                    Options = Options,
+                }),
             sink,
             cancellationToken);
     }
-
-    private protected override Task<BackfillResult> RunPlanAsync(BackfillPlan plan, IOperationSink sink, CancellationToken cancellationToken) =>
-        Backfill.RunAsync(plan, sink, cancellationToken);
 }

@@ -44,6 +44,13 @@ public sealed partial class SessionArgument
     {
     }
 
+    /// <summary>From a backfill that is piped on: the next cmdlet works on the database that it is in.</summary>
+    /// <param name="backfill">Backfill, read by this process.</param>
+    public SessionArgument(BackfillStatus backfill)
+        : this(Of(backfill?.Origin))
+    {
+    }
+
     /// <summary>From a result that is piped on: the next cmdlet works on the database that the result is about.</summary>
     /// <param name="result">Result of this process.</param>
     public SessionArgument(InvalidIndex result)

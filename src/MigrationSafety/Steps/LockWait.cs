@@ -118,3 +118,16 @@ internal static class Durations
         _ => $"{(int)value.TotalDays} d {value.Hours} h",
     };
 }
+
+/// <summary>Numbers of bytes in words.</summary>
+internal static class ByteCounts
+{
+    internal static string Text(double value) => value switch
+    {
+        >= 1L << 40 => string.Create(System.Globalization.CultureInfo.InvariantCulture, $"{value / (1L << 40):0.#} TB"),
+        >= 1 << 30 => string.Create(System.Globalization.CultureInfo.InvariantCulture, $"{value / (1 << 30):0.#} GB"),
+        >= 1 << 20 => string.Create(System.Globalization.CultureInfo.InvariantCulture, $"{value / (1 << 20):0.#} MB"),
+        >= 1 << 10 => string.Create(System.Globalization.CultureInfo.InvariantCulture, $"{value / (1 << 10):0.#} kB"),
+        _ => string.Create(System.Globalization.CultureInfo.InvariantCulture, $"{value:0} bytes"),
+    };
+}

@@ -1,0 +1,198 @@
+using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.Backfills.Throttling;
+using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Tests.Engine.Support;
+using MigrationSafety.Tests.Postgres;
+using Xunit;
+
+namespace MigrationSafety.Tests.Engine;
+
+/// <summary>Backfills seen, stopped, taken up and removed from another session than the one that runs them.</summary>
+public sealed class BackfillControlTests(Servers servers)
+{
+    private const string Table = "create table t (id int primary key, v int, n int not null default 0); insert into t select i from generate_series(1, 20000) i;";
+
+    // Slow enough to be met on its way, whatever the machine.
+    private static readonly ThrottleLimits s_slow = new() { RowsPerSecond = 200 };
+
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    [Theory, EachMajor]
+    public async Task It_is_stopped_from_another_session_and_taken_up_from_a_third(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table);
+        Assert.Empty(await ListAsync(bench));
+        Assert.Equal("BackfillNotFound", (await Assert.ThrowsAsync<MigrationException>(() => StopAsync(bench, "nothing"))).ErrorId);
+        BackfillRequest request = Request() with { Workers = 2, MaxErrors = 7, TargetBatchTime = TimeSpan.FromMilliseconds(100), Throttle = s_slow, Strategy = BackfillStrategy.Key };
+        Task<BackfillResult> run = bench.RunAsync(request);
+        await bench.UntilBatchesAsync(2, run);
+
+        BackfillStatus running = Assert.Single(await ListAsync(bench));
+        Assert.Equal((BackfillState.Running, "public.t.v,n", "public", "t"), (running.State, running.Name, running.Schema, running.Table));
+        Assert.Equal(("v = 1, n = n + 1", "v is null", BackfillStrategy.Key), (running.Action, running.Where, running.Strategy));
+        Assert.Equal([1, 2], running.Workers.Select(worker => worker.Number).Order());
+        Assert.All(running.Workers, worker => Assert.Equal(("MigrationSafety/backfill", "postgres"), (worker.Application, worker.User)));
+        Assert.InRange(running.Done, 1, 19_000);
+        Assert.InRange(running.Remaining, 1_000, 19_999);
+        Assert.True(running is { RowsPerSecond: > 0, RemainingTime: not null, Percent: > 0 and < 100, MaxErrors: 7, WorkersWanted: 2 });
+        Assert.Contains("at most 200 rows/s", running.Throttle, StringComparison.Ordinal);
+        Assert.Equal("BackfillRunning", (await Assert.ThrowsAsync<MigrationException>(() => BackfillControl.RemoveAsync(bench.Session, running.Name, force: false, TimeSpan.FromSeconds(30), bench.Sink, Token))).ErrorId);
+
+        EngineSession other = await bench.SessionAsync(db => db.ConnectionString + ";Application Name=other");
+        BackfillStatus stopped = await StopAsync(bench, running.Name, other);
+        BackfillResult result = await run;
+        Assert.Equal((BackfillState.Paused, BackfillOutcome.Paused), (stopped.State, result.Outcome));
+        Assert.Equal((0, result.TotalRows), (stopped.Workers.Length, stopped.Done));
+        // Stopped once more: nothing else happens.
+        Assert.Equal(BackfillState.Paused, (await StopAsync(bench, running.Name, other)).State);
+        Assert.Equal("BackfillUnfinished", (await Assert.ThrowsAsync<MigrationException>(() => BackfillControl.RemoveAsync(other, running.Name, force: false, TimeSpan.Zero, bench.Sink, Token))).ErrorId);
+        await bench.UntilNothingHeldAsync();
+
+        EngineSession third = await bench.SessionAsync(db => db.ConnectionString + ";Application Name=third");
+        BackfillRequest recorded = await BackfillControl.RequestAsync(third, running.Name, bench.Sink, Token);
+        Assert.Equal((2, 7L, TimeSpan.FromMilliseconds(100), BackfillStrategy.Key, s_slow), (recorded.Workers, recorded.MaxErrors, recorded.TargetBatchTime, recorded.Strategy, recorded.Throttle));
+        BackfillResult rest = await bench.RunAsync(recorded with { Throttle = new() }, session: third);
+        Assert.Equal((BackfillOutcome.Completed, true, 20000), (rest.Outcome, rest.Resumed, rest.TotalRows));
+        Assert.Equal(20000, await bench.ScalarAsync<long>("select count(*) from t where v = 1 and n = 1"));
+
+        BackfillStatus completed = Assert.Single(await ListAsync(bench));
+        Assert.Equal((BackfillState.Completed, 100.0, 0, 20000), (completed.State, completed.Percent, completed.Remaining, completed.Done));
+        Assert.NotNull(completed.FinishedAt);
+        Assert.Equal(BackfillState.Completed, (await StopAsync(bench, running.Name)).State);
+        await BackfillControl.RemoveAsync(bench.Session, running.Name, force: false, TimeSpan.Zero, bench.Sink, Token);
+        Assert.Empty(await ListAsync(bench));
+        Assert.Equal(0, await bench.ScalarAsync<long>("select (select count(*) from migration_safety.backfill_range) + (select count(*) from migration_safety.backfill_worker)"));
+    }
+
+    [Theory, EachMajor]
+    public async Task One_whose_client_is_gone_is_interrupted_and_its_last_error_stays(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table + "insert into t values (20001, null, 0); create table spare (id int primary key, v int); insert into spare values (1)");
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        Task<BackfillResult> run = bench.RunAsync(Request() with { Throttle = s_slow }, stop.Token);
+        await bench.UntilBatchesAsync(1, run);
+        await stop.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
+        BackfillStatus interrupted = Assert.Single(await ListAsync(bench));
+        Assert.Equal((BackfillState.Interrupted, 0, null, null), (interrupted.State, interrupted.Workers.Length, interrupted.WaitingFor, interrupted.RowsPerSecond));
+        // The condition is checked when it goes on, and what ended it is there for who looks.
+        MigrationException failure = await bench.FailsAsync(BackfillBench.Request("spare", "v", "1 / (id - 1)"));
+        Assert.Equal("InvalidData", failure.ErrorId);
+        await bench.RunAsync(BackfillBench.Request("spare", "v", "1"));
+
+        await bench.Database.ExecuteAsync("alter table t add check (id <> 20001) not valid", Token);
+        Assert.Equal("CheckViolated", (await bench.FailsAsync(Request())).ErrorId);
+        BackfillStatus failed = Assert.Single(await ListAsync(bench), status => status.Table == "t");
+        Assert.Equal(BackfillState.Interrupted, failed.State);
+        Assert.Contains("check", failed.LastError, StringComparison.OrdinalIgnoreCase);
+
+        // Removed by force, running: it is stopped first.
+        await bench.Database.ExecuteAsync("delete from t where id = 20001; update t set v = null", Token);
+        run = bench.RunAsync(Request() with { Throttle = s_slow });
+        await Wait.UntilAsync(async () => (await ListAsync(bench)).Single(status => status.Table == "t").Workers.Any(worker => worker.Rows > 0), "it to run", cancellationToken: Token);
+        await BackfillControl.RemoveAsync(bench.Session, failed.Name, force: true, TimeSpan.FromSeconds(30), bench.Sink, Token);
+        Assert.DoesNotContain(await ListAsync(bench), status => status.Table == "t");
+        // It ended before its record went, or met that.
+        Task ended = await Task.WhenAny(run, Task.Delay(TimeSpan.FromSeconds(20), Token));
+        Assert.Same(run, ended);
+    }
+
+    [Theory, EachMajor]
+    public async Task Rows_that_were_refused_are_listed_and_tried_again_alone(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table + "alter table t add check (v <> -1) not valid");
+        BackfillRequest request = Request() with { Set = [new("v", "case when id % 10000 = 1 then -1 else id end"), new("n", "n + 1")], MaxErrors = 5 };
+        Assert.Equal(BackfillOutcome.CompletedWithErrors, (await bench.RunAsync(request)).Outcome);
+
+        BackfillStatus status = Assert.Single(await ListAsync(bench, withErrors: true));
+        Assert.Equal((BackfillState.CompletedWithErrors, 2, 2), (status.State, status.Errors, status.Remaining));
+        Assert.Equal([["1"], ["10001"]], status.ErrorRows.Select(error => error.Key).OrderBy(key => int.Parse(key[0], System.Globalization.CultureInfo.InvariantCulture)));
+        Assert.All(status.ErrorRows, error => Assert.Equal(("public.t", "id", "23514"), (error.Table, Assert.Single(error.KeyColumn), error.SqlState)));
+        Assert.Contains("check", status.LastError, StringComparison.OrdinalIgnoreCase);
+        Assert.Empty(Assert.Single(await ListAsync(bench)).ErrorRows);
+        BackfillTestResult test = await TestAsync(bench, status.Name);
+        Assert.Equal((false, 2, 2), (test.Passed, test.Matching, test.Errors));
+
+        await bench.Database.ExecuteAsync("alter table t drop constraint t_v_check", Token);
+        BackfillResult again = await bench.RunAsync(await BackfillControl.RequestAsync(bench.Session, status.Name, bench.Sink, Token));
+        Assert.Equal((BackfillOutcome.Completed, 2, 0), (again.Outcome, again.Rows, again.Remaining));
+        Assert.Equal(20000, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
+        Assert.Equal((BackfillState.Completed, 0, null), (Assert.Single(await ListAsync(bench)).State, Assert.Single(await ListAsync(bench)).Errors, Assert.Single(await ListAsync(bench)).LastError));
+    }
+
+    [Theory, EachMajor]
+    public async Task The_proof_counts_matches_missing_rows_and_values_that_differ(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table + "alter table t add code varchar(8), add price numeric(8, 2)");
+        BackfillRequest request = BackfillBench.Request("t", "code", "'c' || id", "code is null") with { Set = [new("code", "'c' || id"), new("price", "id / 3.0")] };
+        await bench.RunAsync(request);
+        string name = Assert.Single(await ListAsync(bench)).Name;
+
+        BackfillTestResult good = await TestAsync(bench, name, BackfillComparison.All);
+        Assert.Equal((true, 0, 20000, 20000, 0), (good.Passed, good.Matching, good.Rows, good.Compared, good.Different));
+        Assert.Equal((20000L, false), (good.RowsExpected, good.RowsEstimated));
+        Assert.Empty(good.Detail);
+        BackfillTestResult sample = await BackfillProof.TestAsync(bench.Session, new() { Name = name, Comparison = BackfillComparison.Sample, SampleSize = 5000 }, bench.Sink, Token);
+        Assert.InRange(sample.Compared, 0, 19_999);
+
+        // The application goes on: what it inserts and deletes is counted out.
+        await bench.Database.ExecuteAsync("insert into t (id, code, price) values (30000, 'c30000', 10000); delete from t where id <= 10; update t set price = 0 where id in (100, 200)", Token);
+        BackfillTestResult changed = await TestAsync(bench, name, BackfillComparison.All);
+        Assert.Equal((false, 0, 2), (changed.Passed, changed.Matching, changed.Different));
+        Assert.Equal(["(id) = (100)", "(id) = (200)"], changed.DifferentRow.Order());
+        Assert.Equal(19_991, changed.Rows);
+
+        await bench.Database.ExecuteAsync("update t set price = id / 3.0, code = null where id in (100, 200)", Token);
+        BackfillTestResult matching = await TestAsync(bench, name);
+        Assert.Equal((false, 2, 0), (matching.Passed, matching.Matching, matching.Compared));
+        Assert.Contains("2 rows match", matching.Detail[0], StringComparison.Ordinal);
+
+        // Rows that went without a delete.
+        await bench.Database.ExecuteAsync("update t set code = 'c' || id where code is null", Token);
+        await bench.Database.ExecuteAsync("create table kept as select * from t where id > 50; truncate t; insert into t select * from kept", Token);
+        await bench.Database.ExecuteAsync("update migration_safety.backfill set rows_balance = (select pg_stat_get_tuples_inserted('t'::regclass) - pg_stat_get_tuples_deleted('t'::regclass))", Token);
+        BackfillTestResult missing = await TestAsync(bench, name);
+        Assert.False(missing.Passed);
+        Assert.Contains("rows are missing", Assert.Single(missing.Detail), StringComparison.Ordinal);
+
+        MigrationException impossible = await Assert.ThrowsAsync<MigrationException>(async () =>
+        {
+            await bench.RunAsync(Request());
+            await TestAsync(bench, "public.t.v,n", BackfillComparison.All);
+        });
+        Assert.Equal("ComparisonImpossible", impossible.ErrorId);
+        MigrationException late = await Assert.ThrowsAsync<MigrationException>(() => BackfillProof.TestAsync(bench.Session, new() { Name = name, StatementTimeout = TimeSpan.FromMilliseconds(1), Comparison = BackfillComparison.All }, bench.Sink, Token));
+        Assert.Equal("TestTimedOut", late.ErrorId);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_standby_proves_it_too(int major)
+    {
+        await using PostgresServer primary = await PostgresServer.StartAsync(major, cancellationToken: Token);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(primary, Table);
+        await using PostgresServer standby = await primary.StartStandbyAsync(cancellationToken: Token);
+        await bench.RunAsync(BackfillBench.Request("t", "v", "id"));
+        string name = Assert.Single(await ListAsync(bench)).Name;
+        EngineSession session = await bench.SessionAsync(db => standby.ConnectionString(db.Name));
+        BackfillTestResult? test = null;
+        await Wait.UntilAsync(
+            async () => (await BackfillReader.ReadAsync(session, new(), bench.Sink, Token)).Any(status => status.State == BackfillState.Completed)
+                && (test = await BackfillProof.TestAsync(session, new() { Name = name, Comparison = BackfillComparison.All }, bench.Sink, Token)).Passed,
+            "the standby to have replayed it",
+            cancellationToken: Token);
+        Assert.Equal((20000, 20000, null), (test!.Rows, test.Compared, test.RowsExpected));
+        Assert.Contains("on a standby", Assert.Single(test.Detail), StringComparison.Ordinal);
+        Assert.Equal("PrimaryRequired", (await Assert.ThrowsAsync<MigrationException>(() => BackfillControl.StopAsync(session, name, TimeSpan.Zero, bench.Sink, Token))).ErrorId);
+    }
+
+    private static BackfillRequest Request() => BackfillBench.Request("t", "v", "1") with { Set = [new("v", "1"), new("n", "n + 1")], Where = "v is null", Throttle = new() };
+
+    private static Task<IReadOnlyList<BackfillStatus>> ListAsync(BackfillBench bench, bool withErrors = false) =>
+        BackfillReader.ReadAsync(bench.Session, new() { IncludeErrors = withErrors }, bench.Sink, Token);
+
+    private static Task<BackfillStatus> StopAsync(BackfillBench bench, string name, EngineSession? session = null) =>
+        BackfillControl.StopAsync(session ?? bench.Session, name, TimeSpan.FromSeconds(30), bench.Sink, Token);
+
+    private static Task<BackfillTestResult> TestAsync(BackfillBench bench, string name, BackfillComparison comparison = BackfillComparison.None) =>
+        BackfillProof.TestAsync(bench.Session, new() { Name = name, Comparison = comparison }, bench.Sink, Token);
+}

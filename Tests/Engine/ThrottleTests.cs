@@ -1,0 +1,255 @@
+using System.Globalization;
+using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.Backfills.Throttling;
+using MigrationSafety.Engine.Progress;
+using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Tests.Engine.Support;
+using MigrationSafety.Tests.Postgres;
+using Npgsql;
+using Xunit;
+
+namespace MigrationSafety.Tests.Engine;
+
+/// <summary>A backfill slows down, pauses and goes on by what the server shows, and says why on the server too.</summary>
+public sealed class ThrottleTests(Servers servers)
+{
+    private const string Table = "create table t (id int primary key, v int); insert into t select i from generate_series(1, 3000) i;";
+
+    // A megabyte of WAL that is none of the backfill's.
+    private const string Wal = "create table filler as select repeat('x', 100) as x from generate_series(1, 20000)";
+
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    private static ThrottleLimits None { get; } = new();
+
+    [Theory, EachMajor]
+    public async Task A_standby_that_falls_behind_pauses_it_until_it_has_caught_up(int major)
+    {
+        await using PostgresServer primary = await PostgresServer.StartAsync(major, new() { Settings = new Dictionary<string, string> { ["archive_mode"] = "on", ["archive_command"] = "false" } }, cancellationToken: Token);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(primary, Table);
+        await using PostgresServer standby = await primary.StartStandbyAsync(primary.Options with { Settings = new Dictionary<string, string>() }, Token);
+        await using NpgsqlConnection replay = new(standby.ConnectionString("postgres"));
+        await replay.OpenAsync(Token);
+
+        // By amount.
+        await ExecuteAsync(replay, "select pg_wal_replay_pause()");
+        await bench.Database.ExecuteAsync(Wal, Token);
+        await UntilBehindAsync(bench, 1 << 20);
+        ThrottleLimits bytes = None with { ReplicationLagBytes = 256 << 10 };
+        Task<BackfillResult> run = bench.RunAsync(Request(bytes));
+        string reason = await ReasonAsync(bench, run);
+        Assert.StartsWith("paused: standby standby", reason, StringComparison.Ordinal);
+        Assert.Contains("(limit 256 kB)", reason, StringComparison.Ordinal);
+        Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) from t where v is not null"));
+        await using ProgressReader reader = new(bench.Session, new() { Table = "t" });
+        MigrationProgress progress = Assert.Single(await reader.ReadAsync(bench.Sink, Token));
+        Assert.Equal("throttle: " + reason, progress.WaitingFor);
+        await ExecuteAsync(replay, "select pg_wal_replay_resume()");
+        Assert.Equal((BackfillOutcome.Completed, 3000), ((await run).Outcome, (await run).Rows));
+        Assert.Null(await bench.ScalarAsync<string>("select waiting_for from migration_safety.backfill"));
+        Assert.Contains(bench.Sink.VerboseMessages, message => message.Contains(": at 5 % speed: standby standby", StringComparison.Ordinal));
+
+        // By time: the server's own measure stands still while nothing is replayed.
+        await ExecuteAsync(replay, "select pg_wal_replay_pause()");
+        await bench.Database.ExecuteAsync("update t set v = null", Token);
+        run = bench.RunAsync(Request(None with { ReplicationLagTime = TimeSpan.FromSeconds(1), RowsPerSecond = 200 }));
+        Assert.Matches("standby standby.* is .* s behind \\(limit 1.0 s\\)", await ReasonAsync(bench, run, "standby"));
+
+        // A standby that is late on purpose is nobody's concern.
+        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'paused'", Token);
+        Assert.Equal(BackfillOutcome.Paused, (await run).Outcome);
+        BackfillResult rest = await bench.RunAsync(Request(bytes with { ReplicationLagTime = TimeSpan.FromSeconds(1), ExcludedStandbys = [PostgresServer.StandbyName] }));
+        Assert.Equal((BackfillOutcome.Completed, 0, true), (rest.Outcome, rest.Remaining, rest.Resumed));
+
+        // Each file that is complete waits, and none goes.
+        await bench.Database.ExecuteAsync("update t set v = null; select pg_switch_wal(); create table more as select 1; select pg_switch_wal()", Token);
+        run = bench.RunAsync(Request(None with { ArchiveLag = 1 << 20 }));
+        reason = await ReasonAsync(bench, run);
+        Assert.Matches("^(paused|at 50 % speed): .* MB of WAL wait to be archived \\(limit 1 MB\\)", reason);
+        await Wait.UntilAsync(async () => (await bench.ScalarAsync<string>("select waiting_for from migration_safety.backfill"))!.Contains("fails", StringComparison.Ordinal), "the failure to be named", cancellationToken: Token);
+        await bench.Database.ExecuteAsync("alter system set archive_command = 'true'", Token);
+        await bench.Database.ExecuteAsync("select pg_reload_conf()", Token);
+        Assert.Equal(BackfillOutcome.Completed, (await run).Outcome);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_slot_that_nobody_reads_pauses_it(int major)
+    {
+        await using PostgresServer server = await PostgresServer.StartAsync(major, cancellationToken: Token);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(server, Table);
+        await bench.Database.ExecuteAsync("select pg_create_physical_replication_slot('lonely', true)", Token);
+        await bench.Database.ExecuteAsync(Wal, Token);
+
+        Task<BackfillResult> run = bench.RunAsync(Request(None with { SlotLag = 256 << 10 }));
+        Assert.Matches("^paused: replication slot lonely keeps .* of WAL \\(limit 256 kB\\) and nobody reads it$", await ReasonAsync(bench, run));
+        await bench.Database.ExecuteAsync("select pg_drop_replication_slot('lonely')", Token);
+        Assert.Equal(BackfillOutcome.Completed, (await run).Outcome);
+
+        // About to lose what it keeps: whatever the limit.
+        await bench.Database.ExecuteAsync("alter system set max_slot_wal_keep_size = '1MB'; ", Token);
+        await bench.Database.ExecuteAsync("select pg_reload_conf(); update t set v = null; select pg_create_physical_replication_slot('short', true)", Token);
+        await Wait.UntilAsync(async () => await bench.ScalarAsync<string>("show max_slot_wal_keep_size") == "1MB", "the setting", cancellationToken: Token);
+        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
+        ThrottleLook look = new(None with { SlotLag = long.MaxValue }, "x", []);
+        SlotSample slot = Assert.Single((await look.ReadAsync(connection, [], Token)).Slots);
+        Assert.Equal(("short", false, 1L << 20), (slot.Name, slot.Active, slot.Bound));
+        Assert.NotNull(slot.Safe);
+    }
+
+    [Theory, EachMajor]
+    public async Task Sessions_that_wait_for_its_rows_are_seen(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table);
+        await bench.RunAsync(Request(None));
+        await using NpgsqlConnection watch = await bench.Database.OpenAsync(Token);
+        await using NpgsqlConnection worker = await bench.Database.OpenAsync(Token);
+        await using NpgsqlConnection application = await bench.Database.OpenAsync(Token);
+        await using NpgsqlConnection other = await bench.Database.OpenAsync(Token);
+        await using NpgsqlTransaction batch = await worker.BeginTransactionAsync(Token);
+        await ExecuteAsync(worker, "update t set v = 2 where id = 1");
+        ThrottleLook look = new(None with { WaitingSessions = 1, ActiveSessions = 5 }, "x", []);
+        Assert.Equal(0, (await look.ReadAsync(watch, [worker.ProcessID], Token)).Waiters!.Count);
+
+        Task<int> waiting = ExecuteAsync(application, "update t set v = 3 where id = 1");
+        Task<int> behind = ExecuteAsync(other, "update t set v = 4 where id = 1");
+        ThrottleSample? sample = null;
+        await Wait.UntilAsync(
+            async () => (sample = await look.ReadAsync(watch, [worker.ProcessID], Token)).Waiters!.Count == 1,
+            "one to wait for the worker itself",
+            cancellationToken: Token);
+        Assert.Contains(sample!.Waiters!.Pid, new int?[] { application.ProcessID, other.ProcessID });
+        Assert.True(sample.ActiveSessions >= 2);
+        // Whoever waits for somebody else is none of ours.
+        Assert.Equal(0, (await look.ReadAsync(watch, [watch.ProcessID], Token)).Waiters!.Count);
+        await batch.RollbackAsync(Token);
+        await Task.WhenAll(waiting, behind);
+    }
+
+    [Theory, EachMajor]
+    public async Task It_waits_for_its_window_and_ends_at_once_when_somebody_pauses_it(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table);
+        await bench.Database.ExecuteAsync($"alter database {bench.Database.Name} set timezone = 'Asia/Kathmandu'", Token);
+        EngineSession session = await bench.SessionAsync(db => db.ConnectionString + ";Application Name=nepal");
+        TimeOnly now = TimeOnly.FromDateTime(await bench.ScalarAsync<DateTime>("select clock_timestamp() at time zone 'Asia/Kathmandu'"));
+        string Hours(int from, int to) => string.Create(CultureInfo.InvariantCulture, $"{now.AddHours(from):HH\\:mm}-{now.AddHours(to):HH\\:mm}");
+
+        // Without a time zone it is the server's, and the record keeps it for whoever resumes from elsewhere.
+        Task<BackfillResult> run = bench.RunAsync(Request(None with { Window = new DailyWindow(Hours(2, 3)) }), session: session);
+        string reason = await ReasonAsync(bench, run);
+        Assert.StartsWith($"paused: outside the window {Hours(2, 3)} Asia/Kathmandu, which opens in 1", reason, StringComparison.Ordinal);
+        Assert.Equal($"{Hours(2, 3)} Asia/Kathmandu", await bench.ScalarAsync<string>("select throttle->>'window' from migration_safety.backfill"));
+        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'paused'", Token);
+        BackfillResult paused = await run;
+        Assert.Equal((BackfillOutcome.Paused, 0), (paused.Outcome, paused.Rows));
+        await bench.UntilNothingHeldAsync();
+
+        Assert.Equal(3000, (await bench.RunAsync(Request(None with { Window = new DailyWindow(Hours(-1, 2)) }), session: session)).Rows);
+        Assert.Equal("TimeZoneUnknown", (await bench.FailsAsync(Request(None with { Window = new DailyWindow("22:00-05:00 Mars/Olympus") }))).ErrorId);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_query_of_the_users_own_stops_it_while_it_is_not_true(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table + "create table health (ok bool); insert into health values (false)");
+        ThrottleLimits limits = None with { HealthQuery = "select ok from health;" };
+
+        Task<BackfillResult> run = bench.RunAsync(Request(limits));
+        Assert.Equal("paused: the health query says no", await ReasonAsync(bench, run));
+        await bench.Database.ExecuteAsync("alter table health rename to ill", Token);
+        Assert.StartsWith("paused: the health query fails: relation \"health\" does not exist", await ReasonAsync(bench, run, "fails"), StringComparison.Ordinal);
+        await bench.Database.ExecuteAsync("alter table ill rename to health; delete from health", Token);
+        Assert.Equal("paused: the health query returns neither true nor false", await ReasonAsync(bench, run, "neither"));
+        await bench.Database.ExecuteAsync("insert into health values (true)", Token);
+        Assert.Equal((BackfillOutcome.Completed, 3000), ((await run).Outcome, (await run).Rows));
+
+        foreach (string query in (string[])["select 1", "select nonsense", "insert into health values (true) returning ok"])
+        {
+            Assert.Equal("HealthQueryInvalid", (await bench.FailsAsync(Request(None with { HealthQuery = query }))).ErrorId);
+        }
+
+        // A function may hide what it writes; it does not get to.
+        await bench.Database.ExecuteAsync("create function sneaky() returns bool language sql as 'insert into health values (true) returning ok'; update t set v = null", Token);
+        run = bench.RunAsync(Request(None with { HealthQuery = "select case when pg_is_in_recovery() then true else sneaky() end" }));
+        Assert.Contains("read-only transaction", await ReasonAsync(bench, run, "read-only"), StringComparison.Ordinal);
+        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'paused'", Token);
+        Assert.Equal(BackfillOutcome.Paused, (await run).Outcome);
+    }
+
+    [Theory, EachMajor]
+    public async Task Dead_rows_are_held_against_the_rules_of_autovacuum(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(
+            servers, major, Table + "alter table t set (autovacuum_enabled = off, autovacuum_vacuum_threshold = 100, autovacuum_vacuum_scale_factor = 0.3); analyze t");
+        await bench.RunAsync(Request(None));
+        // Dead versions of updated rows may go with the next scan already; deleted rows stay until a vacuum.
+        await bench.Database.ExecuteAsync("delete from t where id > 1000", Token);
+        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
+        ThrottleLook look = new(None with { VacuumLag = 1 }, "x", [(uint)(await bench.ScalarAsync<object>("select 't'::regclass::oid"))!]);
+        VacuumSample? vacuum = null;
+        await Wait.UntilAsync(async () => (vacuum = (await look.ReadAsync(connection, [], Token)).Vacuum)!.Dead > 0, "the statistics to have dead rows", cancellationToken: Token);
+        Assert.Equal(("public.t", 100 + (0.3 * 3000), false), (vacuum!.Name, vacuum.Threshold, vacuum.Vacuumed));
+    }
+
+    [Theory, EachMajor]
+    public async Task What_a_role_cannot_see_is_said_once(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table);
+        string role = "r" + Guid.NewGuid().ToString("N")[..12];
+        await bench.Database.ExecuteAsync($"create role {role} login; grant all on t to {role}; grant create on database {bench.Database.Name} to {role}", Token);
+        try
+        {
+            EngineSession session = await bench.SessionAsync(db => new NpgsqlConnectionStringBuilder(db.ConnectionString) { Username = role }.ConnectionString);
+            await using NpgsqlConnection other = await bench.Database.OpenAsync(Token);
+            BackfillResult result = await bench.RunAsync(Request(ThrottleLimits.Default with { ActiveSessions = 1000, WalRate = 1L << 40, VacuumLag = 100, RowsPerSecond = 2000 }), session: session);
+            Assert.Equal(3000, result.Rows);
+            string warning = Assert.Single(bench.Sink.Warnings, message => message.Contains("pg_monitor", StringComparison.Ordinal));
+            Assert.Contains($"GRANT pg_monitor TO {role}", warning, StringComparison.Ordinal);
+            Assert.Contains("-MaxActiveSession", warning, StringComparison.Ordinal);
+        }
+        finally
+        {
+            await bench.Database.ExecuteAsync($"drop owned by {role} cascade; drop role {role}", Token);
+        }
+    }
+
+    [Theory, EachMajor]
+    public async Task Rows_a_second_are_kept_to_by_all_workers_together(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table);
+        BackfillResult result = await bench.RunAsync(Request(None with { RowsPerSecond = 2000 }) with { Workers = 3 });
+        Assert.Equal(3000, result.Rows);
+        // The last batch of each worker is not waited for.
+        Assert.True(result.Duration > TimeSpan.FromSeconds(0.9), $"{result.Duration}");
+    }
+
+    private static BackfillRequest Request(ThrottleLimits limits) => BackfillBench.Request("t", "v", "1") with { Throttle = limits };
+
+    private static async Task<int> ExecuteAsync(NpgsqlConnection connection, string sql)
+    {
+        await using NpgsqlCommand command = new(sql, connection);
+        return await command.ExecuteNonQueryAsync(Token);
+    }
+
+    private static Task UntilBehindAsync(BackfillBench bench, long bytes) => Wait.UntilAsync(
+        async () => await bench.ScalarAsync<long>("select coalesce(max(pg_current_wal_lsn() - replay_lsn), 0)::int8 from pg_stat_replication") > bytes,
+        "the standby to fall behind",
+        cancellationToken: Token);
+
+    /// <summary>Why it waits, as everybody can read it on the server.</summary>
+    private static async Task<string> ReasonAsync(BackfillBench bench, Task run, string containing = "")
+    {
+        string? reason = null;
+        await Wait.UntilAsync(
+            async () => run.IsCompleted || (await bench.StateExistsAsync()
+                && (reason = await bench.ScalarAsync<string>("select waiting_for from migration_safety.backfill where waiting_since is not null")) is not null && reason.Contains(containing, StringComparison.Ordinal)),
+            "a reason to wait",
+            cancellationToken: Token);
+        if (run.IsCompleted)
+        {
+            await run;
+        }
+
+        return reason ?? "";
+    }
+}

@@ -1,0 +1,232 @@
+using System.Diagnostics;
+using MigrationSafety.Engine.Backfills.Throttling;
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Engine.Sql;
+using Npgsql;
+
+namespace MigrationSafety.Engine.Backfills;
+
+/// <summary>Stops, takes up and removes backfills that are recorded, from wherever.</summary>
+public static class BackfillControl
+{
+    private static readonly TimeSpan s_poll = TimeSpan.FromMilliseconds(100);
+    private const int PatienceSeconds = 10;
+
+    /// <summary>Reads one.</summary>
+    /// <exception cref="MigrationException"><c>BackfillNotFound</c>.</exception>
+    public static async Task<BackfillStatus> FindAsync(EngineSession session, string name, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(session);
+        try
+        {
+            await using NpgsqlConnection connection = await OpenAsync(session, sink, cancellationToken).ConfigureAwait(false);
+            return await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is not OperationCanceledException)
+        {
+            throw ServerErrors.Translate(e, $"Reading backfill {name}", name);
+        }
+    }
+
+    /// <summary>Has everybody who works on it end after the batch at hand. What is done stays.</summary>
+    /// <param name="session">Session.</param>
+    /// <param name="name">Name.</param>
+    /// <param name="waitFor">How long to wait until all have ended; a warning tells who has not.</param>
+    /// <param name="sink">Where it reports to.</param>
+    /// <param name="cancellationToken">Ends the wait; the backfill is stopped all the same.</param>
+    /// <returns>What became of it.</returns>
+    /// <exception cref="MigrationException"><c>BackfillNotFound</c>, or what the server refused.</exception>
+    public static async Task<BackfillStatus> StopAsync(EngineSession session, string name, TimeSpan waitFor, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(session);
+        ArgumentNullException.ThrowIfNull(sink);
+        try
+        {
+            await session.EnsurePrimaryAsync(sink, cancellationToken).ConfigureAwait(false);
+            await using NpgsqlConnection connection = await OpenAsync(session, sink, cancellationToken).ConfigureAwait(false);
+            BackfillStatus before = await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false);
+            if (before.State is BackfillState.Completed or BackfillState.CompletedWithErrors)
+            {
+                sink.Verbose($"{name} is completed already; nothing is to be stopped.");
+                return before;
+            }
+
+            await using (NpgsqlCommand pause = new(
+                $"update {BackfillStore.Table} set state = 'paused', waiting_for = null, waiting_since = null, updated_at = pg_catalog.clock_timestamp() where name = $1 and state = 'running'", connection)
+            {
+                Parameters = { new() { Value = name } },
+            })
+            {
+                await pause.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+            }
+
+            return await EndedAsync(connection, session, name, waitFor, sink, cancellationToken).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is not OperationCanceledException)
+        {
+            throw ServerErrors.Translate(e, $"Stopping backfill {name}", name);
+        }
+    }
+
+    /// <summary>Removes what is recorded about one: definition, checkpoints, rows that were refused. The table stays as it is.</summary>
+    /// <param name="session">Session.</param>
+    /// <param name="name">Name.</param>
+    /// <param name="force">Also where it is not at its end; one that runs is stopped first.</param>
+    /// <param name="waitFor">How long to wait until all who work on it have ended.</param>
+    /// <param name="sink">Where it reports to.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <exception cref="MigrationException"><c>BackfillNotFound</c>, <c>BackfillRunning</c>, <c>BackfillUnfinished</c>, or what the server refused.</exception>
+    public static async Task RemoveAsync(EngineSession session, string name, bool force, TimeSpan waitFor, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(session);
+        ArgumentNullException.ThrowIfNull(sink);
+        try
+        {
+            await session.EnsurePrimaryAsync(sink, cancellationToken).ConfigureAwait(false);
+            await using NpgsqlConnection connection = await OpenAsync(session, sink, cancellationToken).ConfigureAwait(false);
+            BackfillStatus status = await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false);
+            RefuseRemoval(status, force);
+            if (status.Workers.Length > 0)
+            {
+                status = await StopAsync(session, name, waitFor, sink, cancellationToken).ConfigureAwait(false);
+                if (status.Workers.Length > 0)
+                {
+                    throw Running(status);
+                }
+            }
+
+            // Checked again in the statement itself: somebody may just have taken it up.
+            await using NpgsqlCommand command = new(
+                $"delete from {BackfillStore.Table} where name = $1 and (state <> 'running' or $2)", connection)
+            {
+                Parameters = { new() { Value = name }, new() { Value = force } },
+            };
+            if (await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false) == 0)
+            {
+                throw Running(await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false));
+            }
+        }
+        catch (Exception e) when (e is not OperationCanceledException)
+        {
+            throw ServerErrors.Translate(e, $"Removing backfill {name}", name);
+        }
+    }
+
+    /// <summary>Refuses to remove one that is not at its end, unless by force.</summary>
+    /// <exception cref="MigrationException"><c>BackfillRunning</c>, <c>BackfillUnfinished</c>.</exception>
+    public static void RefuseRemoval(BackfillStatus status, bool force)
+    {
+        ArgumentNullException.ThrowIfNull(status);
+        if (force)
+        {
+            return;
+        }
+
+        if (status.Workers.Length > 0)
+        {
+            throw Running(status);
+        }
+
+        if (status.State is not (BackfillState.Completed or BackfillState.CompletedWithErrors))
+        {
+            throw new MigrationException(
+                "BackfillUnfinished",
+                MigrationErrorKind.InvalidState,
+                $"{status.Name} is not at its end: about {status.Remaining:N0} rows are to be changed, and its checkpoints would be lost.",
+                "Resume-Backfill finishes it; -Force removes it all the same, and the rows that are done stay done.")
+            {
+                Target = status.Name,
+            };
+        }
+    }
+
+    /// <summary>What it was asked to do and how, from the server: what takes it up from any machine.</summary>
+    /// <exception cref="MigrationException"><c>BackfillNotFound</c>.</exception>
+    public static async Task<BackfillRequest> RequestAsync(EngineSession session, string name, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(session);
+        try
+        {
+            await using NpgsqlConnection connection = await OpenAsync(session, sink, cancellationToken).ConfigureAwait(false);
+            await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false);
+            const string Query = $"""
+                select table_schema, table_name, set_columns, set_expressions, case when predicate_given then predicate end, workers, target_batch_ms, max_errors, throttle::text, strategy, reason
+                from {BackfillStore.Table}
+                where name = $1
+                """;
+            await using NpgsqlCommand command = new(Query, connection) { Parameters = { new() { Value = name } } };
+            await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+            return await reader.ReadAsync(cancellationToken).ConfigureAwait(false)
+                ? new BackfillRequest
+                {
+                    Name = name,
+                    Schema = SqlName.Quote(reader.GetString(0)),
+                    Table = SqlName.Quote(reader.GetString(1)),
+                    Set = [.. reader.GetFieldValue<string[]>(2).Zip(reader.GetFieldValue<string[]>(3), (column, expression) => new KeyValuePair<string, string>(SqlName.Quote(column), expression))],
+                    Where = reader.Text(4),
+                    Workers = reader.GetInt32(5),
+                    TargetBatchTime = TimeSpan.FromMilliseconds(reader.GetInt32(6)),
+                    MaxErrors = reader.GetInt64(7),
+                    Throttle = ThrottleLimits.FromJson(reader.Text(8)),
+                    Strategy = reader.GetString(10) == BackfillDefinition.AsAsked ? (reader.GetString(9) == "key" ? BackfillStrategy.Key : BackfillStrategy.Block) : BackfillStrategy.Auto,
+                }
+                : throw BackfillReader.NotFound(name, []);
+        }
+        catch (Exception e) when (e is not OperationCanceledException)
+        {
+            throw ServerErrors.Translate(e, $"Reading backfill {name}", name);
+        }
+    }
+
+    private static MigrationException Running(BackfillStatus status) => new(
+        "BackfillRunning",
+        MigrationErrorKind.Busy,
+        $"{status.Name} is being worked on{(status.Workers.Length == 0 ? "" : $" by {string.Join("; ", status.Workers.Select(worker => worker.ToString()))}")}.",
+        "Stop-Backfill stops it; Remove-Backfill -Force stops it and removes it.")
+    {
+        Target = status.Name,
+    };
+
+    private static async Task<BackfillStatus> FindAsync(NpgsqlConnection connection, EngineSession session, string name, CancellationToken cancellationToken)
+    {
+        IReadOnlyList<BackfillStatus> all = await BackfillReader.ReadAsync(connection, session.Info, name: null, withErrors: false, cancellationToken).ConfigureAwait(false);
+        return all.FirstOrDefault(status => status.Name == name) ?? throw BackfillReader.NotFound(name, all.Select(status => status.Name));
+    }
+
+    /// <summary>Waits until nobody works on it any more.</summary>
+    private static async Task<BackfillStatus> EndedAsync(
+        NpgsqlConnection connection, EngineSession session, string name, TimeSpan waitFor, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        for (long start = Stopwatch.GetTimestamp(); ;)
+        {
+            BackfillStatus status = await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false);
+            if (status.State != BackfillState.Pausing)
+            {
+                return status;
+            }
+
+            if (Stopwatch.GetElapsedTime(start) >= waitFor)
+            {
+                if (waitFor > TimeSpan.Zero)
+                {
+                    sink.Warning($"{name} is stopped, but {string.Join("; ", status.Workers.Select(worker => worker.ToString()))} has not ended within {Durations.Text(waitFor)}: a batch, a wait for a lock or a count of the rows is not over yet, or the client is frozen. No further batch begins.");
+                }
+
+                return status;
+            }
+
+            sink.Progress(new OperationProgress($"Stopping {name}", $"Waiting for {status.Workers.Length:N0} worker{(status.Workers.Length > 1 ? "s" : "")} to end the batch at hand"));
+            await Task.Delay(s_poll, cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>A connection for short statements, which do not wait long for locks either.</summary>
+    private static async Task<NpgsqlConnection> OpenAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        NpgsqlConnection connection = await session.OpenAsync("backfills", sink, cancellationToken).ConfigureAwait(false);
+        await using NpgsqlCommand command = new("select pg_catalog.set_config('lock_timeout', $1, false)", connection) { Parameters = { new() { Value = $"{PatienceSeconds}s" } } };
+        await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+        return connection;
+    }
+}

@@ -1,0 +1,261 @@
+using System.Diagnostics;
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Engine.Sql;
+using Npgsql;
+using NpgsqlTypes;
+
+namespace MigrationSafety.Engine.Backfills;
+
+/// <summary>How a backfill is tested.</summary>
+public sealed record BackfillTestRequest
+{
+    /// <summary>Its name.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>Which rows' values are compared with what the expressions give now.</summary>
+    public BackfillComparison Comparison { get; init; }
+
+    /// <summary>About how many rows a sample has.</summary>
+    public long SampleSize { get; init; } = 10_000;
+
+    /// <summary>How long each of its queries may take.</summary>
+    public TimeSpan StatementTimeout { get; init; } = TimeSpan.FromMinutes(10);
+}
+
+/// <summary>Proves from the table itself that a backfill is done. Reads only; a standby will do.</summary>
+public static class BackfillProof
+{
+    // The statistics may be as late: rows deleted at the end are counted out only then.
+    private static readonly TimeSpan s_statisticsDelay = TimeSpan.FromSeconds(3);
+    private const int Examples = 5;
+
+    /// <summary>Tests it.</summary>
+    /// <param name="session">Session; a standby's will do.</param>
+    /// <param name="request">What is to be tested.</param>
+    /// <param name="sink">Where it reports to.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <returns>What was found.</returns>
+    /// <exception cref="MigrationException"><c>BackfillNotFound</c>, <c>TestTimedOut</c>, <c>ComparisonImpossible</c>, or what the server refused.</exception>
+    public static async Task<BackfillTestResult> TestAsync(EngineSession session, BackfillTestRequest request, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(session);
+        ArgumentNullException.ThrowIfNull(request);
+        ArgumentNullException.ThrowIfNull(sink);
+        long start = Stopwatch.GetTimestamp();
+        string activity = $"Testing {request.Name}";
+        try
+        {
+            BackfillStatus status = await BackfillControl.FindAsync(session, request.Name, sink, cancellationToken).ConfigureAwait(false);
+            BackfillRequest recorded = await BackfillControl.RequestAsync(session, request.Name, sink, cancellationToken).ConfigureAwait(false);
+            await using NpgsqlConnection connection = await Backfill.OpenAsync(session, recorded, sink, cancellationToken).ConfigureAwait(false);
+            BackfillDefinition definition = await BackfillDefinition.FindAsync(connection, recorded, cancellationToken).ConfigureAwait(false);
+            BackfillQueries queries = new(definition);
+            await SetTimeoutAsync(connection, request.StatementTimeout, cancellationToken).ConfigureAwait(false);
+
+            List<string> details = [];
+            sink.Progress(new OperationProgress(activity, "Counting the rows that match"));
+            (long rows, long matching, long? expected, bool estimated) = await CountAsync(connection, definition, queries, sink, details, cancellationToken).ConfigureAwait(false);
+            (long compared, long different, string[] examples) = (0, 0, []);
+            if (request.Comparison != BackfillComparison.None)
+            {
+                sink.Progress(new OperationProgress(activity, "Comparing values"));
+                (compared, different, examples) = await CompareAsync(connection, definition, queries, request, rows, sink, cancellationToken).ConfigureAwait(false);
+            }
+
+            bool completed = status.State is BackfillState.Completed or BackfillState.CompletedWithErrors;
+            bool missing = !estimated && rows < expected;
+            Say(details, status, completed, matching, different, missing ? expected - rows : null);
+            return new BackfillTestResult
+            {
+                Origin = session.Info,
+                Server = session.Info.Server,
+                Port = session.Info.Port,
+                Database = session.Info.Database,
+                Name = request.Name,
+                Schema = status.Schema,
+                Table = status.Table,
+                Passed = completed && matching == 0 && different == 0 && !missing,
+                State = status.State,
+                Matching = matching,
+                Errors = status.Errors,
+                Rows = rows,
+                RowsExpected = expected,
+                RowsEstimated = estimated,
+                Compared = compared,
+                Different = different,
+                DifferentRow = examples,
+                Detail = [.. details],
+                Duration = Stopwatch.GetElapsedTime(start),
+            };
+        }
+        catch (PostgresException e) when (e.SqlState == SqlStates.QueryCanceled && !cancellationToken.IsCancellationRequested)
+        {
+            throw new MigrationException(
+                "TestTimedOut",
+                MigrationErrorKind.Timeout,
+                $"{activity} took longer than {Durations.Text(request.StatementTimeout)} for a query, or somebody cancelled it.",
+                "Allow more with -StatementTimeout, compare a sample instead of all, or test on a standby: -Session.",
+                e)
+            {
+                SqlState = e.SqlState,
+                Target = request.Name,
+            };
+        }
+        catch (Exception e) when (e is not OperationCanceledException)
+        {
+            throw ServerErrors.Translate(e, activity, request.Name);
+        }
+    }
+
+    /// <summary>Writes down how many rows there are when it begins, and what the statistics have counted by then.</summary>
+    internal static async Task NoteStartAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
+    {
+        string counted = definition.Blocks <= Backfill.SampleBlocks ? $"({new BackfillQueries(definition).All})" : "null::int8";
+        string sql = $"""
+            update {BackfillStore.Table}
+            set rows_counted = {counted}, rows_balance = s.balance, rows_leaves = s.leaves, stats_since = s.since
+            from ({Statistics}) s
+            where name = $1
+            """;
+        await using NpgsqlCommand command = new(sql, connection) { Parameters = { new() { Value = definition.Name }, Oids(definition) } };
+        await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+    }
+
+    private const string Statistics = """
+        select pg_catalog.sum(pg_catalog.pg_stat_get_tuples_inserted(o.oid) - pg_catalog.pg_stat_get_tuples_deleted(o.oid))::int8 as balance, pg_catalog.count(*)::int4 as leaves,
+               pg_catalog.pg_stat_get_db_stat_reset_time((select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())) as since
+        from pg_catalog.unnest($2::oid[]) as o (oid)
+        """;
+
+    private static NpgsqlParameter Oids(BackfillDefinition definition) =>
+        new() { Value = definition.Leaves.Select(leaf => leaf.Table.Oid).ToArray(), NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Oid };
+
+    private static async Task<(long Rows, long Matching, long? Expected, bool Estimated)> CountAsync(
+        NpgsqlConnection connection, BackfillDefinition definition, BackfillQueries queries, IOperationSink sink, List<string> details, CancellationToken cancellationToken)
+    {
+        for (long start = Stopwatch.GetTimestamp(); ;)
+        {
+            sink.Debug(queries.CountAll);
+            long rows;
+            long matching;
+            await using (NpgsqlCommand count = new(queries.CountAll, connection) { CommandTimeout = 0 })
+            await using (NpgsqlDataReader reader = await count.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false))
+            {
+                await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
+                (rows, matching) = (reader.GetInt64(0), reader.GetInt64(1));
+            }
+
+            (long? expected, bool estimated, string? why) = await ExpectedAsync(connection, definition, cancellationToken).ConfigureAwait(false);
+            if (expected is null || estimated || rows >= expected || Stopwatch.GetElapsedTime(start) > s_statisticsDelay)
+            {
+                if (why is not null)
+                {
+                    details.Add(why);
+                }
+
+                return (rows, matching, expected, estimated);
+            }
+
+            await Task.Delay(TimeSpan.FromSeconds(1), cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    private static async Task<(long? Expected, bool Estimated, string? Why)> ExpectedAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
+    {
+        const string Query = $"""
+            select pg_catalog.pg_is_in_recovery(), b.rows_counted is null, coalesce(b.rows_counted, b.rows_in_table) + s.balance - b.rows_balance,
+                   b.rows_leaves = s.leaves, b.stats_since is not distinct from s.since
+            from {BackfillStore.Table} b, ({Statistics}) s
+            where b.name = $1
+            """;
+        await using NpgsqlCommand command = new(Query, connection) { Parameters = { new() { Value = definition.Name }, Oids(definition) } };
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
+        (bool standby, bool estimated) = (reader.GetBoolean(0), reader.GetBoolean(1));
+        string? why = standby ? "Rows inserted and deleted since the start are counted on the primary only: how many should be there cannot be told on a standby."
+            : reader.IsDBNull(2) || !reader.GetBoolean(3) ? "Partitions came or went since the start: how many rows should be there cannot be told."
+            : !reader.GetBoolean(4) ? "The server's statistics were reset since the start: how many rows should be there cannot be told."
+            : null;
+        return why is null ? (reader.GetInt64(2), estimated, null) : (null, estimated, why);
+    }
+
+    private static async Task<(long Compared, long Different, string[] Examples)> CompareAsync(
+        NpgsqlConnection connection, BackfillDefinition definition, BackfillQueries queries, BackfillTestRequest request, long rows, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        foreach (SetColumn column in definition.Set)
+        {
+            if (definition.Set.FirstOrDefault(target => Mentions(column.Expression, target.Name)) is { } used)
+            {
+                throw new MigrationException(
+                    "ComparisonImpossible",
+                    MigrationErrorKind.InvalidInput,
+                    $"The expression for {SqlName.QuoteIfNeeded(column.Name)} uses {SqlName.QuoteIfNeeded(used.Name)}, which the backfill has changed: what it gives now says nothing about what it gave then.",
+                    "Leave -Comparison out.")
+                {
+                    Target = definition.Name,
+                };
+            }
+        }
+
+        Dictionary<string, string> types = [];
+        const string Types = "select a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod) from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped";
+        await using (NpgsqlCommand command = new(Types, connection) { Parameters = { new() { Value = definition.Table.Oid, NpgsqlDbType = NpgsqlDbType.Oid } } })
+        await using (NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false))
+        {
+            while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+            {
+                types[reader.GetString(0)] = reader.GetString(1);
+            }
+        }
+
+        double percent = request.Comparison == BackfillComparison.All ? 100 : Math.Clamp(100.0 * request.SampleSize / Math.Max(1, rows), 0.0001, 100);
+        string sql = queries.Compare(types, percent < 100, Examples);
+        sink.Debug(sql);
+        await using NpgsqlCommand compare = new(sql, connection) { CommandTimeout = 0 };
+        if (percent < 100)
+        {
+            compare.Parameters.Add(new() { Value = (float)percent });
+        }
+
+        await using NpgsqlDataReader result = await compare.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        await result.ReadAsync(cancellationToken).ConfigureAwait(false);
+        return (result.GetInt64(0), result.GetInt64(1), await result.IsDBNullAsync(2, cancellationToken).ConfigureAwait(false) ? [] : result.GetFieldValue<string[]>(2));
+    }
+
+    private static bool Mentions(string expression, string column) => SqlLexer.Tokens(expression, psql: false)
+        .Any(token => token.Kind is SqlTokenKind.Word or SqlTokenKind.QuotedName && SqlName.Parse(token.Span(expression).ToString()).Name == column);
+
+    private static void Say(List<string> details, BackfillStatus status, bool completed, long matching, long different, long? missing)
+    {
+        if (!completed)
+        {
+            details.Add($"It is not completed: {status.State}. Resume-Backfill goes on with it.");
+        }
+
+        if (matching > 0)
+        {
+            string refused = status.Errors > 0 ? $", of which the server refused {Math.Min(status.Errors, matching):N0} (Get-Backfill -IncludeError lists them)" : "";
+            details.Add($"{matching:N0} rows match{refused}{(completed ? "; the others came or were changed since: have the application, a default or a trigger fill them, then Resume-Backfill does what is left" : "")}.");
+        }
+
+        if (different > 0)
+        {
+            details.Add($"{different:N0} of the rows that were compared have another value than the expressions give now: the application has changed them or what they are computed from, they had it before, or the expression gives another value each time.");
+        }
+
+        if (missing is { } rows)
+        {
+            details.Add($"{rows:N0} rows are missing that were there at the start and that nobody deleted, as far as the server's statistics tell (TRUNCATE is not counted there).");
+        }
+    }
+
+    private static async Task SetTimeoutAsync(NpgsqlConnection connection, TimeSpan timeout, CancellationToken cancellationToken)
+    {
+        await using NpgsqlCommand command = new("select pg_catalog.set_config('statement_timeout', $1, false)", connection)
+        {
+            Parameters = { new() { Value = $"{(long)Math.Min(timeout.TotalMilliseconds, int.MaxValue)}ms" } },
+        };
+        await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+    }
+}

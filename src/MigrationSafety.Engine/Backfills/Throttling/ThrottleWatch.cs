@@ -1,0 +1,270 @@
+using System.Diagnostics;
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Engine.Sql;
+using Npgsql;
+
+namespace MigrationSafety.Engine.Backfills.Throttling;
+
+/// <summary>Whose throttle it is.</summary>
+/// <param name="Session">Session.</param>
+/// <param name="Name">Name of the backfill.</param>
+/// <param name="Run">The run.</param>
+/// <param name="Workers">How many workers it has.</param>
+/// <param name="Pids">Their backends, as far as they are connected.</param>
+/// <param name="Tables">The tables that hold the rows.</param>
+/// <param name="Show">Shows why it is slow; null where it is not.</param>
+internal sealed record ThrottleOwner(EngineSession Session, string Name, Guid Run, int Workers, Func<int[]> Pids, uint[] Tables, Action<string?> Show);
+
+/// <summary>
+/// The throttle of one run: looks at the server about once a second on a connection of its own, decides, opens and closes the gate before its workers, and writes down on the server
+/// why, for whoever looks from elsewhere.
+/// </summary>
+internal sealed class ThrottleWatch : IAsyncDisposable
+{
+    private const int MostBlindLooks = 3;
+
+    private static readonly TimeSpan s_every = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan s_writeEvery = TimeSpan.FromSeconds(3);
+    private static readonly TimeSpan s_quietPause = TimeSpan.FromMinutes(1);
+    private static readonly TimeSpan s_patienceToLeave = TimeSpan.FromMilliseconds(300);
+
+    private readonly ThrottleOwner _owner;
+    private readonly ThrottleLimits _limits;
+    private readonly IOperationSink _sink;
+    private readonly ThrottleLook _look;
+    private readonly ThrottleRules _rules;
+    private readonly ThrottleController _controller = new();
+    private readonly CancellationTokenSource _stop = new();
+    private readonly HashSet<string> _said = [];
+    private NpgsqlConnection? _connection;
+    private Task _watching = Task.CompletedTask;
+    private long _written;
+    private long _pausedSince;
+    private int _blind;
+    private bool _warned;
+
+    private ThrottleWatch(ThrottleOwner owner, ThrottleLimits limits, IOperationSink sink)
+    {
+        _owner = owner;
+        _limits = limits;
+        _sink = sink;
+        _look = new ThrottleLook(limits, owner.Name, owner.Tables);
+        _rules = new ThrottleRules(limits);
+    }
+
+    /// <summary>Where the workers wait.</summary>
+    internal ThrottleGate Gate { get; } = new();
+
+    /// <summary>Looks for the first time, so that nothing runs that should not, and then again and again.</summary>
+    internal static async Task<ThrottleWatch> StartAsync(ThrottleOwner owner, ThrottleLimits limits, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        ThrottleWatch watch = new(owner, limits, sink);
+        try
+        {
+            await watch.LookAsync(cancellationToken).ConfigureAwait(false);
+        }
+        catch
+        {
+            await watch.DisposeAsync().ConfigureAwait(false);
+            throw;
+        }
+
+        watch._watching = watch.WatchAsync();
+        return watch;
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        // Not awaited: telling a dead network to cancel takes the driver many seconds.
+        _ = _stop.CancelAsync();
+        Gate.Open();
+        await Task.WhenAny(_watching, Task.Delay(s_patienceToLeave)).ConfigureAwait(false);
+        if (_watching.IsCompleted)
+        {
+            await CloseAsync().ConfigureAwait(false);
+            _stop.Dispose();
+        }
+        else
+        {
+            // A connection cannot be closed under its statement.
+            _ = _watching.ContinueWith(_ => CloseAsync(), CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
+        }
+    }
+
+    private async Task WatchAsync()
+    {
+        try
+        {
+            while (true)
+            {
+                long start = Stopwatch.GetTimestamp();
+                await Task.Delay(s_every, _stop.Token).ConfigureAwait(false);
+                await LookAsync(_stop.Token).ConfigureAwait(false);
+                // A server that takes long to answer is asked less often.
+                TimeSpan took = Stopwatch.GetElapsedTime(start) - s_every;
+                await Task.Delay(took < TimeSpan.Zero ? TimeSpan.Zero : took, _stop.Token).ConfigureAwait(false);
+            }
+        }
+        catch (OperationCanceledException) when (_stop.IsCancellationRequested)
+        {
+            // The run has ended.
+        }
+        catch (Exception e)
+        {
+            // Nobody may work on unwatched.
+            Gate.Open(e);
+        }
+    }
+
+    private async Task LookAsync(CancellationToken cancellationToken)
+    {
+        ThrottleDecision before = _controller.Current;
+        try
+        {
+            ThrottleSample sample = await SampleAsync(cancellationToken).ConfigureAwait(false);
+            _blind = 0;
+            SayHidden(sample);
+            ThrottleDecision decision = _controller.Decide(_rules.Assess(sample), sample.Time);
+            Gate.Set(decision.Speed, (double?)_limits.RowsPerSecond / sample.Clients, _owner.Workers);
+            if (sample.State is not BackfillStore.Running)
+            {
+                Gate.Open();
+            }
+
+            Tell(before, decision);
+            await WriteAsync(before, decision, cancellationToken).ConfigureAwait(false);
+        }
+        catch (Exception e) when (!cancellationToken.IsCancellationRequested && e is NpgsqlException or MigrationException or IOException or TimeoutException)
+        {
+            await CloseAsync().ConfigureAwait(false);
+            _sink.Verbose($"The throttle cannot look at the server: {e.Message}");
+            if (++_blind >= MostBlindLooks)
+            {
+                ThrottleDecision decision = _controller.Decide(
+                    [new($"the server's state cannot be looked at: {e.Message}", double.PositiveInfinity, Stops: true)], DateTimeOffset.UtcNow);
+                Gate.Set(decision.Speed, null, _owner.Workers);
+                Tell(before, decision);
+            }
+            else if (before.Since == default)
+            {
+                // Before anything was done.
+                throw;
+            }
+        }
+    }
+
+    private async Task<ThrottleSample> SampleAsync(CancellationToken cancellationToken)
+    {
+        if (_connection is null)
+        {
+            _connection = await _owner.Session.OpenAsync("throttle", _sink, cancellationToken).ConfigureAwait(false);
+            await ThrottleLook.PrepareAsync(_connection, cancellationToken).ConfigureAwait(false);
+        }
+
+        return await _look.ReadAsync(_connection, _owner.Pids(), cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>What cannot be seen is said once.</summary>
+    private void SayHidden(ThrottleSample sample)
+    {
+        string grant = $"To see them: GRANT pg_monitor TO {SqlName.QuoteIfNeeded(_owner.Session.Info.User)};";
+        if (sample.HiddenStandbys > 0 && _said.Add("standbys"))
+        {
+            _sink.Warning($"{_owner.Name}: how far {sample.HiddenStandbys:N0} standby{(sample.HiddenStandbys > 1 ? "s are" : " is")} behind is hidden from role {_owner.Session.Info.User}, and does not slow the backfill down. {grant}");
+        }
+
+        if (sample.HiddenSessions > 0 && _said.Add("sessions"))
+        {
+            _sink.Warning($"{_owner.Name}: whether other roles' sessions are active is hidden from role {_owner.Session.Info.User}: -MaxActiveSession counts only those that it sees. {grant}");
+        }
+    }
+
+    private void Tell(ThrottleDecision before, ThrottleDecision decision)
+    {
+        string? waiting = Words(decision);
+        _owner.Show(waiting);
+        if (decision.Paused != before.Paused || (decision.Speed < before.Speed && !decision.Paused))
+        {
+            _sink.Verbose($"{_owner.Name}: {waiting ?? "at full speed"}.");
+        }
+        else if (decision.Speed == 1 && before.Speed < 1)
+        {
+            _sink.Verbose($"{_owner.Name}: at full speed again.");
+        }
+
+        if (!decision.Paused)
+        {
+            (_pausedSince, _warned) = (0, false);
+            return;
+        }
+
+        _pausedSince = _pausedSince == 0 ? Stopwatch.GetTimestamp() : _pausedSince;
+        // Nobody reads verbose in a scheduled task; but not for each short pause.
+        if (!_warned && Stopwatch.GetElapsedTime(_pausedSince) > s_quietPause)
+        {
+            _warned = true;
+            _sink.Warning($"{_owner.Name} has been {waiting}. It goes on by itself when that is over; Ctrl-C or Stop-Backfill ends it, and what is done stays.");
+        }
+    }
+
+    /// <summary>A decision in words; null at full speed.</summary>
+    private static string? Words(ThrottleDecision decision) => decision switch
+    {
+        { Reason: null } => null,
+        { Paused: true } => $"paused: {decision.Reason}",
+        _ => string.Create(System.Globalization.CultureInfo.InvariantCulture, $"at {decision.Speed * 100:0} % speed: {decision.Reason}"),
+    };
+
+    /// <summary>Writes the reason down where others can read it, and keeps the heartbeats of workers that wait.</summary>
+    private async Task WriteAsync(ThrottleDecision before, ThrottleDecision decision, CancellationToken cancellationToken)
+    {
+        if (before.Since != default && Words(before) == Words(decision) && Stopwatch.GetElapsedTime(_written) < s_writeEvery)
+        {
+            return;
+        }
+
+        const string Reason = $"""
+            update {BackfillStore.Table} set waiting_for = $2, waiting_since = $3
+            where name = $1 and (waiting_for, waiting_since) is distinct from ($2, $3)
+            """;
+        const string Heartbeat = $"update {BackfillStore.Workers} set heartbeat = pg_catalog.clock_timestamp() where backfill = $1 and run = $2";
+        const string RangeHeartbeat = $"update {BackfillStore.Ranges} set heartbeat = pg_catalog.clock_timestamp() where backfill = $1 and run = $2 and not finished";
+        string? reason = Words(decision);
+        await using NpgsqlBatch batch = new(_connection!)
+        {
+            Timeout = 10,
+            // Each its own transaction: none may wait for another's rows.
+            EnableErrorBarriers = true,
+            BatchCommands =
+            {
+                new(Reason)
+                {
+                    Parameters =
+                    {
+                        new() { Value = _owner.Name },
+                        new() { Value = (object?)reason ?? DBNull.Value, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Text },
+                        new() { Value = reason is null ? DBNull.Value : decision.Since.UtcDateTime, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.TimestampTz },
+                    },
+                },
+            },
+        };
+        if (decision.Paused)
+        {
+            batch.BatchCommands.Add(new(Heartbeat) { Parameters = { new() { Value = _owner.Name }, new() { Value = _owner.Run } } });
+            batch.BatchCommands.Add(new(RangeHeartbeat) { Parameters = { new() { Value = _owner.Name }, new() { Value = _owner.Run } } });
+        }
+
+        await batch.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+        _written = Stopwatch.GetTimestamp();
+    }
+
+    private async Task CloseAsync()
+    {
+        if (_connection is { } connection)
+        {
+            _connection = null;
+            await connection.DisposeAsync().ConfigureAwait(false);
+        }
+    }
+}
