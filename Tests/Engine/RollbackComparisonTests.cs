@@ -27,7 +27,7 @@ public sealed class RollbackComparisonTests
     public void Statements_are_compared_by_what_they_say(string made, string existing, string expected)
     {
         MigrationSection section = MigrationSection.Whole(new MigrationSource("x.sql", existing), RunnerMode.EachStatement);
-        RollbackDifference[] differences = RollbackComparison.Compare(section, [made]);
+        RollbackDifference[] differences = RollbackComparison.Compare(section.InOrder, [made]);
         if (expected.Length == 0)
         {
             Assert.Empty(differences);

@@ -24,7 +24,7 @@ BeforeDiscovery {
         @{ Type = 'LockWait'; Names = 'Blockers', 'Cause', 'Queued', 'Start', 'WaitTime' }
         @{ Type = 'LockBlocker'; Names = 'Application', 'BackendStart', 'BackendType', 'ClientAddress', 'Granted', 'IsAutovacuum', 'Mode', 'Pid', 'PreventsWraparound', 'Query', 'Relation', 'State', 'TransactionAge', 'User' }
         @{ Type = 'RollbackDifference'; Names = 'Existing', 'Generated', 'Kind', 'Line', 'Note' }
-        @{ Type = 'RollbackScript'; Names = 'Differences', 'ExistingPath', 'InputFormat', 'Path', 'Reversibility', 'Source', 'Statements', 'Text', 'Warnings' }
+        @{ Type = 'RollbackScript'; Names = 'Differences', 'ExistingPath', 'Files', 'Format', 'InputFormat', 'Path', 'Reversibility', 'Source', 'Statements', 'Text', 'Warnings' }
         @{ Type = 'SchemaDifference'; Names = 'Change', 'Database', 'Difference', 'Identity', 'Kind', 'Port', 'Property', 'Reference', 'Server' }
         @{ Type = 'SchemaObject'; Names = 'Identity', 'Kind', 'Parent', 'Properties', 'Schema' }
         @{ Type = 'SchemaProperty'; Names = 'Name', 'Value' }

@@ -76,7 +76,8 @@ Describe 'New-RollbackScript' {
         It 'with a rollback of comments have none' {
             $script = New-RollbackScript "$tool/2_extra.up.sql" -WarningAction SilentlyContinue
             $script.Warnings | Should -BeLike '*2_extra.down.sql holds no statement: it takes nothing back.'
-            "$($script.Differences.Kind)" | Should -Be 'Missing'
+            $script.ExistingPath | Should -BeNullOrEmpty
+            $script.Differences | Should -BeNullOrEmpty
         }
 
         It 'are read as the user says' {
@@ -94,6 +95,36 @@ Describe 'New-RollbackScript' {
             $written = New-RollbackScript "$folder/*.sql" -OutputPath "$target/"
             (Get-ChildItem $target).Name | Should -Be '001_tier.down.sql', '002_index[1].down.sql', '003_table.down.sql'
             ($written.Path | Split-Path -Leaf) | Should -Be (Get-ChildItem $target).Name
+        }
+
+        It 'is written in the layout of a tool, the migration kept' {
+            $target = Join-Path $TestDrive 'dbmate'
+            $null = New-Item -ItemType Directory $target
+            Copy-Item "$tool/1_tier.sql" $target
+            $call = @{ Path = "$target/1_tier.sql"; Format = 'Dbmate'; OutputPath = "$target/"; WarningAction = 'SilentlyContinue' }
+            { New-RollbackScript @call } | Should -Throw -ErrorId 'FileExists,*'
+            $null = New-RollbackScript @call -Force -WhatIf
+            Get-Content "$target/1_tier.sql" | Should -HaveCount 4
+            $script = New-RollbackScript @call -Force
+            $script.Files | Should -Be (Join-Path $target '1_tier.sql')
+            $lines = Get-Content "$target/1_tier.sql"
+            $lines[0..1] | Should -Be '-- migrate:up', 'create index concurrently i on orders (tier);'
+            $lines[-1] | Should -Be 'drop index concurrently if exists i;'
+            Get-Content "$target/1_tier.sql" -Raw | Should -Be $script.Text
+            # The name of the migration tells the rest: a second run finds no difference.
+            (New-RollbackScript "$target/1_tier.sql" -WarningAction SilentlyContinue).Differences | Should -BeNullOrEmpty
+        }
+
+        It 'is several files where the tool needs them' {
+            $file = Join-Path $TestDrive 'V7__mixed.sql'
+            Set-Content $file "create table t7 (a int);`ncreate index concurrently i7 on orders (tier);"
+            $script = New-RollbackScript $file -Format Flyway -OutputPath "$TestDrive/fly/" -WarningAction SilentlyContinue
+            $script.Files | Split-Path -Leaf | Should -Be 'U7__mixed.sql', 'U7__mixed.sql.conf'
+            Get-Content $script.Files[1] | Should -Be 'executeInTransaction=false'
+            "$($script.Format)" | Should -Be 'Flyway'
+            $script.Warnings[-1] | Should -BeLike '*transactional.lock*'
+            (New-RollbackScript "$folder/001_tier.sql" -Format Sqitch -OutputPath "$TestDrive/app/revert/" -WarningAction SilentlyContinue).Files |
+                Should -Be (Join-Path $TestDrive 'app/revert/tier.sql'), (Join-Path $TestDrive 'app/deploy/tier.sql')
         }
 
         It 'is not written over a file without -Force' {

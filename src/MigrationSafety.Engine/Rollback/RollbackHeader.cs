@@ -57,7 +57,7 @@ internal static class RollbackHeader
             yield return "  none: no statement is run";
         }
 
-        if (file?.Down is { } down)
+        if (file is { HasRollback: true, Down: { } down })
         {
             yield return $"Its own rollback:   {(down.Path == file.Path ? "in the same file" : Path.GetFileName(down.Path))}, {(differences.Count == 0 ? "says the same" : $"differs in {RollbackText.Count(differences.Count, "point")}")}";
             foreach (RollbackDifference difference in differences)
@@ -81,9 +81,9 @@ internal static class RollbackHeader
             {
                 missing > 0 ? "not all is taken back" : null,
                 lossy.Length > 0 ? "data is lost" : null,
-                holding.Length > 0 ? $"{Listed(holding)} stops traffic while it works" : null,
+                holding.Length > 0 ? $"{Listed(holding)} stop{(holding.Length == 1 ? "s" : "")} traffic while {(holding.Length == 1 ? "it works" : "they work")}" : null,
             }.Where(reason => reason is not null))
-            : stopping.Length > 0 ? $"medium: {Listed(stopping)} stops traffic for the instant that it holds its lock"
+            : stopping.Length > 0 ? $"medium: {Listed(stopping)} stop{(stopping.Length == 1 ? "s" : "")} traffic for the instant that the lock is held"
             : running.Length > 0 ? "low: no statement stops reads or writes"
             : "none: no statement is run";
     }
@@ -120,7 +120,7 @@ internal static class RollbackHeader
     {
         RollbackStatement? irreversible = statements.LastOrDefault(s => s.Reversibility == Reversibility.Irreversible);
         return irreversible is not null ? $"only until {Line(irreversible)}of the migration has run"
-            : lossy.Length > 0 ? $"until the application writes to what {Listed(lossy)} drops or overwrites: what it writes from then on is lost"
+            : lossy.Length > 0 ? $"until the application writes to what {Listed(lossy)} drop{(lossy.Length == 1 ? "s" : "")} or overwrite{(lossy.Length == 1 ? "s" : "")}: what it writes from then on is lost"
             : "any time, as long as no later migration builds on this one";
     }
 

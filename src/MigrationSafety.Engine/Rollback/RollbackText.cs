@@ -33,9 +33,10 @@ internal static class RollbackText
         }
 
         Reversibility worst = statements.Select(s => s.Reversibility).DefaultIfEmpty(Reversibility.NotNeeded).MaxBy(r => Array.IndexOf(s_bestToWorst, r));
-        RollbackDifference[] differences = file?.Down is { } down ? RollbackComparison.Compare(down, statements.Where(Runs).Select(s => s.Reversal!)) : [];
+        RollbackDifference[] differences = file is { HasRollback: true } ? RollbackComparison.Compare(file.Rollback, statements.Where(Runs).Select(s => s.Reversal!)) : [];
+        string[] header = [.. RollbackHeader.Lines(source, statements, worst, catalog, file, differences)];
         StringBuilder text = new();
-        foreach (string line in RollbackHeader.Lines(source, statements, worst, catalog, file, differences))
+        foreach (string line in header)
         {
             Comment(text, line);
         }
@@ -52,9 +53,10 @@ internal static class RollbackText
             Reversibility = worst,
             Statements = [.. statements],
             InputFormat = file?.Format ?? MigrationFormat.Plain,
-            ExistingPath = file?.Down?.Path,
+            ExistingPath = file is { HasRollback: true } ? file.Down?.Path : null,
             Differences = differences,
             Warnings = [.. file?.Warnings ?? []],
+            Header = header,
         };
     }
 
@@ -72,38 +74,51 @@ internal static class RollbackText
         foreach (RollbackStatement statement in statements)
         {
             text.AppendLf();
-            string line = statement.Line is { } at ? string.Create(CultureInfo.InvariantCulture, $"line {at}: ") : "";
-            if (Runs(statement))
+            bool runs = Runs(statement);
+            foreach (string? comment in CommentsOf(statement, runs ? ++number : null))
             {
-                Comment(text, $"{++number}. Takes back {line}{OneLine(statement.Statement, 200)}");
-                Comment(text, (statement.Reversibility == Reversibility.ReversibleWithDataLoss ? "DATA LOSS. " : "") + $"Lock: {Locks(statement)}.");
-                Comment(text, statement.Note);
-                if (!statement.Transactional)
-                {
-                    // A time-out in the middle would leave an index invalid, and while it waits it stops no read and no write.
-                    text.AppendLf("set lock_timeout = 0;");
-                }
+                Comment(text, comment);
+            }
 
-                text.Append(statement.Reversal).AppendLf(";");
-                if (!statement.Transactional)
-                {
-                    text.AppendLf("set lock_timeout = '500ms';");
-                }
-            }
-            else if (statement.Reversibility == Reversibility.NotNeeded)
+            if (!runs)
             {
-                Comment(text, $"Nothing to take back: {line}{OneLine(statement.Statement, 200)}");
-                Comment(text, statement.Note);
+                continue;
             }
-            else
+
+            if (!statement.Transactional)
             {
-                Comment(text, $"NOT REVERSED ({InWords(statement.Reversibility)}): {line}{OneLine(statement.Statement, 200)}");
-                Comment(text, statement.Note);
-                if (statement.Reversal is not null)
-                {
-                    Comment(text, "  " + statement.Reversal + ";");
-                }
+                // A time-out in the middle would leave an index invalid, and while it waits it stops no read and no write.
+                text.AppendLf("set lock_timeout = 0;");
             }
+
+            text.Append(statement.Reversal).AppendLf(";");
+            if (!statement.Transactional)
+            {
+                text.AppendLf("set lock_timeout = '500ms';");
+            }
+        }
+    }
+
+    /// <summary>What is said of a statement in the script.</summary>
+    /// <param name="statement">Statement.</param>
+    /// <param name="number">Its number among those that are run; null where it is not run.</param>
+    internal static IEnumerable<string?> CommentsOf(RollbackStatement statement, int? number)
+    {
+        string line = statement.Line is { } at ? string.Create(CultureInfo.InvariantCulture, $"line {at}: ") : "";
+        string forward = line + OneLine(statement.Statement, 200);
+        if (number is not null)
+        {
+            yield return string.Create(CultureInfo.InvariantCulture, $"{number}. Takes back {forward}");
+            yield return (statement.Reversibility == Reversibility.ReversibleWithDataLoss ? "DATA LOSS. " : "") + $"Lock: {Locks(statement)}.";
+            yield return statement.Note;
+            yield break;
+        }
+
+        yield return statement.Reversibility == Reversibility.NotNeeded ? $"Nothing to take back: {forward}" : $"NOT REVERSED ({InWords(statement.Reversibility)}): {forward}";
+        yield return statement.Note;
+        if (statement.Reversal is not null && statement.Reversibility != Reversibility.NotNeeded)
+        {
+            yield return "  " + statement.Reversal + ";";
         }
     }
 

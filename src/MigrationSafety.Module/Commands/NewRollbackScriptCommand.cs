@@ -1,6 +1,7 @@
 using System.Management.Automation;
 using MigrationSafety.Engine.Rollback;
 using MigrationSafety.Engine.Rollback.Formats;
+using MigrationSafety.Engine.Rollback.Writing;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Module.Pipeline;
 
@@ -17,7 +18,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
 
     // Results that are piped together are one migration: their script is made when all are known.
     private readonly List<(string Server, string Database, string What, MigrationStep[] Steps)> _results = [];
-    private readonly List<RollbackScript> _scripts = [];
+    private readonly List<(RollbackScript Script, MigrationFile? File)> _scripts = [];
     private readonly HashSet<string> _written = [];
 
     /// <summary>Migration files; wildcards are allowed.</summary>
@@ -41,7 +42,11 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
     [Parameter]
     public MigrationFormat InputFormat { get; set; } = MigrationFormat.Auto;
 
-    /// <summary>File to write; for several scripts a folder, in which each is named after its migration, with <c>.down.sql</c>.</summary>
+    /// <summary>The layout of text and files: a script for psql, or the files of a migration tool.</summary>
+    [Parameter]
+    public RollbackFormat Format { get; set; }
+
+    /// <summary>File to write; for several scripts a folder, in which each is named after its migration, as its layout wants it.</summary>
     [Parameter]
     [ValidateNotNullOrEmpty]
     public string? OutputPath { get; set; }
@@ -85,29 +90,27 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
         foreach (var database in _results.GroupBy(result => (result.Server, result.Database)))
         {
             string source = string.Join(", ", database.Select(result => result.What));
-            _scripts.Add(RollbackGenerator.FromSteps(source, [.. database.SelectMany(result => result.Steps)]));
+            _scripts.Add((RollbackGenerator.FromSteps(source, [.. database.SelectMany(result => result.Steps)]), null));
         }
 
-        foreach (RollbackScript script in _scripts)
+        foreach ((RollbackScript script, MigrationFile? file) in _scripts)
         {
             try
             {
-                WriteObject(OutputPath is null ? script : Save(script));
+                RollbackLayout layout = RollbackLayouts.Of(script, file, Format);
+                foreach (string warning in layout.Warnings)
+                {
+                    WriteWarning(warning);
+                }
+
+                RollbackScript made = script with { Format = Format, Text = layout.Files[0].Text, Warnings = [.. script.Warnings, .. layout.Warnings] };
+                WriteObject(OutputPath is null ? made : Save(made, layout));
             }
             catch (Exception e) when (e is MigrationException or IOException or UnauthorizedAccessException)
             {
                 WriteError(ErrorRecords.Of(e is MigrationException ? e : NotWritten(e)));
             }
         }
-    }
-
-    /// <summary>001_add.sql and 001_add.up.sql become 001_add.down.sql; what results are called becomes a name without spaces and punctuation.</summary>
-    private static string DownName(string source)
-    {
-        string name = source.EndsWith(".sql", StringComparison.OrdinalIgnoreCase)
-            ? System.IO.Path.GetFileNameWithoutExtension(source)
-            : string.Concat(source.Select(c => char.IsLetterOrDigit(c) || c is '.' or '-' ? c : '_'));
-        return (name.EndsWith(".up", StringComparison.OrdinalIgnoreCase) ? name[..^3] : name) + ".down.sql";
     }
 
     private MigrationException NotWritten(Exception e) => new(
@@ -195,7 +198,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
             RollbackScript script = session is null
                 ? RollbackGenerator.FromFile(file)
                 : Runner.Wait((sink, token) => RollbackGenerator.FromFileAsync(session, file, sink, token));
-            _scripts.Add(script);
+            _scripts.Add((script, file));
             foreach (string warning in script.Warnings)
             {
                 WriteWarning($"{script.Source}: {warning}");
@@ -223,14 +226,58 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
         return Sessions().FirstOrDefault();
     }
 
-    private RollbackScript Save(RollbackScript script)
+    private RollbackScript Save(RollbackScript script, RollbackLayout layout)
+    {
+        string[] paths = [.. Paths(layout)];
+        string? taken = paths.FirstOrDefault(path => !_written.Add(path) || (File.Exists(path) && !Force));
+        if (taken is not null)
+        {
+            throw new MigrationException(
+                "FileExists",
+                MigrationErrorKind.InvalidInput,
+                $"{taken} exists.",
+                Format is RollbackFormat.Dbmate or RollbackFormat.Goose or RollbackFormat.Liquibase
+                    ? $"A file of {Format} holds both ways: -Force writes it anew with its up part as it is and its down part replaced. Or name another folder."
+                    : "Name another file, or use -Force to write over a file of an earlier call.")
+            {
+                Target = taken,
+            };
+        }
+
+        if (!ShouldProcess(string.Join(", ", paths), "Write rollback script"))
+        {
+            return script;
+        }
+
+        foreach ((string path, OutputFile file) in paths.Zip(layout.Files))
+        {
+            if (System.IO.Path.GetDirectoryName(path) is { Length: > 0 } folder)
+            {
+                Directory.CreateDirectory(folder);
+            }
+
+            // A file with the migration in it is whole at any moment.
+            string whole = path + ".new";
+            File.WriteAllText(whole, file.Text);
+            File.Move(whole, path, overwrite: true);
+        }
+
+        return script with { Path = paths[0], Files = paths };
+    }
+
+    /// <summary>Where the files of a layout go.</summary>
+    private IEnumerable<string> Paths(RollbackLayout layout)
     {
         string path = GetUnresolvedProviderPathFromPSPath(OutputPath!);
         if (Directory.Exists(path) || OutputPath!.EndsWith('/') || OutputPath.EndsWith('\\'))
         {
-            path = System.IO.Path.Combine(path, DownName(script.Source));
+            // ./revert/ and the folder above it are both meant as Sqitch's.
+            string full = System.IO.Path.TrimEndingDirectorySeparator(path);
+            string root = Format == RollbackFormat.Sqitch && System.IO.Path.GetFileName(full) == "revert" ? System.IO.Path.GetDirectoryName(full)! : full;
+            return layout.Files.Select(file => System.IO.Path.Combine(root, file.Name.Replace('/', System.IO.Path.DirectorySeparatorChar)));
         }
-        else if (_scripts.Count > 1)
+
+        if (_scripts.Count > 1)
         {
             throw new MigrationException(
                 "SeveralScripts",
@@ -242,29 +289,9 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
             };
         }
 
-        if (!_written.Add(path) || (File.Exists(path) && !Force))
-        {
-            throw new MigrationException(
-                "FileExists",
-                MigrationErrorKind.InvalidInput,
-                $"{path} exists.",
-                "Name another file, or use -Force to write over a file of an earlier call.")
-            {
-                Target = path,
-            };
-        }
-
-        if (!ShouldProcess(path, "Write rollback script"))
-        {
-            return script;
-        }
-
-        if (System.IO.Path.GetDirectoryName(path) is { Length: > 0 } folder)
-        {
-            Directory.CreateDirectory(folder);
-        }
-
-        File.WriteAllText(path, script.Text);
-        return script with { Path = path };
+        string beside = System.IO.Path.GetDirectoryName(path) ?? "";
+        return layout.Files.Select((file, i) => i == 0 ? path
+            : file.Name == layout.Files[0].Name + ".conf" ? path + ".conf"
+            : System.IO.Path.Combine(beside, System.IO.Path.GetFileName(file.Name)));
     }
 }

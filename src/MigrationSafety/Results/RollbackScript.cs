@@ -34,7 +34,7 @@ public sealed record RollbackScript
     /// <summary>File or result that it takes back.</summary>
     public required string Source { get; init; }
 
-    /// <summary>The script, ready to run with psql.</summary>
+    /// <summary>The script: ready to run with psql, or in the layout that was asked for.</summary>
     public required string Text { get; init; }
 
     /// <summary>The worst of its statements.</summary>
@@ -55,8 +55,17 @@ public sealed record RollbackScript
     /// <summary>What its tool will not do as the file wants it, and what is not read here.</summary>
     public string[] Warnings { get; init; } = [];
 
+    /// <summary>The layout that its text and its files have.</summary>
+    public RollbackFormat Format { get; init; }
+
     /// <summary>File that it was written to; null where none was asked for.</summary>
     public string? Path { get; init; }
+
+    /// <summary>All files that were written: some tools need a script configuration, the way up, or several versions.</summary>
+    public string[] Files { get; init; } = [];
+
+    /// <summary>Its head, for the layouts of tools.</summary>
+    internal string[] Header { get; init; } = [];
 
     /// <inheritdoc />
     public override string ToString() => Text;

@@ -43,6 +43,11 @@ internal sealed partial class DbmateTool : MigrationTool
             warnings.Add("dbmate refuses a file with statements before its first -- migrate: mark; they are not read.");
         }
 
+        if (marks.Count(m => m.Up) > 1)
+        {
+            warnings.Add("dbmate writes the version's row once for each up section, and fails at the second one on PostgreSQL (seen with 2.36).");
+        }
+
         for (int i = 0; i < marks.Count; i++)
         {
             if (!marks[i].Up && (i == 0 || !marks[i - 1].Up))

@@ -33,6 +33,12 @@ internal sealed class LiquibaseChangeset
     /// <summary>endDelimiter; null where the changeset sets none.</summary>
     internal string? EndDelimiter { get; init; }
 
+    /// <summary>rollbackSplitStatements.</summary>
+    internal bool RollbackSplits { get; init; } = true;
+
+    /// <summary>rollbackEndDelimiter; null where the changeset sets none.</summary>
+    internal string? RollbackEndDelimiter { get; init; }
+
     /// <summary>Why it does not run on PostgreSQL; null where it does.</summary>
     internal string? WhyNot { get; init; }
 
@@ -115,8 +121,10 @@ internal sealed partial class LiquibaseReader
             Id = $"{author}:{start.Groups["id"].Value.Trim('"')}",
             End = line.End,
             InTransaction = !IsFalse(Attribute(attributes, "runInTransaction")),
-            Splits = !IsFalse(Attribute(attributes, @"(?<!rollback)splitStatements")),
-            EndDelimiter = Attribute(attributes, @"(?<!rollback)endDelimiter"),
+            Splits = !IsFalse(Attribute(attributes, "splitStatements")),
+            EndDelimiter = Attribute(attributes, "endDelimiter"),
+            RollbackSplits = !IsFalse(Attribute(attributes, "rollbackSplitStatements")),
+            RollbackEndDelimiter = Attribute(attributes, "rollbackEndDelimiter"),
             WhyNot = elsewhere ? "dbms:" + dbms : Attribute(attributes, "ignore") is "true" ? "ignore:true" : null,
         });
         foreach (string filter in new[] { "context", "contextFilter", "labels" })

@@ -29,13 +29,14 @@ internal sealed partial class LiquibaseTool : MigrationTool
         TextMask up = new(source.Text);
         TextMask down = new(source.Text);
         List<MigrationPart> parts = [];
+        List<MigrationPart> downParts = [];
         List<string> warnings = [.. reader.Warnings];
         foreach (LiquibaseChangeset set in reader.Changesets)
         {
             up.Separate(set.Line.Start);
             down.Separate(set.Line.Start);
-            RunnerMode mode = set.InTransaction ? RunnerMode.Wrapped : set.Splits ? RunnerMode.EachStatement : RunnerMode.OneMessage;
-            parts.Add(new MigrationPart(set.Line.Start, set.End, mode, set.Id));
+            parts.Add(new MigrationPart(set.Line.Start, set.End, Mode(set, set.Splits), set.Id));
+            downParts.Add(new MigrationPart(set.Line.Start, set.End, Mode(set, set.RollbackSplits), set.Id));
             if (!set.Runs)
             {
                 warnings.Add($"Changeset {set.Id} does not run on PostgreSQL ({set.WhyNot}); it is not read.");
@@ -44,9 +45,14 @@ internal sealed partial class LiquibaseTool : MigrationTool
 
             up.Show(set.Line.End, set.End);
             set.Hidden.ForEach(range => up.Hide(range.Start, range.End));
-            EndStatements(source, up, set);
+            EndStatements(source, up, set, set.Splits, set.EndDelimiter);
             set.Rollback.ForEach(range => down.Show(range.Start, range.End));
-            set.Rollback.ForEach(range => { if (range.NotNeeded) { down.Hide(range.Start, range.End); } });
+            if (set.Rollback.Count > 0)
+            {
+                EndStatements(source, down, set, set.RollbackSplits, set.RollbackEndDelimiter);
+            }
+
+            set.Rollback.Where(range => range.NotNeeded).ToList().ForEach(range => down.Hide(range.Start, range.End));
         }
 
         if (reader.Changesets.Count == 0)
@@ -55,7 +61,7 @@ internal sealed partial class LiquibaseTool : MigrationTool
         }
 
         MigrationSection section = new(source.Path, SqlScript.Parse(up.ToString(), psql: false), parts);
-        MigrationSection rollback = new(source.Path, SqlScript.Parse(down.ToString(), psql: false), parts) { LastFirst = true };
+        MigrationSection rollback = new(source.Path, SqlScript.Parse(down.ToString(), psql: false), downParts) { LastFirst = true };
         warnings.AddRange(reader.Changesets.SelectMany(set => section.Script.Statements.Where(s => set.Splits && set.EndDelimiter is null && s.Tokens[0].Start > set.Line.Start && s.Tokens[0].Start < set.End && CutInside(s))
             .Select(s => $"Line {s.Line}: Liquibase knows no dollar quotes and cuts this statement at a semicolon inside it: the changeset needs splitStatements:false or an endDelimiter.")));
         string[] authors = [.. reader.Changesets.Select(set => set.Author).Distinct()];
@@ -66,17 +72,19 @@ internal sealed partial class LiquibaseTool : MigrationTool
         }.Warn(warnings);
     }
 
+    private static RunnerMode Mode(LiquibaseChangeset set, bool splits) => set.InTransaction ? RunnerMode.Wrapped : splits ? RunnerMode.EachStatement : RunnerMode.OneMessage;
+
     /// <summary>Puts a semicolon where the changeset's own delimiter ends a statement: alone in its line, or at the end of one.</summary>
-    private static void EndStatements(MigrationSource source, TextMask mask, LiquibaseChangeset set)
+    private static void EndStatements(MigrationSource source, TextMask mask, LiquibaseChangeset set, bool splits, string? endDelimiter)
     {
-        string? delimiter = set.EndDelimiter?.Replace("\\n", "", StringComparison.Ordinal).Replace("\\s*", "", StringComparison.Ordinal).TrimEnd('$');
+        string? delimiter = endDelimiter?.Replace("\\n", "", StringComparison.Ordinal).Replace("\\s*", "", StringComparison.Ordinal).TrimEnd('$');
         foreach (SourceLine line in source.Lines.Where(line => line.Start > set.Line.Start && line.End <= set.End))
         {
             string text = line.Text.TrimEnd();
 
             // Without a delimiter of the changeset's own, / and GO end a statement too where they stand alone.
             bool ends = delimiter is { Length: > 0 } and not ";" ? text.EndsWith(delimiter, StringComparison.OrdinalIgnoreCase)
-                : delimiter is null && set.Splits && (text.Trim() == "/" || text.Trim().Equals("go", StringComparison.OrdinalIgnoreCase));
+                : delimiter is null && splits && (text.Trim() == "/" || text.Trim().Equals("go", StringComparison.OrdinalIgnoreCase));
             if (ends)
             {
                 int length = delimiter is { Length: > 0 } ? delimiter.Length : text.Trim().Length;

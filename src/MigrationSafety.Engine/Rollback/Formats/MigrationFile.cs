@@ -62,7 +62,7 @@ public sealed class MigrationFile
     public string Name => Source.Name;
 
     /// <summary>The migration that this file is the rollback of; null where it is a migration itself.</summary>
-    public string? RollbackOf { get; internal init; }
+    public string? RollbackOf { get; internal set; }
 
     /// <summary>What its tool will not do as the file wants it, and what is not read here.</summary>
     public IReadOnlyList<string> Warnings => _warnings;
@@ -75,10 +75,17 @@ public sealed class MigrationFile
     /// <summary>What it says takes it back; null where it says nothing of it.</summary>
     internal MigrationSection? Down { get; init; }
 
+    /// <summary>The statements that take it back by its own word, those of versions that are there for its way back included.</summary>
+    internal IEnumerable<SqlStatement> Rollback => _parts.AsEnumerable().Reverse().Append(Down).OfType<MigrationSection>().SelectMany(section => section.InOrder);
+
+    /// <summary>Whether it says how it is taken back: comments, BEGIN and COMMIT alone do not.</summary>
+    internal bool HasRollback => Rollback.Any(statement => StatementShape.Of(statement).Any());
+
     /// <summary>Who wrote it; null where the file does not tell.</summary>
     internal string? Author { get; init; }
 
     private readonly List<string> _warnings = [];
+    private readonly List<MigrationSection> _parts = [];
 
     /// <summary>Reads a migration's file, and what belongs to it beside it.</summary>
     /// <param name="path">File.</param>
@@ -95,6 +102,8 @@ public sealed class MigrationFile
     internal static MigrationFile Read(MigrationSource source, MigrationFormat format)
     {
         MigrationFile file = MigrationTool.Of(source, format).Read(source);
+        file._parts.AddRange(RollbackParts.Of(file));
+        file.RollbackOf ??= RollbackParts.WholeOf(file);
         file._warnings.AddRange(RunnerChecks.Of(file));
         return file;
     }

@@ -7,11 +7,11 @@ namespace MigrationSafety.Engine.Rollback.Formats;
 internal static class RollbackComparison
 {
     /// <summary>The differences, in the order of the rollback that was made; what the existing one has besides comes last.</summary>
-    /// <param name="existing">The existing rollback.</param>
+    /// <param name="existing">The statements of the existing rollback, in the order in which they run.</param>
     /// <param name="made">The statements that were made, in the order in which they run.</param>
-    internal static RollbackDifference[] Compare(MigrationSection existing, IEnumerable<string> made)
+    internal static RollbackDifference[] Compare(IEnumerable<SqlStatement> existing, IEnumerable<string> made)
     {
-        List<Side> theirs = [.. existing.InOrder.SelectMany(s => StatementShape.Of(s).Select(shape => new Side(shape, s.Text, s.Line)))];
+        List<Side> theirs = [.. existing.SelectMany(s => StatementShape.Of(s).Select(shape => new Side(shape, s.Text, s.Line)))];
         List<Side> ours = [.. made.SelectMany(sql => SqlScript.Parse(sql, psql: false).Statements).SelectMany(s => StatementShape.Of(s).Select(shape => new Side(shape, s.Text, 0)))];
         List<RollbackDifference> differences = [];
         List<(int Ours, int Theirs)> pairs = Pair(ours, theirs);

@@ -21,7 +21,7 @@ internal static class RunnerChecks
         }
 
         string where = down.Path == file.Path ? "Its rollback, l" : $"{Path.GetFileName(down.Path)}, l";
-        if (down.Script.Statements.Count == 0)
+        if (!file.HasRollback)
         {
             yield return $"{(down.Path == file.Path ? "Its rollback" : Path.GetFileName(down.Path))} holds no statement: it takes nothing back.";
         }
