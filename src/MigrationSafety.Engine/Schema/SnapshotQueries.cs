@@ -8,8 +8,15 @@ namespace MigrationSafety.Engine.Schema;
 internal static class SnapshotQueries
 {
     /// <summary>Makes definitions the same whatever the role's settings are: all names qualified, one way to write values.</summary>
-    internal const string Settings = """
-        select pg_catalog.set_config(name, value, false)
+    internal const string Settings = SettingsFor + "false" + SettingsRest;
+
+    /// <summary>The same for the transaction alone.</summary>
+    internal const string TransactionSettings = SettingsFor + "true" + SettingsRest;
+
+    private const string SettingsFor = "select pg_catalog.set_config(name, value, ";
+
+    private const string SettingsRest = """
+        )
         from (values ('search_path', 'pg_catalog'), ('datestyle', 'ISO, YMD'), ('intervalstyle', 'postgres'), ('timezone', 'UTC'), ('extra_float_digits', '1'),
                      ('bytea_output', 'hex'), ('xmlbinary', 'base64'), ('quote_all_identifiers', 'off'), ('standard_conforming_strings', 'on'),
                      ('lock_timeout', '500ms')) as s (name, value)

@@ -23,7 +23,55 @@ internal readonly record struct CatalogAddress(uint ClassId, uint ObjectId, int 
 
     internal const uint Triggers = 2620;
 
+    internal const uint Policies = 3256;
+
+    internal const uint Statistics = 3381;
+
     internal const uint Extensions = 3079;
+
+    internal const uint Operators = 2617;
+
+    internal const uint OperatorClasses = 2616;
+
+    internal const uint OperatorFamilies = 2753;
+
+    internal const uint Casts = 2605;
+
+    internal const uint Conversions = 2607;
+
+    internal const uint Transforms = 3576;
+
+    internal const uint TextSearchConfigurations = 3602;
+
+    internal const uint TextSearchDictionaries = 3600;
+
+    internal const uint TextSearchParsers = 3601;
+
+    internal const uint TextSearchTemplates = 3764;
+
+    internal const uint Collations = 3456;
+
+    internal const uint Languages = 2612;
+
+    internal const uint AccessMethods = 2601;
+
+    internal const uint ForeignDataWrappers = 2328;
+
+    internal const uint ForeignServers = 1417;
+
+    internal const uint UserMappings = 1418;
+
+    internal const uint EventTriggers = 3466;
+
+    internal const uint Publications = 6104;
+
+    internal const uint PublishedTables = 6106;
+
+    internal const uint PublishedSchemas = 6237;
+
+    internal const uint Subscriptions = 6100;
+
+    internal const uint DefaultPrivileges = 826;
 
     /// <summary>A relation.</summary>
     /// <param name="oid">Its oid.</param>

@@ -1,3 +1,4 @@
+using MigrationSafety.Engine.Sql;
 using MigrationSafety.Engine.Sql.Statements;
 
 namespace MigrationSafety.Engine.Schema.Definitions;
@@ -5,6 +6,9 @@ namespace MigrationSafety.Engine.Schema.Definitions;
 /// <summary>What a statement of a definition sets.</summary>
 internal enum DefinitionProperty
 {
+    /// <summary>The name of a type alone, for the functions that it needs.</summary>
+    Shell,
+
     /// <summary>The object itself.</summary>
     Create,
 
@@ -34,6 +38,12 @@ internal enum DefinitionProperty
     Owner,
 
     Privileges,
+
+    /// <summary>What objects that a role makes later grant.</summary>
+    DefaultPrivileges,
+
+    /// <summary>What belongs to a publication, an operator family, a text search configuration.</summary>
+    Membership,
 
     Comment,
 
@@ -130,6 +140,10 @@ internal sealed record ObjectDefinition
 
     /// <summary>Size of the table with its TOAST and indexes in pages of the last VACUUM or ANALYZE, in bytes; null where it holds nothing.</summary>
     internal long? SizeBytes { get; init; }
+
+    /// <summary>Whether it is a foreign key.</summary>
+    internal bool IsForeignKey => Kind == ObjectKind.Constraint && this[DefinitionProperty.Create] is { } create
+        && StatementParser.Parse(SqlScript.Parse(create.Sql, psql: false).Statements[0]) is AlterTable { Actions: [AddConstraint { Constraint: ForeignKeyConstraint }] };
 
     /// <summary>The statement that sets a property; null where it has none.</summary>
     /// <param name="property">Property.</param>
