@@ -178,7 +178,8 @@ internal static class RichSchema
         create event trigger announce on ddl_command_start when tag in ('CREATE VIEW', 'DROP VIEW') execute function announced();
         alter event trigger announce disable;
         create extension citext schema "Odd Name";
-        create table with_citext (a "Odd Name".citext primary key, b "Odd Name".citext default 'x'::"Odd Name".citext);
+        create table with_citext (a "Odd Name".citext primary key, b "Odd Name".citext);
+        create table with_default (c "Odd Name".citext default 'x'::"Odd Name".citext);
         create function defaulted(t with_citext) returns text language sql immutable as 'select t.a::text';
         create table uses_row (r with_citext, d text default defaulted(null::with_citext), s span, p pair, c checked, m raw);
         create view over_function as select many.x, body(many.x) from many();

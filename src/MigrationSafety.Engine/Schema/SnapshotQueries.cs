@@ -88,6 +88,8 @@ internal static class SnapshotQueries
                    'Inherited', case when k.coninhcount > 0 then case when k.conislocal then 'and local' else 'only' end end)
         from pg_constraint k
         where k.contype <> 't'
+          -- The server's own parts of a foreign key to a partitioned table, whose names tell in which order its partitions came.
+          and not exists (select from pg_constraint whole where whole.oid = k.conparentid and whole.conrelid = k.conrelid)
         """;
 
     private const string Indexes = """

@@ -131,6 +131,9 @@ internal static class DefinitionReader
         // Before the parent's indexes are made a table gets none from it; where they are there, those of its own that fit become theirs, if they are made before.
         DefinitionProperty.Partition or DefinitionProperty.Inherit when !attached.Contains(definition.Address) => DefinitionPhase.Links,
         DefinitionProperty.Membership when definition.Kind == ObjectKind.OperatorFamily => DefinitionPhase.Links,
+        _ when definition.Kind == ObjectKind.Column && definition[DefinitionProperty.Create] is null => DefinitionPhase.Links,
+        // A trigger that a partition has from its parent is there when it is attached.
+        DefinitionProperty.Enabled when definition.Kind == ObjectKind.Trigger && definition[DefinitionProperty.Create] is null => DefinitionPhase.Links,
         DefinitionProperty.Rows => DefinitionPhase.End,
         // It would act upon what comes after it.
         _ when definition.Kind == ObjectKind.EventTrigger || property == DefinitionProperty.DefaultPrivileges => DefinitionPhase.End,

@@ -39,7 +39,7 @@ internal static class RelationQueries
     // What is not listed a child has from its parents alone. Since 18 NOT NULL is a constraint; one that is not valid is made apart.
     private static readonly string s_columns = $"""
         col as (
-            select a.attrelid, a.attnum, c.relkind, c.identity as relation, c.word, c.altered, quote_ident(a.attname) as name, format_type(a.atttypid, a.atttypmod) as type, listed.listed, separate.separate,
+            select a.attrelid, a.attnum, c.relkind, c.identity as relation, c.word, c.altered, quote_ident(a.attname) as name, format_type(a.atttypid, a.atttypmod) as type, listed.listed, separate.separate, a.attinhcount > 0 and not a.attislocal as inherited,
                    case when a.attcollation <> t.typcollation then ' collate ' || a.attcollation::regcollation::text else '' end as collated,
                    case when a.attgenerated = '' then pg_get_expr(d.adbin, d.adrelid) end as expression,
                    case when a.attgenerated <> '' then pg_get_expr(d.adbin, d.adrelid) end as generation,
@@ -58,7 +58,7 @@ internal static class RelationQueries
                    case a.attcompression when 'p' then 'pglz' when 'l' then 'lz4' else 'default' end as compression,
                    coalesce((to_jsonb(a) ->> 'attstattarget')::int4, -1) as statistics,
                    (select string_agg(format('%s = %s', split_part(o, '=', 1), substr(o, strpos(o, '=') + 1)), ', ') from unnest(a.attoptions) as o) as options,
-                   described.description, granted.statements as privileges, c.relowner, c.relnamespace, d.oid as defaultid, a.attname
+                   described.description, granted.statements as privileges, d.oid as defaultid
             from rel c
             join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
             join pg_type t on t.oid = a.atttypid
@@ -111,7 +111,7 @@ internal static class RelationQueries
                        jsonb_build_array('Compression', alter_all || ' set compression ' || compression, true),
                        jsonb_build_array('Statistics', alter_all || ' set statistics ' || statistics, true),
                        jsonb_build_array('Comment', format('comment on column %s.%s is %L', relation, name, description), true)) as alone,
-                   defaultid, relation, name, expression, relkind, attname, alter_only, word, alter_all
+                   defaultid, relation, name, expression, relkind, alter_only, word, inherited
             from part
         )
         """;
@@ -184,12 +184,14 @@ internal static class RelationQueries
         where c.relkind <> 'c'
         """);
 
-    /// <summary>Columns by the oid of their relation, one row each; the address has the number of the column.</summary>
+    /// <summary>Columns by the oid of their relation, one row each. What a child has from its parents alone comes with those; what is its own about it is set then.</summary>
     internal static string ColumnsText { get; } = $"""
         with {Rel},
         {s_columns}
         select attrelid, attnum::int4, relation || '.' || name, relation,
-               (jsonb_build_array(jsonb_build_array('Create', format('alter %s %s add %s %s', word, relation, case when relkind = 'c' then 'attribute' else 'column' end, whole), false))
+               (jsonb_build_array(
+                    jsonb_build_array('Create', case when not inherited then format('alter %s %s add %s %s', word, relation, case when relkind = 'c' then 'attribute' else 'column' end, whole) end, false),
+                    jsonb_build_array('Default', case when inherited then alter_only || coalesce(' set default ' || expression, ' drop default') end, false))
                 || (select coalesce(jsonb_agg(s), '[]') from jsonb_array_elements(made) as s where s ->> 0 <> 'Default')
                 || alone)::text,
                defaultid, (jsonb_build_array(jsonb_build_array('Default', alter_only || ' set default ' || expression, false)))::text
