@@ -259,6 +259,11 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
             // A file with the migration in it is whole at any moment.
             string whole = path + ".new";
             File.WriteAllText(whole, file.Text);
+            if (!OperatingSystem.IsWindows() && File.Exists(path))
+            {
+                File.SetUnixFileMode(whole, File.GetUnixFileMode(path));
+            }
+
             File.Move(whole, path, overwrite: true);
         }
 

@@ -38,6 +38,8 @@ internal static class RollbackComparison
     private static List<(int Ours, int Theirs)> Pair(List<Side> ours, List<Side> theirs)
     {
         List<(int Ours, int Theirs)> pairs = [];
+        bool[] paired = new bool[ours.Count];
+        bool[] taken = new bool[theirs.Count];
         foreach (Func<StatementShape, StatementShape, bool> alike in new Func<StatementShape, StatementShape, bool>[]
         {
             (a, b) => a.Same(b),
@@ -47,10 +49,11 @@ internal static class RollbackComparison
         {
             for (int i = 0; i < ours.Count; i++)
             {
-                int at = pairs.Exists(p => p.Ours == i) ? -1 : theirs.FindIndex(t => alike(ours[i].Shape, t.Shape) && !pairs.Exists(p => ReferenceEquals(theirs[p.Theirs], t)));
+                int at = paired[i] ? -1 : Enumerable.Range(0, theirs.Count).FirstOrDefault(t => !taken[t] && alike(ours[i].Shape, theirs[t].Shape), -1);
                 if (at >= 0)
                 {
                     pairs.Add((i, at));
+                    (paired[i], taken[at]) = (true, true);
                 }
             }
         }

@@ -38,6 +38,7 @@ internal static class RunnerChecks
         {
             SqlStatement[] statements = [.. section.Of(part).Where(s => s.Kind == SqlStatementKind.Sql)];
             bool several = statements.Length > 1;
+            bool wrapped = part.Mode == RunnerMode.Wrapped;
             foreach (SqlStatement statement in statements)
             {
                 ParsedStatement parsed = StatementParser.Parse(statement);
@@ -48,7 +49,7 @@ internal static class RunnerChecks
                 if (parsed is not DoBlock && !SqlFacts.Of(parsed).Transactional)
                 {
                     string? why = statement.InTransaction ? "the file opens a transaction before it"
-                        : part.Mode == RunnerMode.Wrapped ? $"{tool.Format} runs it in a transaction"
+                        : wrapped ? $"{tool.Format} runs it in a transaction"
                         : part.Mode == RunnerMode.OneMessage && several ? $"{tool.Format} sends it together with other statements, which makes them a transaction"
                         : null;
                     if (why is not null)
@@ -56,12 +57,16 @@ internal static class RunnerChecks
                         yield return $"{line}: \"{what}\" will fail, because {why}. To have it run, {tool.OptOut}.";
                     }
                 }
-                else if (part.Mode == RunnerMode.Wrapped && statement.Control is TransactionControl.Begin or TransactionControl.Commit or TransactionControl.Rollback
-                    && statement.Control != TransactionControl.None && part.Mode == RunnerMode.Wrapped)
+                else if (wrapped && statement.Control == TransactionControl.Begin)
                 {
-                    yield return statement.Control == TransactionControl.Begin
-                        ? $"{line}: {tool.Format} has opened a transaction already; this one opens none."
-                        : $"{line}: \"{what}\" ends the transaction that {tool.Format} has opened; what follows is not part of it, nor is {tool.Format}'s own bookkeeping.";
+                    yield return $"{line}: {tool.Format} has opened a transaction already; this one opens none.";
+                }
+                else if (wrapped && statement.Control is (TransactionControl.Commit or TransactionControl.Rollback))
+                {
+                    yield return $"{line}: \"{what}\" ends the transaction that {tool.Format} has opened; what follows is not part of it, nor is {tool.Format}'s own bookkeeping.";
+
+                    // Tools that send a part in one message make a transaction of the rest of it again.
+                    wrapped = tool.Format is MigrationFormat.Dbmate or MigrationFormat.Evolve;
                 }
             }
         }
