@@ -201,7 +201,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
             _scripts.Add((script, file));
             foreach (string warning in script.Warnings)
             {
-                WriteWarning($"{script.Source}: {warning}");
+                WriteWarning(warning.StartsWith(script.Source, StringComparison.Ordinal) ? warning : $"{script.Source}: {warning}");
             }
 
             if (script.Differences.Length > 0)
