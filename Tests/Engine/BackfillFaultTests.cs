@@ -9,7 +9,7 @@ using Xunit;
 
 namespace MigrationSafety.Tests.Engine;
 
-/// <summary>Whatever happens, each row is done once: <c>n = n + 1</c> counts how often.</summary>
+/// <summary>What a backfill does about each trouble; that each row is done once meanwhile, <c>n = n + 1</c> counts. Random moments: <see cref="BackfillFaultMatrixTests"/>.</summary>
 public sealed class BackfillFaultTests(Servers servers)
 {
     private const int Rows = 40_000;
@@ -87,91 +87,6 @@ public sealed class BackfillFaultTests(Servers servers)
         MigrationException e = await Assert.ThrowsAsync<MigrationException>(() => run);
         Assert.Equal("CancelledByOther", e.ErrorId);
         await bench.UntilNothingHeldAsync();
-    }
-
-    [Theory, EachWalk]
-    public async Task A_server_that_crashes_and_comes_back_loses_nothing(int major, BackfillStrategy strategy, int workers)
-    {
-        await using PostgresServer server = await PostgresServer.StartAsync(major, cancellationToken: Token);
-        await using BackfillBench bench = await BackfillBench.CreateAsync(server, s_counted);
-        Task<BackfillResult> run = bench.RunAsync(Counted(strategy, workers, 200));
-        for (int stops = 0; stops < 2 && !run.IsCompleted; stops++)
-        {
-            // Asked by what the run reports: the pool of the test's own connections dies with the server.
-            int reported = bench.Sink.ProgressRecords.Count;
-            await Wait.UntilAsync(() => run.IsCompleted || bench.Sink.ProgressRecords.Count >= reported + 10, "some batches", cancellationToken: Token);
-            if (stops == 0)
-            {
-                await server.StopAsync(StopMode.Immediate, Token);
-            }
-            else
-            {
-                await server.CrashAsync(Token);
-            }
-
-            await server.StartAgainAsync(Token);
-        }
-
-        BackfillResult result = await run;
-
-        bench.Database.DataSource.Clear();
-        Assert.Equal(Rows, result.Rows);
-        Assert.Contains(bench.Sink.VerboseMessages, m => m.Contains("Connected again", StringComparison.Ordinal));
-        await AssertOnceAsync(bench);
-    }
-
-    [Theory, EachWalk]
-    public async Task Dropped_connections_and_faults_at_random_moments_do_no_row_twice(int major, BackfillStrategy strategy, int workers)
-    {
-        PostgresServer server = await servers.Clusters.GetAsync(major);
-        await using TcpProxy proxy = TcpProxy.Start(server);
-        await using BackfillBench bench = await BackfillBench.CreateAsync(server, s_counted, proxy.ConnectionString);
-        Random random = new(major);
-        int faults = 0;
-        long start = Stopwatch.GetTimestamp();
-        while (await bench.ScalarAsync<long>("select count(*) from t where v is null") > 0)
-        {
-            Assert.True(Stopwatch.GetElapsedTime(start) < TimeSpan.FromMinutes(2), "It does not come to its end.");
-            using CancellationTokenSource cancel = CancellationTokenSource.CreateLinkedTokenSource(Token);
-            Task<BackfillResult> run = bench.RunAsync(Counted(strategy, workers, 150, TimeSpan.FromSeconds(30)), cancel.Token);
-            for (int i = 0; i < 4 && !run.IsCompleted; i++)
-            {
-                // A moment at random is what this is about.
-                await Task.WhenAny(run, Task.Delay(random.Next(30, 250), Token));
-                faults++;
-                switch (random.Next(4))
-                {
-                    case 0:
-                        proxy.DropAll();
-                        break;
-                    case 1:
-                        await bench.Database.ExecuteAsync("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'MigrationSafety/backfill' and datname = current_database()", Token);
-                        break;
-                    case 2:
-                        proxy.Freeze();
-                        await Task.Delay(random.Next(100), Token);
-                        proxy.DropAll();
-                        proxy.Thaw();
-                        break;
-                    default:
-                        await cancel.CancelAsync();
-                        break;
-                }
-            }
-
-            try
-            {
-                await run;
-            }
-            catch (Exception e) when (e is OperationCanceledException || (e is MigrationException { Kind: MigrationErrorKind.Connection }))
-            {
-                // Cancelled, or the line broke before there was anything to resume: the next round goes on.
-            }
-        }
-
-        Assert.True(faults >= 2, $"{faults} faults");
-        await bench.RunAsync(Counted(strategy, workers));
-        await AssertOnceAsync(bench);
     }
 
     [Theory, EachWalk]

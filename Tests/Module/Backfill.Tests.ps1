@@ -52,6 +52,21 @@ insert into orders select i, i from generate_series(1, 20000) i
             { Start-Backfill orders @{ tier = "'a'" } -Workers 0 } | Should -Throw -ErrorId 'ParameterArgumentValidationError,*'
         }
 
+        It 'looks into another table' {
+            $null = Invoke-Sql "drop table if exists levels; create table levels (price int primary key, name text); insert into levels select i, 'level ' || i from generate_series(1, 100) i"
+            $result = Start-Backfill orders @{ tier = 'l.name' } -From 'levels l' -Where 'orders.price = l.price and orders.tier is null'
+            $result.Rows, $result.Remaining | Should -Be 100, 0
+            Get-SqlValue "select count(*) from orders where tier = 'level ' || price" | Should -Be 100
+        }
+
+        It 'deletes rows, and says what is missing' {
+            $result = Start-Backfill orders -Delete -Where 'id > 15000' -Workers 2
+            $result.Name, $result.Rows | Should -Be 'public.orders.delete', 5000
+            Get-SqlValue 'select count(*) from orders' | Should -Be 15000
+            { Start-Backfill orders -Delete -ErrorAction Stop } | Should -Throw -ErrorId 'WhereMissing,*'
+            { Start-Backfill orders -Set @{ tier = "'a'" } -Delete -Where 'id = 1' } | Should -Throw -ErrorId 'AmbiguousParameterSet,*'
+        }
+
         It 'passes over as many rows as may be refused' {
             $result = Start-Backfill orders @{ total = '1 / (id - 5)' } -MaxErrors 1 -WarningVariable warnings -WarningAction SilentlyContinue
             "$($result.Outcome)", $result.Rows, $result.Errors, $result.Remaining | Should -Be 'CompletedWithErrors', 19999, 1, 1
@@ -111,9 +126,10 @@ insert into orders select i, i from generate_series(1, 20000) i
         }
 
         It 'tells strategy, reason and estimate' {
-            $run = Invoke-TestProcess "Import-Module '$ManifestPath'; Start-Backfill orders @{ tier = `"'standard'`" } -Strategy Key -Workers 2 -Session '$(Get-TestUri)' -WhatIf"
+            $run = Invoke-TestProcess "Import-Module '$ManifestPath'; Start-Backfill orders @{ tier = `"'standard'`" } -Strategy Key -Workers 2 -SampleBatch 3 -Session '$(Get-TestUri)' -WhatIf"
             $run.Output | Should -Match 'strategy: Key along orders_pkey \(id\), as asked for'
-            $run.Output | Should -Match 'estimate: 20,000 of 20,000 rows; with 2 workers'
+            $run.Output | Should -Match 'estimate: 20,000 of 20,000 rows; with 2 workers about .* MB of WAL'
+            $run.Output | Should -Match 'measured by 3 batches with [\d,]+ rows, which were rolled back'
             $run.Output | Should -Not -Match 'create table'
         }
 

@@ -1,4 +1,3 @@
-using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Indexes;
 using MigrationSafety.Engine.Sessions;
 
@@ -24,30 +23,12 @@ internal static class BuildClient
 
     private static async Task BuildAsync(string uri, string statement, CancellationToken cancellationToken)
     {
-        Silence sink = new();
+        SilentSink sink = new();
         EngineSession session = EngineSession.Of(await SessionFactory.ConnectAsync(new ConnectRequest { Text = uri }, sink, cancellationToken));
         foreach (IndexBuildRequest request in IndexStatements.Read(statement, null))
         {
             IndexBuildPlan plan = await IndexBuilder.PlanAsync(session, request with { SkipDuplicateCheck = true }, sink, cancellationToken);
             await IndexBuilder.RunAsync(plan, sink, cancellationToken);
-        }
-    }
-
-    /// <summary>Whoever kills it asks the server how far it is.</summary>
-    private sealed class Silence : IOperationSink
-    {
-        public void Verbose(string message)
-        {
-        }
-
-        public void Debug(string message)
-        {
-        }
-
-        public void Warning(string message) => Console.Error.WriteLine(message);
-
-        public void Progress(OperationProgress progress)
-        {
         }
     }
 }

@@ -18,6 +18,11 @@ if (args is [BuildClient.Verb])
     return await BuildClient.RunAsync(stop.Token);
 }
 
+if (args is [BackfillClient.Verb])
+{
+    return await BackfillClient.RunAsync(stop.Token);
+}
+
 SandboxOptions options;
 try
 {

@@ -14,6 +14,7 @@ namespace MigrationSafety.Sandbox.Scenarios;
 internal sealed class BackfillScenario : Scenario
 {
     private const int Workers = 2;
+    private const int Rounds = 2;
     private const string Counting = "i";
 
     // What a backfill has to reach; all of them ratios of one run.
@@ -94,10 +95,20 @@ internal sealed class BackfillScenario : Scenario
     private static async Task RaceAsync(Bench bench, BackfillRaces races, long rows, double leastToLoop, CancellationToken cancellationToken)
     {
         bench.Screen.Begin(string.Create(CultureInfo.InvariantCulture, $"{rows:N0} rows: UPDATE, ours, loop"));
-        await races.MakeTableAsync(rows, Counting, 0, cancellationToken);
-        TimeSpan update = await races.UpdateAsync(cancellationToken);
-        await races.MakeTableAsync(rows, Counting, 0, cancellationToken);
-        BackfillTiming ours = await races.BackfillAsync(Workers, BackfillStrategy.Auto, cancellationToken);
+        // In turns, the best of each: what the machine does besides counts least in the best.
+        TimeSpan update = TimeSpan.MaxValue;
+        BackfillTiming? best = null;
+        for (int round = 0; round < Rounds; round++)
+        {
+            await races.MakeTableAsync(rows, Counting, 0, cancellationToken);
+            TimeSpan once = await races.UpdateAsync(cancellationToken);
+            update = once < update ? once : update;
+            await races.MakeTableAsync(rows, Counting, 0, cancellationToken);
+            BackfillTiming timing = await races.BackfillAsync(Workers, BackfillStrategy.Auto, cancellationToken);
+            best = best is null || timing.Took < best.Took ? timing : best;
+        }
+
+        BackfillTiming ours = best!;
         await races.MakeTableAsync(rows, Counting, 0, cancellationToken);
         (TimeSpan loop, bool whole) = await races.LoopAsync(ours.Took * leastToLoop * 1.05, cancellationToken);
         bench.Screen.End();

@@ -39,6 +39,11 @@ public static class Backfill
             throw new MigrationException("WorkersInvalid", MigrationErrorKind.InvalidInput, $"{request.Workers} workers cannot work.", $"Give -Workers from 1 to {MostWorkers}; each is a connection, and more than the server has cores seldom help.");
         }
 
+        if (request.SampleBatch < 0)
+        {
+            throw new MigrationException("SampleBatchInvalid", MigrationErrorKind.InvalidInput, "-SampleBatch is negative.", "Give how many batches are to be run and rolled back, 0 for none.");
+        }
+
         if (request.MaxErrors < 0)
         {
             throw new MigrationException("MaxErrorsInvalid", MigrationErrorKind.InvalidInput, "-MaxErrors is negative.", "Give how many rows may be refused, 0 for none.");
@@ -68,17 +73,22 @@ public static class Backfill
             }
 
             (long matching, long all) = await EstimateAsync(connection, definition, cancellationToken).ConfigureAwait(false);
+            definition = definition.InTurns((double)matching / Math.Max(1, all));
+            BackfillForecast? measured = request.SampleBatch > 0 ? await BackfillForecast.MeasureAsync(connection, definition, request, all, sink, cancellationToken).ConfigureAwait(false) : null;
+            BackfillForecast forecast = measured ?? await BackfillForecast.AssumeAsync(connection, definition, all, cancellationToken).ConfigureAwait(false);
             steps.Add(BatchStep(definition));
             return new BackfillPlan
             {
                 Session = session,
-                Action = $"Backfill {definition.SetText} where {definition.Where}",
+                Action = definition.Kind == BackfillKind.Delete ? $"Delete rows where {definition.Where}" : $"Backfill {definition.SetText} where {definition.Where}",
                 Target = definition.Table.Display,
                 Steps = steps,
-                Notes = Notes(definition, request, batchPlan, matching, all, resumes),
+                Notes = Notes(definition, request, batchPlan, matching, all, resumes, forecast),
                 Name = definition.Name,
                 EstimatedRows = matching,
                 EstimatedTableRows = all,
+                EstimatedTime = forecast.Time(matching, request.Workers),
+                EstimatedWalBytes = forecast.WalBytes(matching),
                 Resumes = resumes,
                 Strategy = definition.Strategy,
                 Reason = definition.Reason,
@@ -195,7 +205,7 @@ public static class Backfill
         }
         catch (PostgresException e)
         {
-            MigrationException error = ServerErrors.Translate(e, $"Checking UPDATE {definition.Table.Display} SET {definition.SetText} WHERE {definition.Where}", definition.Table.Display);
+            MigrationException error = ServerErrors.Translate(e, $"Checking {definition.Statement}", definition.Table.Display);
             // A text without its SQL quotation marks is the likeliest reason: to the server it is a column.
             throw e.SqlState != SqlStates.UndefinedColumn
                 ? error
@@ -244,21 +254,28 @@ public static class Backfill
         return ((long)(matching * scale), (long)(seen * scale));
     }
 
-    private static string[] Notes(BackfillDefinition definition, BackfillRequest request, string batchPlan, long matching, long all, bool resumes)
+    private static string[] Notes(BackfillDefinition definition, BackfillRequest request, string batchPlan, long matching, long all, bool resumes, BackfillForecast forecast)
     {
-        const double AssumedRate = 50_000;
         string of = definition.IsTree ? $" in {definition.Leaves.Count:N0} tables" : "";
         string keys = string.Join("; ", definition.Leaves.Where(leaf => leaf.ByKey).Take(3).Select(leaf => $"{leaf.Index} ({leaf.KeyText})"));
+        int slices = definition.Leaves.Select(leaf => leaf.Slices).DefaultIfEmpty(1).Max();
+        string turns = slices > 1 ? $"; each block in {slices} turns, of which one leaves room for the next: most rows stay in their block, and indexes are not written for them" : "";
         List<string> notes =
         [
-            $"strategy: {definition.Strategy}{(keys.Length > 0 ? $" along {keys}" : "")}, {definition.Reason}",
-            $"estimate: {matching:N0} of {all:N0} rows{of}; with {request.Workers:N0} worker{(request.Workers > 1 ? "s" : "")} about {Durations.Text(TimeSpan.FromSeconds(Math.Ceiling(matching / AssumedRate)))} at {AssumedRate:N0} rows/s, more where indexes, triggers or wide rows make an update dear",
+            $"strategy: {definition.Strategy}{(keys.Length > 0 ? $" along {keys}" : "")}, {definition.Reason}{turns}",
+            $"estimate: {matching:N0} of {all:N0} rows{of}; with {request.Workers:N0} worker{(request.Workers > 1 ? "s" : "")} about {Durations.Text(forecast.Time(matching, request.Workers))} and {forecast.WalBytes(matching) / 1048576.0:N0} MB of WAL",
+            forecast.Basis(request.Workers),
             $"batches: {Durations.Text(request.TargetBatchTime)} each, a transaction with its checkpoint; then sweeps for rows that were locked or moved",
             request.Throttle.Text,
         ];
         if (resumes)
         {
             notes.Insert(0, "goes on at the checkpoints of an earlier run");
+        }
+
+        if (definition.From is not null)
+        {
+            notes.Add($"where several rows of {definition.From} belong to one row, the server takes any of them");
         }
 
         if (batchPlan.Length > 0)
@@ -298,16 +315,21 @@ public static class Backfill
 
     private static MigrationStep BatchStep(BackfillDefinition definition)
     {
+        bool deletes = definition.Kind == BackfillKind.Delete;
         string columns = string.Join(", ", definition.Set.Select(column => SqlName.QuoteIfNeeded(column.Name)));
+        string from = definition.From is null ? "" : $" from {definition.From}";
+        string walk = definition.Strategy == BackfillStrategy.Key ? $"along ({definition.Leaves[0].KeyText})" : "of blocks";
         MigrationStep step = new()
         {
             Sql = definition.Leaves.Count > 0 ? new BackfillStatements(definition, definition.Leaves[0]).Plain : $"-- {definition.Table.Display} has no part that holds rows",
-            Purpose = $"Set {definition.SetText} where {definition.Where}, in batches {(definition.Strategy == BackfillStrategy.Key ? $"along ({definition.Leaves[0].KeyText})" : "of blocks")}",
+            Purpose = $"{(deletes ? "Delete rows" : $"Set {definition.SetText}{from}")} where {definition.Where}, in batches {walk}",
             LockMode = TableLockMode.RowExclusive,
             Objects = [definition.Table.Sql],
             Cost = StepCost.UpdatesRows,
             Reversibility = Reversibility.Irreversible,
-            ReversalNote = $"The values that {columns} had before are not kept. Where the column was added by the same migration, dropping it takes this back too.",
+            ReversalNote = deletes
+                ? "The rows that are deleted are not kept."
+                : $"The values that {columns} had before are not kept. Where the column was added by the same migration, dropping it takes this back too.",
         };
         if (!definition.IsDefaultWhere)
         {

@@ -53,6 +53,10 @@ internal sealed class BackfillConnection : IAsyncDisposable
     /// <summary>How long a batch may hold its rows before the server ends it.</summary>
     internal TimeSpan HoldLimit { get; }
 
+    /// <summary>How long a batch of a request may hold its rows.</summary>
+    internal static TimeSpan HoldLimitOf(BackfillRequest request) =>
+        TimeSpan.FromMilliseconds(Math.Max(request.Options.LockTimeout.TotalMilliseconds, 2 * request.TargetBatchTime.TotalMilliseconds));
+
     /// <summary>The backend for good: its process id and its start.</summary>
     internal (int Pid, DateTime Start) Backend { get; private set; }
 
@@ -107,8 +111,7 @@ internal sealed class BackfillConnection : IAsyncDisposable
             throw;
         }
 
-        TimeSpan holdLimit = TimeSpan.FromMilliseconds(Math.Max(request.Options.LockTimeout.TotalMilliseconds, 2 * request.TargetBatchTime.TotalMilliseconds));
-        BackfillConnection worker = new(connection, sink, holdLimit);
+        BackfillConnection worker = new(connection, sink, HoldLimitOf(request));
         try
         {
             await worker.PrepareSessionAsync(request, cancellationToken).ConfigureAwait(false);

@@ -151,7 +151,7 @@ public static class BackfillControl
             await using NpgsqlConnection connection = await OpenAsync(session, sink, cancellationToken).ConfigureAwait(false);
             await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false);
             const string Query = $"""
-                select table_schema, table_name, set_columns, set_expressions, case when predicate_given then predicate end, workers, target_batch_ms, max_errors, throttle::text, strategy, reason
+                select table_schema, table_name, set_columns, set_expressions, case when predicate_given then predicate end, workers, target_batch_ms, max_errors, throttle::text, strategy, reason, kind = 'delete', source
                 from {BackfillStore.Table}
                 where name = $1
                 """;
@@ -165,6 +165,8 @@ public static class BackfillControl
                     Table = SqlName.Quote(reader.GetString(1)),
                     Set = [.. reader.GetFieldValue<string[]>(2).Zip(reader.GetFieldValue<string[]>(3), (column, expression) => new KeyValuePair<string, string>(SqlName.Quote(column), expression))],
                     Where = reader.Text(4),
+                    Delete = reader.GetBoolean(11),
+                    From = reader.Text(12),
                     Workers = reader.GetInt32(5),
                     TargetBatchTime = TimeSpan.FromMilliseconds(reader.GetInt32(6)),
                     MaxErrors = reader.GetInt64(7),

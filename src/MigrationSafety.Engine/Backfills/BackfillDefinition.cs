@@ -9,6 +9,16 @@ namespace MigrationSafety.Engine.Backfills;
 /// <param name="Expression">SQL expression.</param>
 internal sealed record SetColumn(string Name, string Expression);
 
+/// <summary>What becomes of the rows that match.</summary>
+internal enum BackfillKind
+{
+    /// <summary>Columns are set.</summary>
+    Update,
+
+    /// <summary>They are deleted.</summary>
+    Delete,
+}
+
 /// <summary>A backfill, checked against the catalog.</summary>
 /// <param name="Name">Name under which it is recorded.</param>
 /// <param name="Table">Table that was named.</param>
@@ -29,6 +39,15 @@ internal sealed record BackfillDefinition(
     /// <summary>The reason where it was not chosen but asked for.</summary>
     internal const string AsAsked = "as asked for with -Strategy";
 
+    /// <summary>What becomes of the rows.</summary>
+    internal BackfillKind Kind { get; init; }
+
+    /// <summary>Another table, as in FROM, that condition and expressions look into; null for none.</summary>
+    internal string? From { get; init; }
+
+    /// <summary>What is done to which rows, as one statement for people and for comparing.</summary>
+    internal string Statement => Text(Kind, Table.Schema, Table.Name, SetText, From, Where);
+
     internal BackfillStrategy Strategy => Leaves.Count > 0 && Leaves.All(leaf => leaf.ByKey) ? BackfillStrategy.Key : BackfillStrategy.Block;
 
     /// <summary>Whether the table stands for others: partitions or children.</summary>
@@ -38,6 +57,14 @@ internal sealed record BackfillDefinition(
 
     /// <summary>The SET list for people and for comparing.</summary>
     internal string SetText => Text(Set);
+
+    internal static string Text(BackfillKind kind, string schema, string table, string set, string? from, string where)
+    {
+        string name = $"{SqlName.QuoteIfNeeded(schema)}.{SqlName.QuoteIfNeeded(table)}";
+        return kind == BackfillKind.Delete
+            ? $"DELETE FROM {name}{(from is null ? "" : $" USING {from}")} WHERE {where}"
+            : $"UPDATE {name} SET {set}{(from is null ? "" : $" FROM {from}")} WHERE {where}";
+    }
 
     internal static string Text(IEnumerable<SetColumn> set) => string.Join(", ", set.Select(column => $"{SqlName.QuoteIfNeeded(column.Name)} = {column.Expression}"));
 
@@ -51,9 +78,11 @@ internal sealed record BackfillDefinition(
             table = await TableReference.FindAsync(connection, request.Table, request.Schema, cancellationToken).ConfigureAwait(false);
         }
 
-        if (request.Set.Count == 0)
+        if (request.Delete ? request.Set.Count > 0 : request.Set.Count == 0)
         {
-            throw Invalid("SetMissing", table, "No column is named that is to be set.", "Name at least one column and its SQL expression, such as tier = 'standard'.");
+            throw request.Delete
+                ? Invalid("SetAndDelete", table, "Columns are named that are to be set, and the rows are to be deleted.", "Give either -Set or -Delete.")
+                : Invalid("SetMissing", table, "No column is named that is to be set.", "Name at least one column and its SQL expression, such as tier = 'standard'.");
         }
 
         IReadOnlyList<Column> columns = await ReadColumnsAsync(connection, table, cancellationToken).ConfigureAwait(false);
@@ -78,6 +107,23 @@ internal sealed record BackfillDefinition(
             CheckFragment(table, "The condition", where);
         }
 
+        string? from = request.From?.Trim();
+        if (from is not null)
+        {
+            CheckFragment(table, "-From", from);
+        }
+
+        if (where is null && (request.Delete || from is { Length: > 0 }))
+        {
+            throw Invalid(
+                "WhereMissing",
+                table,
+                request.Delete ? "Without -Where every row would be deleted." : $"Without -Where nothing says which row of {from} belongs to which row of {table.Display}.",
+                request.Delete
+                    ? "Give -Where with a condition; TRUNCATE empties a table at once."
+                    : $"Give -Where with the join and with a condition that the update makes untrue, such as: {SqlName.QuoteIfNeeded(table.Name)}.customer_id = c.id and {SqlName.QuoteIfNeeded(table.Name)}.tier is null.");
+        }
+
         if (where is null && targets.All(column => column.NotNull))
         {
             throw Invalid(
@@ -89,13 +135,17 @@ internal sealed record BackfillDefinition(
 
         IReadOnlyList<BackfillLeaf> leaves = await BackfillLeaf.ReadAsync(connection, table.Oid, [.. set.Select(column => column.Name)], cancellationToken).ConfigureAwait(false);
         BackfillDefinition definition = new(
-            request.Name ?? $"{table.Display}.{string.Join(",", targets.Select(column => SqlName.QuoteIfNeeded(column.Name)))}",
+            request.Name ?? $"{table.Display}.{(request.Delete ? "delete" : string.Join(",", targets.Select(column => SqlName.QuoteIfNeeded(column.Name))))}",
             table,
             leaves,
             set,
             where ?? string.Join(" or ", targets.Select(column => SqlName.Quote(column.Name) + " is null")),
             where is null,
-            "");
+            "")
+        {
+            Kind = request.Delete ? BackfillKind.Delete : BackfillKind.Update,
+            From = from is { Length: > 0 } ? from : null,
+        };
         return definition.Choose(request.Strategy);
     }
 
@@ -145,6 +195,14 @@ internal sealed record BackfillDefinition(
             _ => "parts that are heaps by blocks, the others along a unique index",
         };
         return this with { Leaves = chosen, Reason = reason };
+    }
+
+    /// <summary>Lets the blocks of heaps be done in turns where that keeps rows in them: where many rows of a block are to change, and no index looks at what is set.</summary>
+    internal BackfillDefinition InTurns(double share)
+    {
+        // Of 1,000,000 rows, all of which changed, 62 % stayed in their block with four turns, 73 % with eight, which look at every block twice as often.
+        int turns = Kind != BackfillKind.Update ? 1 : share > 0.5 ? 4 : share > 0.25 ? 2 : 1;
+        return this with { Leaves = [.. Leaves.Select(leaf => leaf with { Slices = leaf.ByKey || leaf.ChangesIndex ? 1 : turns })] };
     }
 
     private static Column Find(IReadOnlyList<Column> columns, TableReference table, string given)

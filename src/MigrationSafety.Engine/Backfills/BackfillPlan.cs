@@ -23,6 +23,12 @@ public sealed record BackfillPlan : OperationPlan
     /// <summary>Rows in the table, estimated from the same sample.</summary>
     public long EstimatedTableRows { get; init; }
 
+    /// <summary>How long it will take; assumed, or measured where <see cref="BackfillRequest.SampleBatch"/> asked for it.</summary>
+    public TimeSpan EstimatedTime { get; init; }
+
+    /// <summary>WAL that it will write, in bytes; from the catalog or measured.</summary>
+    public long EstimatedWalBytes { get; init; }
+
     /// <summary>Whether an interrupted run is recorded, which this one resumes.</summary>
     public bool Resumes { get; init; }
 

@@ -183,6 +183,20 @@ public static class BackfillProof
     private static async Task<(long Compared, long Different, string[] Examples)> CompareAsync(
         NpgsqlConnection connection, BackfillDefinition definition, BackfillQueries queries, BackfillTestRequest request, long rows, IOperationSink sink, CancellationToken cancellationToken)
     {
+        if (definition.Kind == BackfillKind.Delete || definition.From is not null)
+        {
+            throw new MigrationException(
+                "ComparisonImpossible",
+                MigrationErrorKind.InvalidInput,
+                definition.From is { } from
+                    ? $"The values come from {from}, of which several rows may belong to one row: which of them was taken cannot be told."
+                    : "Rows that were deleted have no values to compare.",
+                "Leave -Comparison out: the rows that still match tell whether it is done.")
+            {
+                Target = definition.Name,
+            };
+        }
+
         foreach (SetColumn column in definition.Set)
         {
             if (definition.Set.FirstOrDefault(target => Mentions(column.Expression, target.Name)) is { } used)

@@ -37,7 +37,7 @@ public static class BackfillReader
                (select pg_catalog.count(*) from {BackfillStore.Errors} e where e.backfill = b.name and not e.again),
                coalesce(b.last_error, (select e.message from {BackfillStore.Errors} e where e.backfill = b.name order by e.failed_at desc limit 1)),
                b.waiting_for, b.waiting_since, b.workers, b.target_batch_ms, b.max_errors, b.throttle::text, b.role, b.started_at,
-               greatest(b.updated_at, (select pg_catalog.max(w.heartbeat) from {BackfillStore.Workers} w where w.backfill = b.name)), b.finished_at, pg_catalog.clock_timestamp()
+               greatest(b.updated_at, (select pg_catalog.max(w.heartbeat) from {BackfillStore.Workers} w where w.backfill = b.name)), b.finished_at, pg_catalog.clock_timestamp(), b.kind = 'delete', b.source
         from {BackfillStore.Table} b
         where $1::text is null or b.name = $1
         order by b.started_at, b.name
@@ -173,7 +173,10 @@ public static class BackfillReader
             Name = reader.GetString(0),
             Schema = SqlName.QuoteIfNeeded(reader.GetString(1)),
             Table = SqlName.QuoteIfNeeded(reader.GetString(2)),
-            Action = BackfillDefinition.Text(reader.GetFieldValue<string[]>(3).Zip(reader.GetFieldValue<string[]>(4), (column, expression) => new SetColumn(column, expression))),
+            Action = (reader.GetBoolean(26)
+                ? "delete"
+                : BackfillDefinition.Text(reader.GetFieldValue<string[]>(3).Zip(reader.GetFieldValue<string[]>(4), (column, expression) => new SetColumn(column, expression))))
+                + (reader.Text(27) is { } source ? $" from {source}" : ""),
             Where = reader.GetString(5),
             Strategy = reader.GetString(6) == "key" ? BackfillStrategy.Key : BackfillStrategy.Block,
             State = state,

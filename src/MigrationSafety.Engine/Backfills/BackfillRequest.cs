@@ -12,8 +12,14 @@ public sealed record BackfillRequest
     /// <summary>Schema as in SQL; null for the one in <see cref="Table"/> or the search_path.</summary>
     public string? Schema { get; init; }
 
-    /// <summary>Columns as in SQL, and the SQL expression that each is set to, in order.</summary>
-    public required IReadOnlyList<KeyValuePair<string, string>> Set { get; init; }
+    /// <summary>Columns as in SQL, and the SQL expression that each is set to, in order; none with <see cref="Delete"/>.</summary>
+    public IReadOnlyList<KeyValuePair<string, string>> Set { get; init; } = [];
+
+    /// <summary>Whether the rows are to be deleted instead.</summary>
+    public bool Delete { get; init; }
+
+    /// <summary>Another table or several, as in the FROM of an UPDATE, into which expressions and condition look; null for none. <see cref="Where"/> has to say which of its rows belongs to which.</summary>
+    public string? From { get; init; }
 
     /// <summary>Which rows: an SQL condition that the update makes untrue. Null: those where a column of <see cref="Set"/> is NULL.</summary>
     public string? Where { get; init; }
@@ -26,6 +32,9 @@ public sealed record BackfillRequest
 
     /// <summary>How long a batch should take, and so for how long it holds its rows. 250 ms.</summary>
     public TimeSpan TargetBatchTime { get; init; } = TimeSpan.FromMilliseconds(250);
+
+    /// <summary>How many batches the planning runs and rolls back, to measure time and WAL; 0 for none.</summary>
+    public int SampleBatch { get; init; }
 
     /// <summary>How many connections of this client work on it side by side.</summary>
     public int Workers { get; init; } = 1;

@@ -19,28 +19,33 @@ internal sealed class BackfillStatements
     }
 
     /// <summary>For the check before anything is done: names, types, privileges.</summary>
-    internal string Explain => $"explain update only {Target} set {SetList} where {Predicate}";
+    internal string Explain => $"explain {Change("true")}";
 
     /// <summary>A batch as a DBA would write it by hand, for people.</summary>
-    internal string Plain => $"update only {Target}\nset {SetList}\nwhere {PlainPiece} and {Predicate}";
+    internal string Plain => Change(PlainPiece);
+
+    /// <summary>Changes the rows of some blocks and says what it cost: rows, time, WAL.</summary>
+    /// <param name="block">First block.</param>
+    /// <param name="blocks">How many.</param>
+    internal string Measure(long block, long blocks) =>
+        $"explain (analyze, wal, timing off, format json) {Change($"{Qualifier}.ctid >= '({block},0)' and {Qualifier}.ctid < '({block + blocks},0)'")}";
 
     private string PlainPiece => _leaf.ByKey
         ? $"{Row} > ({string.Join(", ", _leaf.Key.Select((_, i) => $"${i + 1}"))}) and {Row} <= ({string.Join(", ", _leaf.Key.Select((_, i) => $"${_leaf.Key.Count + i + 1}"))})"
-        : $"{Qualifier}.ctid >= '(0,0)' and {Qualifier}.ctid < '({Math.Max(1, Math.Min(_leaf.Blocks, 256))},0)'";
+        : $"{Qualifier}.ctid >= '(0,0)' and {Qualifier}.ctid < '({Math.Max(1, Math.Min(_leaf.Blocks, 256 * _leaf.Slices))},0)'{(_leaf.Slices > 1 ? $" and (pg_catalog.hashtid({Qualifier}.ctid) & {_leaf.Slices - 1}) = 0" : "")}";
 
     /// <summary>The plan of a batch; runs nothing.</summary>
     internal string ExplainBatch => _leaf.ByKey
-        ? $"explain (costs off) update only {Target} set {SetList} where {Row} > ({Nulls(_leaf.Key.Select(k => k.Type))}) and {Row} <= ({Nulls(_leaf.Key.Select(k => k.Type))}) and {Predicate}"
+        ? $"explain (costs off) {Change($"{Row} > ({Nulls(_leaf.Key.Select(k => k.Type))}) and {Row} <= ({Nulls(_leaf.Key.Select(k => k.Type))})")}"
         : $"explain (costs off) {Plain}";
 
-    /// <summary>Updates the rows at places $1 that nobody has locked; returns the key of each (or its place) and whether it still matches.</summary>
+    /// <summary>Changes the rows at places $1 that nobody has locked; returns the key of each (or its place) and whether it still matches.</summary>
     internal string TrySample => $"""
         with msb_free as materialized (
             select {Qualifier}.ctid as tid from only {Target} where {Qualifier}.ctid = any ($1::text[]::tid[]) and {Predicate} {LockClause} skip locked
         )
-        update only {Target} set {SetList}
-        where {Qualifier}.ctid = any (array(select tid from msb_free)) and {Predicate}
-        returning {(_leaf.Key.Count > 0 ? $"array[{Join(", ", c => c + "::text")}]" : $"array['ctid ' || {Qualifier}.ctid::text]")}, {Predicate}
+        {Change(IsFree)}
+        returning {(_leaf.Key.Count > 0 ? $"array[{Join(", ", c => c + "::text")}]" : $"array['ctid ' || {Qualifier}.ctid::text]")}, {Same}
         """;
 
     /// <summary>The greatest key, as texts.</summary>
@@ -67,9 +72,8 @@ internal sealed class BackfillStatements
     /// <param name="first">Whether the range has no checkpoint yet, which only the first range along a key has not.</param>
     internal string Batch(bool first) => $"""
         {Piece(first)}, msb_changed as (
-            update only {Target} set {SetList}
-            where {InPiece(first)} and {Predicate}
-            returning {Predicate} as same
+            {Change(InPiece(first))}
+            returning {Same} as same
         )
         {WriteBack}
         """;
@@ -80,9 +84,8 @@ internal sealed class BackfillStatements
         {Piece(first)}, msb_free as materialized (
             select {Qualifier}.ctid as tid from only {Target} where {InPiece(first)} and {Predicate} {LockClause} skip locked
         ), msb_changed as (
-            update only {Target} set {SetList}
-            where {Qualifier}.ctid = any (array(select tid from msb_free)) and {Predicate}
-            returning {Predicate} as same
+            {Change(IsFree)}
+            returning {Same} as same
         )
         {WriteBack}
         """;
@@ -103,10 +106,8 @@ internal sealed class BackfillStatements
     /// </summary>
     internal string Places => $"""
         with msb_changed as (
-            update only {Target} set {SetList}
-            from {PlaceList}
-            where {AtPlace} and {Predicate} and {IsRunning}
-            returning {Predicate} as same
+            {Change($"{AtPlace} and {IsRunning}", PlaceList)}
+            returning {Same} as same
         )
         {CountPlaces}
         """;
@@ -117,12 +118,16 @@ internal sealed class BackfillStatements
             select {Qualifier}.ctid as tid from {PlaceList} join only {Target} on {AtPlace}
             where {Predicate} and {IsRunning} {LockClause} of {LockTarget} skip locked
         ), msb_changed as (
-            update only {Target} set {SetList}
-            where {Qualifier}.ctid = any (array(select tid from msb_free)) and {Predicate}
-            returning {Predicate} as same
+            {Change(IsFree)}
+            returning {Same} as same
         )
         {CountPlaces}
         """;
+
+    private string IsFree => $"{Qualifier}.ctid = any (array(select tid from msb_free))";
+
+    // Whether a row that was changed still matches: none that is gone does.
+    private string Same => _definition.Kind == BackfillKind.Delete ? "false" : Predicate;
 
     // By default a row matches when one of its columns is NULL: the others may hold what the application wrote, and keep it.
     // The line breaks keep a comment at the end of an expression from swallowing what follows.
@@ -139,8 +144,8 @@ internal sealed class BackfillStatements
 
     private string LockTarget => SqlName.Quote(_definition.Table.Name);
 
-    // The lock that the update itself takes; a weaker one is enough where no key changes, and lets foreign-key checks pass.
-    private string LockClause => _leaf.ChangesUniqueKey ? "for update" : "for no key update";
+    // The lock that the change itself takes; a weaker one is enough where no key changes, and lets foreign-key checks pass.
+    private string LockClause => _leaf.ChangesUniqueKey || _definition.Kind == BackfillKind.Delete ? "for update" : "for no key update";
 
     private static string IsRunning => $"exists (select from {BackfillStore.Table} msb_b where msb_b.name = $1 and msb_b.state = 'running')";
 
@@ -184,18 +189,42 @@ internal sealed class BackfillStatements
     // By blocks nobody counts the rows that do not match: the share of the blocks stands for them.
     private string Seen => _leaf.ByKey
         ? "r.rows_seen + coalesce(s.seen, n.changed)"
-        : "case when s.at_end then r.rows_estimated else r.rows_estimated * (s.block - r.lower[1]::int8) / greatest(1, r.upper[1]::int8 - r.lower[1]::int8) end";
+        : "case when s.at_end then r.rows_estimated else r.rows_estimated * (s.block - r.lower[1]::int8) / (r.slices * greatest(1, r.upper[1]::int8 - r.lower[1]::int8)) end";
 
-    /// <summary>IS TRUE hides the condition from the planner's choice of indexes: one on the new column would lead it through all rows that still match, in every batch.</summary>
-    internal static string PredicateOf(BackfillDefinition definition) => $"((\n{definition.Where}\n) is true)";
+    /// <summary>
+    /// Whether a row of the table matches. IS TRUE hides the condition from the planner's choice of indexes: one on the new column would lead it through all rows that still
+    /// match, in every batch. A join it would hide too.
+    /// </summary>
+    internal static string PredicateOf(BackfillDefinition definition) => definition.From is null
+        ? $"((\n{definition.Where}\n) is true)"
+        : $"exists (select from\n{definition.From}\nwhere (\n{definition.Where}\n))";
+
+    /// <summary>The change of the rows that match, and for which a condition holds.</summary>
+    /// <param name="where">Condition.</param>
+    /// <param name="from">What it needs besides the table; null for nothing.</param>
+    private string Change(string where, string? from = null)
+    {
+        string sources = string.Join(", ", new[] { from, _definition.From is null ? null : $"\n{_definition.From}\n" }.OfType<string>());
+        string condition = _definition.From is null ? Predicate : $"(\n{_definition.Where}\n)";
+        return _definition.Kind == BackfillKind.Delete
+            ? $"delete from only {Target}{(sources.Length > 0 ? $"\nusing {sources}" : "")}\nwhere {where} and {condition}"
+            : $"update only {Target}\nset {SetList}{(sources.Length > 0 ? $"\nfrom {sources}" : "")}\nwhere {where} and {condition}";
+    }
 
     private string Piece(bool first, bool locks = true) => $"""
         with msb_range as materialized (
-            select g.position, g.lower, g.upper, g.rows_seen from {BackfillStore.Ranges} g
+            select g.position, g.lower, g.upper, g.rows_seen, g.slices from {BackfillStore.Ranges} g
             where g.backfill = $1 and g.id = $2 and not g.finished and g.position is {(first ? "" : "not ")}null and {IsRunning}{(locks ? " for update of g skip locked" : "")}
         ), msb_stop as materialized (
-            {(_leaf.ByKey ? KeyStop(first) : "select least(position[1]::int8 + $3::int8, upper[1]::int8) as block, position[1]::int8 + $3::int8 >= upper[1]::int8 as at_end from msb_range")}
+            {(_leaf.ByKey ? KeyStop(first) : BlockStop)}
         )
+        """;
+
+    // The range is walked once for each slice of its rows: the position counts on, and no batch goes beyond the end of a walk.
+    private const string BlockStop = """
+        select block, block >= lo + (slices * n) as at_end, lo + ((pos - lo) % n) as from_block, lo + ((pos - lo) % n) + block - pos as to_block, (pos - lo) / n as slice
+            from (select position[1]::int8 as pos, lower[1]::int8 as lo, greatest(1, upper[1]::int8 - lower[1]::int8) as n, slices from msb_range) as r
+            cross join lateral (select least(pos + $3::int8, lo + (((pos - lo) / n + 1) * n)) as block) as s
         """;
 
     private string KeyStop(bool first) => $"""
@@ -211,14 +240,15 @@ internal sealed class BackfillStatements
 
     private string InPiece(bool first) => _leaf.ByKey
         ? $"{Above(first)}{Row} <= ({string.Join(", ", KeyAliases.Select(key => $"(select {key} from msb_stop)"))})"
-        : $"{Qualifier}.ctid >= (select pg_catalog.format('(%s,0)', position[1])::tid from msb_range) and {Qualifier}.ctid < (select pg_catalog.format('(%s,0)', block)::tid from msb_stop)";
+        : $"{Qualifier}.ctid >= (select pg_catalog.format('(%s,0)', from_block)::tid from msb_stop) and {Qualifier}.ctid < (select pg_catalog.format('(%s,0)', to_block)::tid from msb_stop) "
+            + $"and (pg_catalog.hashtid({Qualifier}.ctid) & (select slices - 1 from msb_range)) = (select slice from msb_stop)";
 
     private string Above(bool first) => first ? "" : $"{Row} > {Texts("position", "msb_range")} and ";
 
     private string Texts(string array, string from) =>
         $"({string.Join(", ", _leaf.Key.Select((column, i) => $"(select {array}[{i + 1}]::{column.Type} from {from})"))})";
 
-    private string Join(string separator, Func<string, string> text) => string.Join(separator, _leaf.Key.Select(column => text(SqlName.Quote(column.Name))));
+    private string Join(string separator, Func<string, string> text) => string.Join(separator, _leaf.Key.Select(column => text($"{Qualifier}.{SqlName.Quote(column.Name)}")));
 
     private static string Nulls(IEnumerable<string> types) => string.Join(", ", types.Select(type => $"(select null::{type})"));
 }

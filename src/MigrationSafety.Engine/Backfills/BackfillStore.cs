@@ -6,11 +6,8 @@ using NpgsqlTypes;
 namespace MigrationSafety.Engine.Backfills;
 
 /// <summary>What is recorded about a backfill.</summary>
-/// <param name="Schema">Schema of its table.</param>
-/// <param name="Table">Its table.</param>
 /// <param name="TableOid">The table's oid when it began.</param>
-/// <param name="SetText">SET list.</param>
-/// <param name="Where">Which rows.</param>
+/// <param name="Statement">What is done to which rows, as one statement.</param>
 /// <param name="State">running, paused or completed.</param>
 /// <param name="Sweep">0 in the pass through its ranges, then the number of the sweep.</param>
 /// <param name="RowsInTable">Rows in the table when it began, estimated.</param>
@@ -18,11 +15,8 @@ namespace MigrationSafety.Engine.Backfills;
 /// <param name="RowsSeen">Rows passed, matching or not.</param>
 /// <param name="Errors">Rows that failed and were not changed since.</param>
 internal sealed record BackfillRecord(
-    string Schema,
-    string Table,
     uint TableOid,
-    string SetText,
-    string Where,
+    string Statement,
     string State,
     int Sweep,
     long RowsInTable,
@@ -57,7 +51,7 @@ internal static class BackfillStore
     internal static async Task<BackfillRecord?> ReadAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
     {
         const string Query = $"""
-            select b.table_schema, b.table_name, b.table_oid, b.set_columns, b.set_expressions, b.predicate, b.state, b.sweep, b.rows_in_table,
+            select b.table_schema, b.table_name, b.table_oid, b.set_columns, b.set_expressions, b.predicate, b.kind = 'delete', b.source, b.state, b.sweep, b.rows_in_table,
                    coalesce((select pg_catalog.sum(w.rows_done) from {Workers} w where w.backfill = b.name), 0)::int8,
                    coalesce((select pg_catalog.sum(r.rows_seen) from {Ranges} r where r.backfill = b.name), 0)::int8,
                    (select pg_catalog.count(*) from {Errors} e where e.backfill = b.name and not e.again)
@@ -68,17 +62,20 @@ internal static class BackfillStore
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         return await reader.ReadAsync(cancellationToken).ConfigureAwait(false)
             ? new BackfillRecord(
-                reader.GetString(0),
-                reader.GetString(1),
                 reader.GetFieldValue<uint>(2),
-                BackfillDefinition.Text(reader.GetFieldValue<string[]>(3).Zip(reader.GetFieldValue<string[]>(4), (column, expression) => new SetColumn(column, expression))),
-                reader.GetString(5),
-                reader.GetString(6),
-                reader.GetInt32(7),
-                reader.GetInt64(8),
-                reader.GetInt64(9),
+                BackfillDefinition.Text(
+                    reader.GetBoolean(6) ? BackfillKind.Delete : BackfillKind.Update,
+                    reader.GetString(0),
+                    reader.GetString(1),
+                    BackfillDefinition.Text(reader.GetFieldValue<string[]>(3).Zip(reader.GetFieldValue<string[]>(4), (column, expression) => new SetColumn(column, expression))),
+                    reader.Text(7),
+                    reader.GetString(5)),
+                reader.GetString(8),
+                reader.GetInt32(9),
                 reader.GetInt64(10),
-                reader.GetInt64(11))
+                reader.GetInt64(11),
+                reader.GetInt64(12),
+                reader.GetInt64(13))
             : null;
     }
 
@@ -86,19 +83,16 @@ internal static class BackfillStore
     /// <exception cref="MigrationException"><c>DefinitionDiffers</c>, with both.</exception>
     internal static void Check(BackfillRecord record, BackfillDefinition definition)
     {
-        if (record.Schema == definition.Table.Schema && record.Table == definition.Table.Name && record.SetText == definition.SetText && record.Where == definition.Where)
+        if (record.Statement == definition.Statement)
         {
             return;
         }
 
-        static string Text(string schema, string table, string set, string where) =>
-            $"UPDATE {SqlName.QuoteIfNeeded(schema)}.{SqlName.QuoteIfNeeded(table)} SET {set} WHERE {where}";
         throw new MigrationException(
             "DefinitionDiffers",
             MigrationErrorKind.InvalidState,
             $"A backfill named {definition.Name} is recorded with another definition{(record.IsCompleted ? "" : ", and is not finished")}. "
-            + $"Recorded: {Text(record.Schema, record.Table, record.SetText, record.Where)}. "
-            + $"Asked for: {Text(definition.Table.Schema, definition.Table.Name, definition.SetText, definition.Where)}.",
+            + $"Recorded: {record.Statement}. Asked for: {definition.Statement}.",
             "Repeat the recorded definition to resume it, or give this one another name with -Name.")
         {
             Target = definition.Name,
@@ -154,8 +148,8 @@ internal static class BackfillStore
     {
         const string Record = $"""
             insert into {Table} as b (name, table_schema, table_name, table_oid, set_columns, set_expressions, predicate, predicate_given, strategy, reason, state,
-                                      workers, target_batch_ms, max_errors, rows_estimated, rows_in_table, throttle)
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'running', $11, $12, $13, $14, $15, $16::jsonb)
+                                      workers, target_batch_ms, max_errors, rows_estimated, rows_in_table, throttle, kind, source)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'running', $11, $12, $13, $14, $15, $16::jsonb, $17, $18)
             on conflict (name) do update
             set table_oid = excluded.table_oid, predicate_given = excluded.predicate_given, strategy = excluded.strategy, reason = excluded.reason, state = excluded.state, sweep = 0,
                 workers = excluded.workers, target_batch_ms = excluded.target_batch_ms, max_errors = excluded.max_errors, rows_estimated = excluded.rows_estimated,
@@ -163,11 +157,11 @@ internal static class BackfillStore
                 started_at = excluded.started_at, updated_at = excluded.updated_at, finished_at = null
             """;
         const string NewRanges = $"""
-            insert into {Ranges} (backfill, id, relation, relation_name, key_columns, lower, upper, position, rows_estimated)
-            select $1, n, r.relation, r.relation_name, case when r.key <> '' then r.key::text[] end, case when r.lower <> '' then r.lower::text[] end, r.upper::text[],
+            insert into {Ranges} (backfill, id, slices, relation, relation_name, key_columns, lower, upper, position, rows_estimated)
+            select $1, n, r.slices, r.relation, r.relation_name, case when r.key <> '' then r.key::text[] end, case when r.lower <> '' then r.lower::text[] end, r.upper::text[],
                    case when r.lower <> '' then r.lower::text[] end, r.rows
             from rows from (pg_catalog.unnest($2::oid[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[]), pg_catalog.unnest($5::text[]), pg_catalog.unnest($6::text[]),
-                            pg_catalog.unnest($7::int8[])) with ordinality as r (relation, relation_name, key, lower, upper, rows, n)
+                            pg_catalog.unnest($7::int8[]), pg_catalog.unnest($8::int4[])) with ordinality as r (relation, relation_name, key, lower, upper, rows, slices, n)
             """;
         await using NpgsqlBatch batch = new(connection)
         {
@@ -198,6 +192,8 @@ internal static class BackfillStore
                         new() { Value = estimatedRows },
                         new() { Value = rowsInTable },
                         new() { Value = request.Throttle.ToJson() },
+                        new() { Value = definition.Kind == BackfillKind.Delete ? "delete" : "update" },
+                        new() { Value = (object?)definition.From ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
                     },
                 },
                 new(NewRanges)
@@ -211,6 +207,7 @@ internal static class BackfillStore
                         new() { Value = ranges.Select(range => range.Lower is null ? "" : ArrayText(range.Lower)).ToArray() },
                         new() { Value = ranges.Select(range => ArrayText(range.Upper)).ToArray() },
                         new() { Value = ranges.Select(range => range.Rows).ToArray() },
+                        new() { Value = ranges.Select(range => range.Leaf.Slices).ToArray() },
                     },
                 },
             },
@@ -302,9 +299,9 @@ internal static class BackfillStore
                 set run = $2, worker = $3, pid = pg_catalog.pg_backend_pid(), heartbeat = pg_catalog.clock_timestamp()
                 from msb_free c
                 where r.backfill = $1 and r.id = c.id
-                returning r.id, r.relation, r.key_columns is not null as by_key, r.position is null as first
+                returning r.id, r.relation, r.key_columns is not null as by_key, r.position is null as first, r.slices
             )
-            select c.id, c.relation, c.by_key, c.first, (select pg_catalog.count(*) from {Ranges} where backfill = $1 and not finished), b.state
+            select c.id, c.relation, c.by_key, c.first, c.slices, (select pg_catalog.count(*) from {Ranges} where backfill = $1 and not finished), b.state
             from {Table} b left join msb_claim c on b.state = 'running'
             where b.name = $1
             """;
@@ -322,8 +319,8 @@ internal static class BackfillStore
 
         RangeClaim? claim = await reader.IsDBNullAsync(0, cancellationToken).ConfigureAwait(false)
             ? null
-            : new RangeClaim(reader.GetInt32(0), reader.GetFieldValue<uint>(1), reader.GetBoolean(2), reader.GetBoolean(3));
-        return (claim, reader.GetInt64(4), reader.GetString(5));
+            : new RangeClaim(reader.GetInt32(0), reader.GetFieldValue<uint>(1), reader.GetBoolean(2), reader.GetBoolean(3), reader.GetInt32(4));
+        return (claim, reader.GetInt64(5), reader.GetString(6));
     }
 
     /// <summary>Moves a checkpoint over a piece whose rows were done one by one; not where somebody else has moved it.</summary>
@@ -333,7 +330,7 @@ internal static class BackfillStore
             update {Ranges}
             set position = $4, finished = $5, heartbeat = pg_catalog.clock_timestamp(),
                 rows_seen = case when key_columns is not null then rows_seen when $5 then rows_estimated
-                                 else rows_estimated * (($4::text[])[1]::int8 - lower[1]::int8) / greatest(1, upper[1]::int8 - lower[1]::int8) end
+                                 else rows_estimated * (($4::text[])[1]::int8 - lower[1]::int8) / (slices * greatest(1, upper[1]::int8 - lower[1]::int8)) end
             where backfill = $1 and id = $2 and not finished and position is not distinct from $3
             """;
         await using NpgsqlCommand command = Command(connection, Sql, name);
@@ -473,7 +470,8 @@ internal static class BackfillStore
 /// <param name="Relation">Oid of its table.</param>
 /// <param name="ByKey">Whether it is one of keys rather than of blocks.</param>
 /// <param name="First">Whether it has no checkpoint yet and begins before the first key.</param>
-internal sealed record RangeClaim(int Id, uint Relation, bool ByKey, bool First);
+/// <param name="Slices">In how many turns its blocks are done.</param>
+internal sealed record RangeClaim(int Id, uint Relation, bool ByKey, bool First, int Slices);
 
 /// <summary>A version of a row: where it lies and which transaction made it. What moved or was changed has another one.</summary>
 /// <param name="Relation">Oid of its table.</param>

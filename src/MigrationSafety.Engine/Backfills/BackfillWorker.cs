@@ -248,7 +248,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
         {
             await ThrottleAsync(cancellationToken).ConfigureAwait(false);
             int rows = Math.Min(_size.Rows, _context.Gate.MostRows ?? int.MaxValue);
-            long amount = claim.ByKey ? rows : Math.Max(1, (long)(rows / _context.RowsOfBlock));
+            long amount = claim.ByKey ? rows : Math.Max(1, (long)(rows * (long)claim.Slices / _context.RowsOfBlock));
             bool skip = _skipping > 0;
             BatchOutcome? outcome = null;
             bool atOnce = _byRow && !claim.ByKey;
@@ -318,7 +318,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
     {
         long start = Stopwatch.GetTimestamp();
         _size.Limit(MostRowsOfPiece);
-        long amount = claim.ByKey ? _size.Rows : _byRow ? 1 : Math.Max(1, (long)(_size.Rows / _context.RowsOfBlock));
+        long amount = claim.ByKey ? _size.Rows : _byRow ? 1 : Math.Max(1, (long)(_size.Rows * claim.Slices / _context.RowsOfBlock));
         PieceOfRange? piece = await AskAsync(
             _ => Connection.ExecuteAsync(
                 statements.PlacesOfPiece(first),

@@ -9,10 +9,13 @@ using MigrationSafety.Module.Pipeline;
 namespace MigrationSafety.Module.Commands;
 
 /// <summary>Fills columns of a live table batch by batch; run again, it goes on where it was.</summary>
-[Cmdlet(VerbsLifecycle.Start, "Backfill", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Medium)]
+[Cmdlet(VerbsLifecycle.Start, "Backfill", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Medium, DefaultParameterSetName = UpdateSet)]
 [OutputType(typeof(BackfillResult), typeof(MigrationJob))]
 public sealed class StartBackfillCommand : BackfillCmdlet
 {
+    private const string UpdateSet = "Update";
+    private const string DeleteSet = "Delete";
+
     /// <summary>Table, as in SQL.</summary>
     [Parameter(Mandatory = true, Position = 0, ValueFromPipelineByPropertyName = true)]
     [ValidateNotNullOrEmpty]
@@ -20,11 +23,20 @@ public sealed class StartBackfillCommand : BackfillCmdlet
     public string Table { get; set; } = "";
 
     /// <summary>Column to SQL expression: <c>@{ tier = "'standard'" }</c>.</summary>
-    [Parameter(Mandatory = true, Position = 1, ValueFromPipelineByPropertyName = true)]
+    [Parameter(Mandatory = true, Position = 1, ValueFromPipelineByPropertyName = true, ParameterSetName = UpdateSet)]
     [ValidateNotNullOrEmpty]
     public IDictionary Set { get; set; } = new Hashtable();
 
-    /// <summary>Which rows are to be filled; without it those where a target column is NULL. Must turn false for a row that is filled.</summary>
+    /// <summary>Deletes the rows instead.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = DeleteSet)]
+    public SwitchParameter Delete { get; set; }
+
+    /// <summary>Another table, as in the FROM of an UPDATE, that expressions and condition look into: <c>customers c</c>.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string? From { get; set; }
+
+    /// <summary>Which rows; without it those where a target column is NULL. Must turn false for a row that is filled.</summary>
     [Parameter(Position = 2, ValueFromPipelineByPropertyName = true)]
     [ValidateNotNullOrEmpty]
     public string? Where { get; set; }
@@ -41,6 +53,11 @@ public sealed class StartBackfillCommand : BackfillCmdlet
     [ValidateNotNullOrEmpty]
     [ArgumentCompleter(typeof(BackfillNameCompleter))]
     public string? Name { get; set; }
+
+    /// <summary>How many batches are run and rolled back first, so that the estimate is measured.</summary>
+    [Parameter]
+    [ValidateRange(0, 1000)]
+    public int SampleBatch { get; set; }
 
     /// <summary>How it walks through the table; chosen from the catalog where it is not given.</summary>
     [Parameter]
@@ -82,6 +99,9 @@ public sealed class StartBackfillCommand : BackfillCmdlet
                     Schema = Schema,
                     Set = set,
                     Where = Where,
+                    Delete = Delete,
+                    From = From,
+                    SampleBatch = SampleBatch,
                     Name = Name,
                     Strategy = Strategy,
                     Options = Options,
