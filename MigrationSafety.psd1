@@ -34,6 +34,7 @@
         'Stop-Backfill'
         'Stop-BlockingSession'
         'Test-Backfill'
+        'Test-RollbackScript'
     )
     PrivateData            = @{
         PSData = @{

@@ -25,6 +25,9 @@ BeforeDiscovery {
         @{ Type = 'LockBlocker'; Names = 'Application', 'BackendStart', 'BackendType', 'ClientAddress', 'Granted', 'IsAutovacuum', 'Mode', 'Pid', 'PreventsWraparound', 'Query', 'Relation', 'State', 'TransactionAge', 'User' }
         @{ Type = 'RollbackDifference'; Names = 'Existing', 'Generated', 'Kind', 'Line', 'Note' }
         @{ Type = 'RollbackScript'; Names = 'Differences', 'ExistingPath', 'Files', 'Format', 'InputFormat', 'Path', 'Reversibility', 'Source', 'Statements', 'Text', 'Warnings' }
+        @{ Type = 'LostValue'; Names = 'Column', 'Rows', 'Sampled', 'Table' }
+        @{ Type = 'RollbackTestPhase'; Names = 'Duration', 'File', 'Line', 'Message', 'Outcome', 'SqlState', 'Stage', 'Statement', 'Statements' }
+        @{ Type = 'RollbackTestResult'; Names = 'CopyOf', 'Database', 'Differences', 'Duration', 'LostValues', 'Notes', 'Path', 'Phases', 'Port', 'Proved', 'RepeatDifferences', 'Rollback', 'SampledRows', 'Server' }
         @{ Type = 'SchemaDifference'; Names = 'Change', 'Database', 'Difference', 'Identity', 'Kind', 'Port', 'Property', 'Reference', 'Server' }
         @{ Type = 'SchemaObject'; Names = 'Identity', 'Kind', 'Parent', 'Properties', 'Schema' }
         @{ Type = 'SchemaProperty'; Names = 'Name', 'Value' }
@@ -163,6 +166,7 @@ Describe 'The properties of what is returned' {
             'MigrationSession'
             'ProgressResult'
             'RollbackScript'
+            'RollbackTestResult'
             'SchemaDifference'
             'SchemaSnapshot'
         )

@@ -25,4 +25,5 @@ internal static class SqlStates
     internal const string InvalidCatalogName = "3D000";
     internal const string TooManyConnections = "53300";
     internal const string InvalidParameterValue = "22023";
+    internal const string ObjectInUse = "55006";
 }

@@ -80,6 +80,9 @@ internal sealed class RollbackPlanner
         return (names, [.. ScriptPath.Follow(script).SelectMany(p => p?.Schemas ?? []).Distinct()]);
     }
 
+    /// <summary>Whether a command for psql changes nothing in the database and nothing in which statements run.</summary>
+    internal static bool IsHarmless(string command) => Array.IndexOf(s_harmlessCommands, command) >= 0;
+
     private List<RollbackStatement> Plan()
     {
         CollectTables();
@@ -146,7 +149,7 @@ internal sealed class RollbackPlanner
     private static RollbackStatement Command(ForwardStatement forward)
     {
         string name = SqlScript.MetaCommandName(forward.Statement.Text);
-        if (Array.IndexOf(s_harmlessCommands, name) >= 0)
+        if (IsHarmless(name))
         {
             return forward.NotNeeded("A command for psql that changes nothing in the database.");
         }

@@ -23,6 +23,12 @@ public sealed class EngineSession : IAsyncDisposable
     /// <summary>What users see of it.</summary>
     public MigrationSession Info { get; internal set; } = null!;
 
+    /// <summary>The host that it keeps to.</summary>
+    internal ConnectionHost Host => _host;
+
+    /// <summary>How long to try to connect; null for ever.</summary>
+    internal TimeSpan? ConnectTimeout => _connectTimeout;
+
     /// <summary>The engine's side of a session that is open.</summary>
     /// <param name="session">Session.</param>
     /// <returns>Its engine side.</returns>

@@ -40,6 +40,13 @@ public static class SessionFactory
         }
     }
 
+    /// <summary>Connects to another database of a session's server, as the same role.</summary>
+    internal static async Task<EngineSession> ConnectLikeAsync(EngineSession like, string database, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        ConnectionHost host = like.Host with { Settings = new(like.Host.Settings.ConnectionString) { Database = database } };
+        return EngineSession.Of((await TryAsync(host, TargetSessionAttributes.Any, like.ConnectTimeout, sink, cancellationToken).ConfigureAwait(false)).Session!);
+    }
+
     internal static async Task<MigrationSession> ConnectAsync(ConnectRequest request, ConnectionEnvironment environment, IOperationSink sink, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(sink);
