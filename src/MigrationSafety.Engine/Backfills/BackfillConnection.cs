@@ -62,6 +62,9 @@ internal sealed class BackfillConnection : IAsyncDisposable
 
     internal NpgsqlConnection Connection { get; }
 
+    /// <summary>Whether its backend may be at work although this connection is of no use any more.</summary>
+    internal bool IsLost => Connection.FullState != System.Data.ConnectionState.Open || _unanswered is { IsCompleted: false };
+
     /// <summary>Opens a connection, ends the backend of a predecessor that may still be at work, and takes its share of the table's lock.</summary>
     internal static async Task<BackfillConnection> OpenAsync(
         EngineSession session,

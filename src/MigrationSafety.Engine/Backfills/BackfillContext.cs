@@ -61,8 +61,11 @@ internal sealed class BackfillContext
     internal static bool IsBusy(PostgresException e) =>
         e.SqlState is SqlStates.LockNotAvailable or SqlStates.DeadlockDetected or SqlStates.SerializationFailure or SqlStates.QueryCanceled;
 
-    /// <summary>Whether a row is at fault: a value that does not fit, a constraint, what a trigger or a function raises.</summary>
-    internal static bool IsDataError(PostgresException e) => e.SqlState[..2] is "21" or "22" or "23" or "27" or "38" or "39" or "44" or "P0";
+    /// <summary>Whether a row is at fault: a value that does not fit, a constraint, what a trigger or a function raises, also with a state of its own.</summary>
+    internal static bool IsDataError(PostgresException e) => e.SqlState[..2] is not (
+        // The classes of the manual that are about the session, the statement or the server (appendix "PostgreSQL Error Codes").
+        "00" or "01" or "02" or "03" or "08" or "09" or "0A" or "0B" or "0F" or "0L" or "0P" or "0Z" or "24" or "25" or "26" or "28" or "2B" or "2D" or "34" or "3B" or "3D" or "3F"
+        or "40" or "42" or "53" or "55" or "57" or "58" or "72" or "F0" or "HV" or "XX");
 
     /// <summary>Where the run begins: what is seen and of how much.</summary>
     internal void Begins(BackfillRecord record)

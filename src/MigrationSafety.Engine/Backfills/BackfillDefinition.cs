@@ -48,6 +48,12 @@ internal sealed record BackfillDefinition(
     /// <summary>What is done to which rows, as one statement for people and for comparing.</summary>
     internal string Statement => Text(Kind, Table.Schema, Table.Name, SetText, From, Where);
 
+    /// <summary>Whether no row holds NULL in the column <c>a</c>; from 18 on the constraint that attnotnull tells of may not be valid yet.</summary>
+    internal const string NotNull = """
+        (a.attnotnull and not exists (select from pg_catalog.pg_constraint nn
+                                      where nn.conrelid = a.attrelid and nn.contype = 'n' and not nn.convalidated and nn.conkey = array[a.attnum]))
+        """;
+
     internal BackfillStrategy Strategy => Leaves.Count > 0 && Leaves.All(leaf => leaf.ByKey) ? BackfillStrategy.Key : BackfillStrategy.Block;
 
     /// <summary>Whether the table stands for others: partitions or children.</summary>
@@ -289,13 +295,13 @@ internal sealed record BackfillDefinition(
 
     private static async Task<IReadOnlyList<Column>> ReadColumnsAsync(NpgsqlConnection connection, TableReference table, CancellationToken cancellationToken)
     {
-        const string Query = """
+        const string Query = $"""
             with recursive tree as (
                 select $1::oid as oid
                 union
                 select i.inhrelid from tree join pg_catalog.pg_inherits i on i.inhparent = tree.oid
             )
-            select a.attname::text, a.attnotnull, a.attgenerated <> '' or a.attidentity = 'a',
+            select a.attname::text, {NotNull}, a.attgenerated <> '' or a.attidentity = 'a',
                    exists (select from tree
                            join pg_catalog.pg_partitioned_table p on p.partrelid = tree.oid
                            join pg_catalog.pg_attribute k on k.attrelid = p.partrelid and k.attnum = any (p.partattrs::int2[])

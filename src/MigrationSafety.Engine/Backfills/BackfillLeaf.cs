@@ -44,7 +44,7 @@ internal sealed record BackfillLeaf(TableReference Table, long Blocks, string Ac
     {
         // Of the unique indexes those serve whose order is that of the columns' own comparison (default operator class, the column's collation, one direction), which
         // hold every row once (no predicate, no expression, NOT NULL), and which the update leaves alone. Not deferrable ones before others, the primary key first.
-        const string Query = """
+        const string Query = $"""
             with recursive tree as (
                 select $1::oid as oid
                 union
@@ -72,7 +72,7 @@ internal sealed record BackfillLeaf(TableReference Table, long Blocks, string Ac
                 join pg_catalog.pg_am im on im.oid = ic.relam and im.amname = 'btree'
                 cross join lateral (
                     select pg_catalog.array_agg(a.attname::text order by i) as columns, pg_catalog.array_agg(pg_catalog.format_type(a.atttypid, a.atttypmod) order by i) as types,
-                           pg_catalog.bool_and(a.attnotnull and o.opcdefault and (x.indcollation::oid[])[i] = a.attcollation and a.attname <> all ($2)
+                           pg_catalog.bool_and({BackfillDefinition.NotNull} and o.opcdefault and (x.indcollation::oid[])[i] = a.attcollation and a.attname <> all ($2)
                                                and (x.indoption::int2[])[i] & 1 = (x.indoption::int2[])[0] & 1) as fits,
                            pg_catalog.count(*) as found
                     from pg_catalog.generate_series(0, x.indnkeyatts - 1) as i

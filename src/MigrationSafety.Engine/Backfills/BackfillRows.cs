@@ -14,6 +14,8 @@ internal sealed record RowsOutcome(long Changed, long Same, long Failed, bool St
 /// <summary>Updates rows by place and version: those that a sweep found, and those of a piece in which one is at fault. A batch that fails is halved down to the row.</summary>
 internal sealed class BackfillRows
 {
+    private const int MostPassedOver = 64;
+
     private readonly BackfillContext _context;
     private readonly BackfillWorker _worker;
     private readonly BatchSize _size;
@@ -25,13 +27,17 @@ internal sealed class BackfillRows
         _size = new BatchSize(context.Request.BatchSize, context.Request.TargetBatchTime, context.Sink);
     }
 
-    /// <summary>Updates them. A row that was changed since it was found, or is locked, is left as it is.</summary>
+    /// <summary>Updates them. A row that was changed since it was found, is locked or needs what is locked, is left as it is.</summary>
+    /// <param name="leaf">Their table.</param>
+    /// <param name="places">Where they lie.</param>
+    /// <param name="isSweep">Whether nothing comes after this that would find what is left: each row is tried, and who is in the way is of interest.</param>
+    /// <param name="cancellationToken">Cancels.</param>
     /// <exception cref="MigrationException">More rows than <c>-MaxErrors</c> were refused; <c>BatchTooSlow</c>.</exception>
-    internal async Task<RowsOutcome> UpdateAsync(BackfillLeaf leaf, RowPlace[] places, bool watched, CancellationToken cancellationToken)
+    internal async Task<RowsOutcome> UpdateAsync(BackfillLeaf leaf, RowPlace[] places, bool isSweep, CancellationToken cancellationToken)
     {
         BackfillStatements statements = new(_context.Definition, leaf);
         (long changed, long same, long failed) = (0, 0, 0);
-        (bool skip, int setbacks) = (false, 0);
+        (bool skip, int setbacks, int passOver) = (false, 0, 1);
         for (int at = 0; at < places.Length;)
         {
             await _worker.ThrottleAsync(cancellationToken).ConfigureAwait(false);
@@ -42,7 +48,7 @@ internal sealed class BackfillRows
                     skip ? statements.SkippingPlaces : statements.Places,
                     [_context.Plan.Name, some.Select(place => place.Place).ToArray(), some.Select(place => place.Version).ToArray(), _context.Run, _worker.Number],
                     reader => new PlacesOutcome(reader.GetInt64(0), reader.GetInt64(1), reader.Text(2), TimeSpan.FromMilliseconds(reader.GetDouble(3))),
-                    (watched && !skip) || setbacks > 0,
+                    (isSweep && !skip) || setbacks > 0,
                     cancellationToken).ConfigureAwait(false);
                 if (outcome?.State != BackfillStore.Running)
                 {
@@ -52,7 +58,7 @@ internal sealed class BackfillRows
                 changed += outcome.Changed;
                 same += outcome.Same;
                 at += some.Length;
-                (skip, setbacks) = (false, 0);
+                (skip, setbacks, passOver) = (false, 0, 1);
                 _context.Did(outcome.Changed, passed: 0, outcome.ServerTime);
                 if (some.Length == _size.Rows)
                 {
@@ -79,6 +85,23 @@ internal sealed class BackfillRows
             catch (PostgresException e) when (BackfillContext.IsBusy(e))
             {
                 setbacks++;
+                if (e.SqlState == SqlStates.LockNotAvailable && !_context.IsStuck && !await _worker.IsTableLockedAsync(statements.Explain, cancellationToken).ConfigureAwait(false))
+                {
+                    // What is locked is not the row but what it needs: another table's row that a trigger or a foreign key wants, a unique key in flight. Down to the row, which a
+                    // sweep tries again; in the pass those behind it too, because they may well need the same.
+                    if (some.Length > 1)
+                    {
+                        _size.Limit(some.Length / 2);
+                    }
+                    else
+                    {
+                        at += passOver;
+                        passOver = isSweep ? 1 : Math.Min(passOver * 2, MostPassedOver);
+                    }
+
+                    continue;
+                }
+
                 if (e.SqlState == SqlStates.QueryCanceled && some.Length == 1 && setbacks > 8)
                 {
                     throw _worker.TooSlow(e);

@@ -72,9 +72,17 @@ internal sealed class BackfillRun : IAsyncDisposable
         async () =>
         {
             await Leader.TellAsync(connection => BackfillLock.TakeGateAsync(connection, _definition, cancellationToken), cancellationToken).ConfigureAwait(false);
-            bool begun = await Leader.AskAsync(connection => BeginAsync(connection, anyMatches, cancellationToken), cancellationToken).ConfigureAwait(false);
-            await Leader.TellAsync(connection => BackfillLock.ReleaseGateAsync(connection, _definition), cancellationToken).ConfigureAwait(false);
-            return begun;
+            try
+            {
+                return await Leader.AskAsync(connection => BeginAsync(connection, anyMatches, cancellationToken), cancellationToken).ConfigureAwait(false);
+            }
+            finally
+            {
+                if (!Leader.Connection.IsLost)
+                {
+                    await BackfillLock.ReleaseGateAsync(Leader.Connection.Connection, _definition).ConfigureAwait(false);
+                }
+            }
         },
         cancellationToken);
 

@@ -122,7 +122,7 @@ internal sealed class BackfillSweep
                     continue;
                 }
 
-                RowsOutcome some = await _worker.Rows.UpdateAsync(leaf, [.. ofTable], watched: true, cancellationToken).ConfigureAwait(false);
+                RowsOutcome some = await _worker.Rows.UpdateAsync(leaf, [.. ofTable], isSweep: true, cancellationToken).ConfigureAwait(false);
                 done = new RowsOutcome(done.Changed + some.Changed, done.Same + some.Same, done.Failed + some.Failed, some.Stopped);
                 if (done.Stopped)
                 {

@@ -12,6 +12,8 @@ internal sealed class BackfillWorker : IAsyncDisposable
     private static readonly TimeSpan s_poll = TimeSpan.FromMilliseconds(200);
     // What is done row by row is kept in the client's memory.
     private const int MostRowsOfPiece = 5000;
+    // Short waits are the usual ones.
+    private const int BatchesBeforeRows = 3;
 
     private readonly BackfillContext _context;
     private readonly int _number;
@@ -79,7 +81,8 @@ internal sealed class BackfillWorker : IAsyncDisposable
             }
             catch (Exception e) when (CanReconnect(e, cancellationToken))
             {
-                if (_connection is { } lost)
+                // What was lost may be another connection than this: one that is well is kept, its backend must not be ended.
+                if (_connection is { IsLost: true } lost)
                 {
                     _predecessor = lost.Backend;
                     _connection = null;
@@ -198,6 +201,22 @@ internal sealed class BackfillWorker : IAsyncDisposable
         }
     }
 
+    /// <summary>Whether somebody holds a lock on the whole table that keeps its rows from being changed.</summary>
+    /// <param name="explain">Explains the update: takes the table's lock as it does, but no row's.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    internal async Task<bool> IsTableLockedAsync(string explain, CancellationToken cancellationToken)
+    {
+        try
+        {
+            await Connection.ExecuteAsync(explain, [], reader => reader.GetString(0), watch: null, cancellationToken).ConfigureAwait(false);
+            return false;
+        }
+        catch (PostgresException e) when (BackfillContext.IsBusy(e))
+        {
+            return true;
+        }
+    }
+
     internal MigrationException TooSlow(Exception e) => new(
         "BatchTooSlow",
         MigrationErrorKind.Timeout,
@@ -258,7 +277,10 @@ internal sealed class BackfillWorker : IAsyncDisposable
                 return;
             }
 
-            if (outcome is null && (fault is null || BackfillContext.IsDataError(fault) || (fault.SqlState == SqlStates.QueryCanceled && !claim.ByKey && amount == 1)))
+            // What stays locked although locked rows are passed over is not in the table: only its rows one by one tell which need it.
+            bool lockedElsewhere = fault?.SqlState == SqlStates.LockNotAvailable && _setbacks >= BatchesBeforeRows
+                && !await IsTableLockedAsync(statements.Explain, cancellationToken).ConfigureAwait(false);
+            if (outcome is null && (fault is null || lockedElsewhere || BackfillContext.IsDataError(fault) || (fault.SqlState == SqlStates.QueryCanceled && !claim.ByKey && amount == 1)))
             {
                 _byRow = fault is null || fault.SqlState == SqlStates.QueryCanceled;
                 if (!await ByRowAsync(claim, leaf, statements, first, cancellationToken).ConfigureAwait(false))
@@ -336,7 +358,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
             return false;
         }
 
-        RowsOutcome done = await Rows.UpdateAsync(leaf, piece.Places, watched: false, cancellationToken).ConfigureAwait(false);
+        RowsOutcome done = await Rows.UpdateAsync(leaf, piece.Places, isSweep: false, cancellationToken).ConfigureAwait(false);
         if (done.Stopped)
         {
             return false;
