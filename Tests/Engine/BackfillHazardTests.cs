@@ -144,6 +144,44 @@ public sealed class BackfillHazardTests(Servers servers)
         Assert.Equal("54000,ZX001", await bench.ScalarAsync<string>("select string_agg(sqlstate, ',' order by sqlstate) from migration_safety.backfill_error"));
     }
 
+    [Theory, EachMajor]
+    public async Task A_stop_waits_for_no_count(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, LockedWhen("paused"));
+        Task<BackfillResult> run = bench.RunAsync(BackfillBench.Request("t", "v", "id", "matches(v)") with { Throttle = new() { RowsPerSecond = 200 } });
+        await bench.UntilBatchesAsync(2, run);
+
+        BackfillStatus stopped = await BackfillControl.StopAsync(bench.Session, "public.t.v", TimeSpan.FromSeconds(30), bench.Sink, Token);
+        BackfillResult result = await run;
+
+        Assert.Equal((BackfillState.Paused, BackfillOutcome.Paused), (stopped.State, result.Outcome));
+        Assert.InRange(result.Remaining, 1, 5000);
+    }
+
+    [Theory, EachMajor]
+    public async Task What_is_completed_does_not_fail_on_its_count(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, LockedWhen("completed"));
+
+        BackfillResult result = await bench.RunAsync(BackfillBench.Request("t", "v", "id", "matches(v)", retryFor: TimeSpan.FromSeconds(2)));
+
+        Assert.Equal((BackfillOutcome.Completed, 5000L, 0L), (result.Outcome, result.Rows, result.Remaining));
+        Assert.Contains(bench.Sink.Warnings, m => m.Contains("could not be counted", StringComparison.Ordinal));
+    }
+
+    /// <summary>A table whose condition meets a lock once the backfill is in a state.</summary>
+    private static string LockedWhen(string state) => $"""
+        create table t (id int primary key, v int);
+        insert into t select i from generate_series(1, 5000) i;
+        create function matches(v int) returns bool language plpgsql as $$
+        begin
+            if to_regclass('migration_safety.backfill') is not null then
+                if exists (select from migration_safety.backfill where state = '{state}') then raise 'locked' using errcode = 'lock_not_available'; end if;
+            end if;
+            return v is null;
+        end $$;
+        """;
+
     /// <summary>A plan whose estimate does not wait.</summary>
     private static async Task<BackfillPlan> PlanQuicklyAsync(BackfillBench bench, BackfillRequest request)
     {

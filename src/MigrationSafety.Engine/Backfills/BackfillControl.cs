@@ -46,7 +46,7 @@ public static class BackfillControl
             await session.EnsurePrimaryAsync(sink, cancellationToken).ConfigureAwait(false);
             await using NpgsqlConnection connection = await OpenAsync(session, sink, cancellationToken).ConfigureAwait(false);
             BackfillStatus before = await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false);
-            if (before.State is BackfillState.Completed or BackfillState.CompletedWithErrors)
+            if (IsEnded(before))
             {
                 sink.Verbose($"{name} is completed already; nothing is to be stopped.");
                 return before;
@@ -89,7 +89,10 @@ public static class BackfillControl
             RefuseRemoval(status, force);
             if (status.Workers.Length > 0)
             {
-                status = await StopAsync(session, name, waitFor, sink, cancellationToken).ConfigureAwait(false);
+                // Who has completed it may still count the rows that match.
+                status = IsEnded(status)
+                    ? await EndedAsync(connection, session, name, waitFor, sink, cancellationToken).ConfigureAwait(false)
+                    : await StopAsync(session, name, waitFor, sink, cancellationToken).ConfigureAwait(false);
                 if (status.Workers.Length > 0)
                 {
                     throw Running(status);
@@ -123,12 +126,12 @@ public static class BackfillControl
             return;
         }
 
-        if (status.Workers.Length > 0)
+        if (status.Workers.Length > 0 && !IsEnded(status))
         {
             throw Running(status);
         }
 
-        if (status.State is not (BackfillState.Completed or BackfillState.CompletedWithErrors))
+        if (!IsEnded(status))
         {
             throw new MigrationException(
                 "BackfillUnfinished",
@@ -181,6 +184,8 @@ public static class BackfillControl
         }
     }
 
+    private static bool IsEnded(BackfillStatus status) => status.State is BackfillState.Completed or BackfillState.CompletedWithErrors;
+
     private static MigrationException Running(BackfillStatus status) => new(
         "BackfillRunning",
         MigrationErrorKind.Busy,
@@ -203,7 +208,7 @@ public static class BackfillControl
         for (long start = Stopwatch.GetTimestamp(); ;)
         {
             BackfillStatus status = await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false);
-            if (status.State != BackfillState.Pausing)
+            if (status.Workers.Length == 0 || status.State == BackfillState.Running)
             {
                 return status;
             }
@@ -212,7 +217,7 @@ public static class BackfillControl
             {
                 if (waitFor > TimeSpan.Zero)
                 {
-                    sink.Warning($"{name} is stopped, but {string.Join("; ", status.Workers.Select(worker => worker.ToString()))} has not ended within {Durations.Text(waitFor)}: a batch, a wait for a lock or a count of the rows is not over yet, or the client is frozen. No further batch begins.");
+                    sink.Warning($"{name} is {(status.State == BackfillState.Pausing ? "stopped" : "at its end")}, but {string.Join("; ", status.Workers.Select(worker => worker.ToString()))} has not ended within {Durations.Text(waitFor)}: a batch, a wait for a lock or a count of the rows is not over yet, or the client is frozen. No further batch begins.");
                 }
 
                 return status;

@@ -110,12 +110,15 @@ internal sealed class BackfillRun : IAsyncDisposable
         await PassAsync(cancellationToken).ConfigureAwait(false);
         BackfillSweep sweep = new(_context, Leader);
         await Leader.HoldAsync(() => sweep.RunAsync(cancellationToken), cancellationToken).ConfigureAwait(false);
-        BackfillResult result = await ResultAsync(await RemainingAsync(cancellationToken).ConfigureAwait(false), cancellationToken).ConfigureAwait(false);
+        BackfillResult result = await ResultAsync(remaining: 0, cancellationToken).ConfigureAwait(false);
         if (result.Outcome == BackfillOutcome.Paused)
         {
+            // Not counted: who stopped it waits for the batch at hand, not for a look at the whole table.
             _sink.Warning($"{_plan.Name} was paused by somebody; the same command goes on with it.");
-            return result;
+            return result with { Remaining = Math.Max(0, _plan.EstimatedRows - result.Rows) };
         }
+
+        result = result with { Remaining = await TryCountAsync(cancellationToken).ConfigureAwait(false) ?? sweep.Same + result.Errors };
 
         if (result.Errors > 0)
         {
@@ -312,15 +315,35 @@ internal sealed class BackfillRun : IAsyncDisposable
             ?? throw BackfillStore.Missing(_plan.Name),
         cancellationToken);
 
-    private Task<long> RemainingAsync(CancellationToken cancellationToken) => Leader.HoldAsync(
-        async () =>
+    /// <summary>How many rows match at the end; null where that cannot be told. All is done by then, so that nothing of it is an error.</summary>
+    private async Task<long?> TryCountAsync(CancellationToken cancellationToken)
+    {
+        long start = Stopwatch.GetTimestamp();
+        for (int attempt = 1; ; attempt++)
         {
-            await using NpgsqlConnection connection = await Backfill.OpenAsync(_plan.Session, _plan.Request, _sink, cancellationToken).ConfigureAwait(false);
-            await using NpgsqlCommand command = new(new BackfillQueries(_definition).Count, connection);
-            command.CommandTimeout = 0;
-            return (long)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
-        },
-        cancellationToken);
+            try
+            {
+                return await Leader.HoldAsync(() => CountAsync(cancellationToken), cancellationToken).ConfigureAwait(false);
+            }
+            catch (PostgresException e) when (BackfillContext.IsBusy(e) && Stopwatch.GetElapsedTime(start) < _plan.Request.Options.RetryFor)
+            {
+                _sink.Verbose($"The rows that match cannot be counted yet ({ServerErrors.Words(e)}); tries again.");
+                await BackfillContext.PauseAsync(attempt, cancellationToken).ConfigureAwait(false);
+            }
+            catch (PostgresException e)
+            {
+                _sink.Warning($"{_plan.Name} is completed, but how many rows the application inserted or changed meanwhile could not be counted: {ServerErrors.Words(e)} Test-Backfill counts them.");
+                return null;
+            }
+        }
+    }
+
+    private async Task<long> CountAsync(CancellationToken cancellationToken)
+    {
+        await using NpgsqlConnection connection = await Backfill.OpenAsync(_plan.Session, _plan.Request, _sink, cancellationToken).ConfigureAwait(false);
+        await using NpgsqlCommand command = new(new BackfillQueries(_definition).Count, connection) { CommandTimeout = 0 };
+        return (long)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
+    }
 
     private async Task<BackfillResult> ResultAsync(long remaining, CancellationToken cancellationToken)
     {

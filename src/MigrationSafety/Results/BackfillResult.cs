@@ -65,7 +65,10 @@ public sealed record BackfillResult : IOperationResult
     /// <summary>Batches committed by this run.</summary>
     public long Batches { get; init; }
 
-    /// <summary>Rows that match the predicate at the end: inserted or changed by the application since the backfill passed them.</summary>
+    /// <summary>
+    /// Rows that match the predicate at the end: inserted or changed by the application since the backfill passed them. Of a paused one an estimate; where they could not be counted
+    /// (a warning says so) those that are known of.
+    /// </summary>
     public long Remaining { get; init; }
 
     /// <summary>Rows that the server refused to update (a CHECK, a cast, a trigger), recorded in <c>migration_safety.backfill_error</c>; the same command run again tries them again.</summary>
