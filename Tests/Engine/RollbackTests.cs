@@ -114,9 +114,9 @@ public sealed class RollbackTests(Servers servers)
             [
                 (Reversibility.Reversible, "drop index if exists public.parted_id_idx"),
                 (Reversibility.ReversibleWithDataLoss, "alter table if exists nowhere drop column if exists x"),
-                (Reversibility.Unknown, null),
+                (Reversibility.Reversible, "create index concurrently if not exists orders_note_idx ON public.orders USING btree (note)"),
                 (Reversibility.Reversible, "drop index concurrently if exists public.orders_id_old"),
-                (Reversibility.Reversible, "drop index concurrently if exists public.orders_note_idx"),
+                (Reversibility.NotNeeded, null),
                 (Reversibility.NotNeeded, null),
                 (Reversibility.ReversibleWithDataLoss, "drop table if exists public.fresh"),
                 (Reversibility.NotNeeded, null),

@@ -24,7 +24,7 @@ BeforeDiscovery {
         @{ Type = 'LockWait'; Names = 'Blockers', 'Cause', 'Queued', 'Start', 'WaitTime' }
         @{ Type = 'LockBlocker'; Names = 'Application', 'BackendStart', 'BackendType', 'ClientAddress', 'Granted', 'IsAutovacuum', 'Mode', 'Pid', 'PreventsWraparound', 'Query', 'Relation', 'State', 'TransactionAge', 'User' }
         @{ Type = 'RollbackDifference'; Names = 'Existing', 'Generated', 'Kind', 'Line', 'Note' }
-        @{ Type = 'RollbackScript'; Names = 'Differences', 'ExistingPath', 'Files', 'Format', 'InputFormat', 'Path', 'Reversibility', 'Source', 'Statements', 'Text', 'Warnings' }
+        @{ Type = 'RollbackScript'; Names = 'BeforePath', 'BeforeText', 'Differences', 'ExistingPath', 'Files', 'Format', 'InputFormat', 'Path', 'Reversibility', 'Source', 'Statements', 'Text', 'Warnings' }
         @{ Type = 'LostValue'; Names = 'Column', 'Rows', 'Sampled', 'Table' }
         @{ Type = 'RollbackTestPhase'; Names = 'Duration', 'File', 'Line', 'Message', 'Outcome', 'SqlState', 'Stage', 'Statement', 'Statements' }
         @{ Type = 'RollbackTestResult'; Names = 'CopyOf', 'Database', 'Differences', 'Duration', 'LostValues', 'Notes', 'Path', 'Phases', 'Port', 'Proved', 'RepeatDifferences', 'Rollback', 'SampledRows', 'Server' }
@@ -32,7 +32,7 @@ BeforeDiscovery {
         @{ Type = 'SchemaObject'; Names = 'Identity', 'Kind', 'Parent', 'Properties', 'Schema' }
         @{ Type = 'SchemaProperty'; Names = 'Name', 'Value' }
         @{ Type = 'SchemaSnapshot'; Names = 'Database', 'Objects', 'Path', 'Port', 'Server', 'ServerVersion', 'TakenAt' }
-        @{ Type = 'RollbackStatement'; Names = 'LockMode', 'Line', 'Note', 'Objects', 'Reversal', 'Reversibility', 'Statement', 'Transactional' }
+        @{ Type = 'RollbackStatement'; Names = 'EstimatedRows', 'LockMode', 'Line', 'Note', 'Objects', 'Reversal', 'Reversibility', 'Statement', 'Transactional' }
     )
 }
 

@@ -127,6 +127,23 @@ Describe 'New-RollbackScript' {
                 Should -Be (Join-Path $TestDrive 'app/revert/tier.sql'), (Join-Path $TestDrive 'app/deploy/tier.sql')
         }
 
+        It 'keeps what would be lost, with a script to run before the migration' {
+            $null = Invoke-Sql 'create table keeping (id int primary key, note text); insert into keeping values (1, ''x'')'
+            $file = Join-Path $TestDrive 'keep.sql'
+            Set-Content $file 'alter table keeping drop column note;'
+            $target = Join-Path $TestDrive 'keep.down.sql'
+            $script = New-RollbackScript $file -PreserveData -OutputPath $target -Session (Get-TestUri)
+            $script.BeforePath | Should -Be (Join-Path $TestDrive 'keep.before.sql')
+            Get-Content $script.BeforePath -Raw | Should -Be $script.BeforeText
+            $script.BeforeText | Should -BeLike '*create table if not exists migration_safety.kept_*select id, note from only public.keeping*'
+            "$($script.Reversibility)" | Should -Be 'Reversible'
+            { New-RollbackScript $file -PreserveData -OutputPath (Join-Path $TestDrive 'other.down.sql') } | Should -Throw -ErrorId 'NoSession,MigrationSafety.Module.Commands.NewRollbackScriptCommand'
+            $lossy = New-RollbackScript $file -Session (Get-TestUri)
+            $lossy.BeforeText | Should -BeNullOrEmpty
+            "$($lossy.Reversibility)" | Should -Be 'ReversibleWithDataLoss'
+            $null = Invoke-Sql 'drop table keeping'
+        }
+
         It 'is not written over a file without -Force' {
             $target = Join-Path $TestDrive 'there.sql'
             Set-Content $target 'mine'

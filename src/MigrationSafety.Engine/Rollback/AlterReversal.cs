@@ -3,109 +3,133 @@ using MigrationSafety.Engine.Sql.Statements;
 
 namespace MigrationSafety.Engine.Rollback;
 
-/// <summary>Collects what takes the actions of one ALTER TABLE back: one ALTER for all that is known, and a word on each other action.</summary>
+/// <summary>Collects what takes the actions of one ALTER TABLE back: one ALTER for all that the text tells, and what the catalog tells of each other action.</summary>
 internal sealed class AlterReversal
 {
-    private readonly ScriptNames _names;
-    private readonly NameChooser _chooser;
-    private readonly ForwardStatement _forward;
+    private readonly Reversing _r;
     private readonly AlterTable _alter;
     private readonly ResolvedName _table;
-    private readonly ScriptTable _script;
+    private readonly ScriptObject _script;
     private readonly bool _tableIsMade;
     private readonly List<string> _drops = [];
     private readonly List<string> _notes = [];
     private readonly HashSet<QualifiedName> _parents = [];
-    private readonly List<RollbackStatement> _others = [];
+    private readonly List<List<RollbackStatement>> _others = [];
     private readonly List<RollbackStatement> _afterwards = [];
     private bool _lossy;
 
-    internal AlterReversal(ScriptNames names, NameChooser chooser, ForwardStatement forward, AlterTable alter, ResolvedName table)
+    internal AlterReversal(Reversing r, AlterTable alter, ResolvedName table)
     {
-        _names = names;
-        _chooser = chooser;
-        _forward = forward;
+        _r = r;
         _alter = alter;
         _table = table;
-        _script = names.Table(table.Name);
-        _tableIsMade = names.Made(table.Name) is not null;
+        _script = r.Names.Touch(ObjectKind.Table, table.Name);
+        _tableIsMade = r.Names.Made(table.Name) is not null;
     }
+
+    private ForwardStatement Forward => _r.Forward;
 
     private QualifiedName Table => _table.Name;
 
-    internal void Add(TableAction action)
+    internal async Task AddAsync(TableAction action)
     {
         switch (action)
         {
             case AddColumn add:
-                Add(add);
+                await AddAsync(add).ConfigureAwait(false);
                 break;
             case AddConstraint { Constraint: var constraint }:
                 Add(constraint);
                 break;
-            case AttachPartition or DetachPartition or SetInherit:
-                _others.Add(_forward.Unknown(
-                    $"ALTER TABLE, \"{Short(action.Text)}\": not understood here; write its reversal by hand, here, before what follows, which uses the names from before it."));
-                break;
-            case var _ when _tableIsMade:
-                break;
-            case ValidateConstraint validate when _script.Constraints.Contains(validate.Name):
-                _others.Add(_forward.NotNeeded($"It goes with the constraint {SqlName.QuoteIfNeeded(validate.Name)}, which this script adds."));
+            case var _ when _tableIsMade && action is not (AttachPartition or DetachPartition or SetInherit):
+                Follow(action);
                 break;
             default:
-                _others.Add(_forward.Unknown($"ALTER TABLE, \"{Short(action.Text)}\": not understood here; write its reversal by hand."));
+                _others.Add(await TableActionReversal.ReverseAsync(_r, _alter, _script, _table, action).ConfigureAwait(false));
+                Follow(action);
                 break;
         }
     }
 
-    /// <summary>In the order in which the rollback runs them.</summary>
+    /// <summary>In the order in which the rollback runs them: what was added goes first, what was dropped comes last.</summary>
     internal IEnumerable<RollbackStatement> Result()
     {
-        List<RollbackStatement> result = [.. _others];
-        result.Reverse();
+        _others.Reverse();
+        List<RollbackStatement> others = [.. _others.SelectMany(o => o)];
         if (_tableIsMade)
         {
-            if (result.Count == 0)
+            if (others.Count == 0)
             {
-                result.Add(_forward.NotNeeded($"It goes with the table {Table}, which this script makes."));
+                others.Add(Forward.NotNeeded($"It goes with the table {Table}, which this script makes."));
             }
 
-            return result;
+            return others;
         }
 
+        List<RollbackStatement> result = [];
         if (_drops.Count > 0)
         {
             _drops.Reverse();
             _parents.Remove(Table);
             _notes.Add(TableReversal.ParentsNote(_parents) ?? "");
-            _notes.Add(IndexReversal.Missing(_names, _table) ?? "");
+            _notes.Add(IndexReversal.Missing(_r.Names, _table) ?? "");
             string only = _alter.Only ? "only " : "";
-            result.Add(_forward.By($"alter table if exists {only}{Table} {string.Join(", ", _drops)}", _lossy, TableLockMode.AccessExclusive, [Table, .. _parents], _notes));
+            result.Add(Forward.By($"alter table if exists {only}{Table} {string.Join(", ", _drops)}", _lossy, TableLockMode.AccessExclusive, [Table, .. _parents], _notes));
         }
 
-        return result.Concat(_afterwards);
+        return [.. result, .. _afterwards, .. others];
     }
 
-    private void Add(AddColumn add)
+    /// <summary>Notes what an action drops.</summary>
+    private void Follow(TableAction action)
+    {
+        switch (action)
+        {
+            case DropColumn drop:
+                ScriptNames.DropPart(_script, ObjectKind.Column, drop.Column);
+                break;
+            case DropConstraint drop:
+                ScriptNames.DropPart(_script, ObjectKind.Constraint, drop.Name);
+                break;
+        }
+    }
+
+    private async Task AddAsync(AddColumn add)
     {
         string name = SqlName.QuoteIfNeeded(add.Column.Name);
+        ObjectReference column = ObjectReference.OfColumn(Table, add.Column.Name);
+        bool there = !_tableIsMade && await _r.FindAsync(column).ConfigureAwait(false) is not null;
+        if (there && add.IfNotExists)
+        {
+            _others.Add([Forward.NotNeeded($"{Table} has the column {name} in {_r.Catalog!.Facts.Database}: IF NOT EXISTS does nothing there, and the column must stay. (If the migration has run already, it may be its own.)")]);
+            return;
+        }
+
+        ScriptObject made = _r.Names.MakePart(_script, ObjectKind.Column, add.Column.Name, !add.IfNotExists || _r.Catalog is not null);
+        _script.Parents.UnionWith(add.Column.References.Select(r => _r.Names.Existing(r, Forward.Path).Name));
         if (_tableIsMade)
         {
             return;
         }
 
-        if (add.IfNotExists && _names.Catalog is null)
+        if (made.Fate.Dropped)
         {
-            _others.Add(_forward.Unknown(
-                $"IF NOT EXISTS: whether {Table} had the column {name} before, with data of its own, cannot be told from the text. Connect before the migration runs, or run this only if the migration made it.",
-                $"alter table if exists {Table} drop column if exists {name}"));
+            _others.Add([Forward.NotNeeded($"The script drops the column {name} itself.")]);
             return;
         }
 
-        bool there = _table.Relation?.Columns.ContainsKey(add.Column.Name) == true && _names.StillThere(add.Column.Name);
-        if (add.IfNotExists && there)
+        if (add.IfNotExists && _r.Catalog is null)
         {
-            _others.Add(_forward.NotNeeded($"{Table} has the column {name} in {_names.Catalog!.Database}: IF NOT EXISTS does nothing there, and the column must stay. (If the migration has run already, it may be its own.)"));
+            _others.Add([Forward.Unknown(
+                $"IF NOT EXISTS: whether {Table} had the column {name} before, with data of its own, cannot be told from the text. Connect before the migration runs, or run this only if the migration made it.",
+                $"alter table if exists {Table} drop column if exists {name}")]);
+            return;
+        }
+
+        if (_r.Displaced(column) is { } displaced)
+        {
+            // The name was another column's, which must not be dropped where it has it back.
+            _others.Add([Forward.By($"alter table if exists {Table} drop column if exists {name}", $"All values of {name} are lost; indexes and constraints on the column go with it.", lossy: true, condition: displaced)]);
             return;
         }
 
@@ -117,19 +141,30 @@ internal sealed class AlterReversal
             _notes.Add($"{Table} has the column {name} already: the migration has run, or will fail here.");
         }
 
-        _parents.UnionWith(add.Column.References.Select(r => _names.Existing(r, _forward.Path).Name));
+        _parents.UnionWith(add.Column.References.Select(r => _r.Names.Existing(r, Forward.Path).Name));
     }
 
     private void Add(TableConstraint constraint)
     {
         string name = NameOf(constraint);
-        _script.Constraints.Add(name);
+        ScriptObject made = _r.Names.MakePart(_script, ObjectKind.Constraint, name);
+        if (constraint is ForeignKeyConstraint foreign)
+        {
+            _script.Parents.Add(_r.Names.Existing(foreign.Parent, Forward.Path).Name);
+        }
+
         if (_tableIsMade)
         {
             return;
         }
 
-        bool there = constraint.Name is not null && _table.Relation?.Constraints.Contains(name) == true && _names.StillThere(name);
+        if (made.Fate.Dropped)
+        {
+            _others.Add([Forward.NotNeeded($"The script drops the constraint {SqlName.QuoteIfNeeded(name)} itself.")]);
+            return;
+        }
+
+        bool there = constraint.Name is not null && _table.Relation?.Constraints.Contains(name) == true && !_script.Parts.Values.Any(p => p.Kind == ObjectKind.Constraint && p.Before?.Name == name);
         if (there)
         {
             _notes.Add($"{Table} has the constraint {SqlName.QuoteIfNeeded(name)} already: the migration has run, or will fail here.");
@@ -144,7 +179,7 @@ internal sealed class AlterReversal
         _drops.Add($"drop constraint if exists {SqlName.QuoteIfNeeded(name)}");
         if (constraint is ForeignKeyConstraint key)
         {
-            _parents.Add(_names.Existing(key.Parent, _forward.Path).Name);
+            _parents.Add(_r.Names.Existing(key.Parent, Forward.Path).Name);
         }
     }
 
@@ -154,10 +189,10 @@ internal sealed class AlterReversal
         string? given = constraint.Name ?? (constraint as UniqueConstraint)?.UsingIndex;
         if (given is not null)
         {
-            _chooser.TakeConstraint(Table.Schema, given);
+            _r.Chooser.TakeConstraint(Table.Schema, given);
             if (ownIndex)
             {
-                _chooser.TakeRelation(Table.Schema, given);
+                _r.Chooser.TakeRelation(Table.Schema, given);
             }
 
             return given;
@@ -170,11 +205,11 @@ internal sealed class AlterReversal
 
         return constraint switch
         {
-            UniqueConstraint unique => _chooser.IndexConstraint(Table, unique.Columns.Concat(unique.Include), unique.Primary ? "pkey" : "key"),
-            ExcludeConstraint exclude => _chooser.IndexConstraint(Table, exclude.ElementNames, "excl"),
-            ForeignKeyConstraint key => _chooser.Constraint(Table, key.Columns, "fkey"),
-            NotNullConstraint notNull => _chooser.Constraint(Table, [notNull.Column], "not_null"),
-            CheckConstraint check => _chooser.Constraint(Table, CheckedColumn(check), "check"),
+            UniqueConstraint unique => _r.Chooser.IndexConstraint(Table, unique.Columns.Concat(unique.Include), unique.Primary ? "pkey" : "key"),
+            ExcludeConstraint exclude => _r.Chooser.IndexConstraint(Table, exclude.ElementNames, "excl"),
+            ForeignKeyConstraint key => _r.Chooser.Constraint(Table, key.Columns, "fkey"),
+            NotNullConstraint notNull => _r.Chooser.Constraint(Table, [notNull.Column], "not_null"),
+            CheckConstraint check => _r.Chooser.Constraint(Table, CheckedColumn(check), "check"),
             _ => throw new InvalidOperationException($"No rule for the name of {constraint.GetType().Name}."),
         };
     }
@@ -183,7 +218,7 @@ internal sealed class AlterReversal
     private List<string> CheckedColumn(CheckConstraint check)
     {
         IReadOnlyDictionary<string, bool>? known = _table.Relation?.Columns;
-        List<string> columns = [.. check.Mentions.Where(m => known is null ? !m.MayBeKeyword : known.ContainsKey(m.Name) || _script.Columns.Contains(m.Name)).Select(m => m.Name)];
+        List<string> columns = [.. check.Mentions.Where(m => known is null ? !m.MayBeKeyword : known.ContainsKey(m.Name) || _script.Adds(m.Name)).Select(m => m.Name)];
         return columns.Count == 1 ? columns : [];
     }
 
@@ -193,7 +228,7 @@ internal sealed class AlterReversal
         {
             QualifiedName index = Table with { Name = indexName };
             _notes.Add($"The constraint has taken over the index {index}, which goes with it.");
-            if (!_names.Indexes.Contains(index))
+            if (_r.Names.Find(ObjectKind.Index, index) is not { Made: true })
             {
                 _afterwards.Add(Recreate(unique, index));
             }
@@ -212,7 +247,7 @@ internal sealed class AlterReversal
                 _drops.Add($"alter column {SqlName.QuoteIfNeeded(column)} drop not null");
             }
         }
-        else if (unique.UsingIndex is not null || !unique.Columns.All(_script.Columns.Contains))
+        else if (unique.UsingIndex is not null || !unique.Columns.All(_script.Adds))
         {
             _notes.Add("The columns of the key stay NOT NULL, also those that were nullable before it: which these are cannot be told here.");
         }
@@ -222,20 +257,14 @@ internal sealed class AlterReversal
     private RollbackStatement Recreate(UniqueConstraint unique, QualifiedName index)
     {
         const string Prefix = "CREATE UNIQUE INDEX ";
-        string? definition = index.Schema is { } schema ? _names.Catalog?.Find(schema, index.Name)?.IndexDefinition : null;
+        string? definition = index.Schema is { } schema ? _r.Names.Catalog?.Find(schema, index.Name)?.IndexDefinition : null;
         return definition?.StartsWith(Prefix, StringComparison.Ordinal) == true
-            ? _forward.By(
+            ? Forward.By(
                 "create unique index concurrently if not exists " + definition[Prefix.Length..],
                 lossy: false,
                 TableLockMode.ShareUpdateExclusive,
                 [Table],
                 [$"Builds {index} again, as it was before the {(unique.Primary ? "primary key" : "constraint")} took it."])
-            : _forward.Unknown($"The index {index} was there before and goes with the constraint: its definition cannot be told here. Connect before the migration runs, or write it by hand.");
-    }
-
-    private static string Short(string text)
-    {
-        string line = string.Join(' ', text.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries));
-        return line.Length <= 80 ? line : string.Concat(line.AsSpan(0, 77), "...");
+            : Forward.Unknown($"The index {index} was there before and goes with the constraint: its definition cannot be told here. Connect before the migration runs, or write it by hand.");
     }
 }

@@ -1,6 +1,7 @@
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Engine.Sql;
+using MigrationSafety.Engine.Sql.Statements;
 using Npgsql;
 
 namespace MigrationSafety.Engine.Rollback;
@@ -12,13 +13,21 @@ namespace MigrationSafety.Engine.Rollback;
 /// <param name="Columns">Columns, and whether each is NOT NULL.</param>
 /// <param name="Constraints">Names of its constraints.</param>
 /// <param name="IndexDefinition">pg_get_indexdef of an index; null of everything else.</param>
+/// <param name="Rows">The planner's estimate of its rows; negative where it was never analyzed.</param>
+/// <param name="OwnColumns">Whether none of its columns is there by inheritance alone.</param>
+/// <param name="PrimaryKey">Columns of its primary key; empty where it has none.</param>
+/// <param name="StoredColumns">Columns that are not generated.</param>
 internal sealed record CatalogRelation(
     string Schema,
     string Name,
     char Kind,
     IReadOnlyDictionary<string, bool> Columns,
     IReadOnlySet<string> Constraints,
-    string? IndexDefinition);
+    string? IndexDefinition,
+    float Rows,
+    bool OwnColumns,
+    IReadOnlyList<string> PrimaryKey,
+    IReadOnlyList<string> StoredColumns);
 
 /// <summary>What the catalog knows, before the migration, about the names of a script.</summary>
 internal sealed class CatalogFacts
@@ -29,6 +38,8 @@ internal sealed class CatalogFacts
     private readonly Dictionary<(string, string), CatalogRelation> _relations = [];
     private readonly HashSet<(string, string)> _relationNames = [];
     private readonly HashSet<(string, string)> _constraintNames = [];
+    private readonly HashSet<(string, string)> _statisticsNames = [];
+    private readonly HashSet<(ObjectKind, string, string)> _others = [];
 
     private CatalogFacts(string database, bool singleByte, string? creationSchema, IReadOnlyList<string> searchPath)
     {
@@ -50,36 +61,31 @@ internal sealed class CatalogFacts
     /// <summary>The schemas in which a name without schema is looked for, in order.</summary>
     internal IReadOnlyList<string> SearchPath { get; }
 
-    /// <summary>Asks the catalog.</summary>
-    /// <param name="session">Session.</param>
-    /// <param name="names">Tables and indexes that the script names.</param>
-    /// <param name="scriptSchemas">Schemas that the script itself puts into search_path.</param>
-    /// <param name="sink">Where notices go.</param>
+    /// <summary>Asks the catalog for every name that the script holds, in whatever place it stands.</summary>
+    /// <param name="connection">Connection.</param>
+    /// <param name="database">Where it is read, for texts.</param>
+    /// <param name="script">Script.</param>
     /// <param name="cancellationToken">Cancels.</param>
-    internal static async Task<CatalogFacts> LoadAsync(
-        EngineSession session,
-        IReadOnlyCollection<QualifiedName> names,
-        IReadOnlyCollection<string> scriptSchemas,
-        IOperationSink sink,
-        CancellationToken cancellationToken)
+    internal static async Task<CatalogFacts> LoadAsync(NpgsqlConnection connection, string database, SqlScript script, CancellationToken cancellationToken)
     {
-        NpgsqlConnection connection = await session.OpenAsync("rollback", sink, cancellationToken).ConfigureAwait(false);
-        await using (connection.ConfigureAwait(false))
+        CatalogFacts facts = await ReadPathAsync(connection, database, cancellationToken).ConfigureAwait(false);
+        HashSet<string> names = [];
+        HashSet<string> tables = [];
+        foreach (SqlStatement statement in script.Statements.Where(s => s.Kind == SqlStatementKind.Sql))
         {
-            CatalogFacts facts = await ReadPathAsync(connection, session.Info.ToString(), cancellationToken).ConfigureAwait(false);
-            HashSet<(string, string)> candidates = [];
-            foreach (QualifiedName name in names)
+            names.UnionWith(statement.Tokens.Select(t => SqlReader.NameOf(statement.Script, t)).OfType<string>());
+            if (StatementParser.Parse(statement) is CreateIndex or AlterTable or MakesTable or RenameObject)
             {
-                foreach (string schema in name.Schema is { } given ? [given] : facts.SearchPath.Concat(scriptSchemas))
-                {
-                    candidates.Add((schema, name.Name));
-                }
+                tables.UnionWith(statement.Tokens.Select(t => SqlReader.NameOf(statement.Script, t)).OfType<string>().Where(n => !SqlKeywords.NeedsQuotes(n)));
             }
-
-            await facts.ReadRelationsAsync(connection, candidates, cancellationToken).ConfigureAwait(false);
-            await facts.ReadNamesAsync(connection, candidates, cancellationToken).ConfigureAwait(false);
-            return facts;
         }
+
+        // A schema may be named by the script, by its path, and by nobody.
+        string[] schemas = [.. names.Concat(facts.SearchPath).Concat(ScriptPath.Follow(script).SelectMany(p => p?.Schemas ?? [])).Distinct()];
+        await facts.ReadRelationsAsync(connection, schemas, [.. names], cancellationToken).ConfigureAwait(false);
+        await facts.ReadOthersAsync(connection, schemas, [.. names], cancellationToken).ConfigureAwait(false);
+        await facts.ReadNamesAsync(connection, schemas, tables, cancellationToken).ConfigureAwait(false);
+        return facts;
     }
 
     /// <summary>A relation; null where there is none.</summary>
@@ -87,6 +93,13 @@ internal sealed class CatalogFacts
 
     /// <summary>Whether a table, index, view, sequence of the name exists.</summary>
     internal bool HasRelation(string schema, string name) => _relationNames.Contains((schema, name)) || _relations.ContainsKey((schema, name));
+
+    /// <summary>Whether something of the kind and name exists; of routines and operators any of that name.</summary>
+    internal bool Has(ObjectKind kind, string schema, string name) =>
+        kind.Space() == ObjectKind.Table ? _relations.ContainsKey((schema, name)) : _others.Contains((kind.Space(), schema, name));
+
+    /// <summary>Whether a statistics object of the name exists.</summary>
+    internal bool HasStatistics(string schema, string name) => _statisticsNames.Contains((schema, name));
 
     /// <summary>Whether a constraint of the name exists on any table of the schema.</summary>
     internal bool HasConstraint(string schema, string name) => _constraintNames.Contains((schema, name));
@@ -103,7 +116,7 @@ internal sealed class CatalogFacts
         return new CatalogFacts(database, reader.GetBoolean(2), reader.Text(0), await reader.GetFieldValueAsync<string[]>(1, cancellationToken).ConfigureAwait(false));
     }
 
-    private async Task ReadRelationsAsync(NpgsqlConnection connection, HashSet<(string Schema, string Name)> candidates, CancellationToken cancellationToken)
+    private async Task ReadRelationsAsync(NpgsqlConnection connection, string[] schemas, string[] names, CancellationToken cancellationToken)
     {
         const string Query = """
             select n.nspname::text, c.relname::text, c.relkind,
@@ -112,14 +125,20 @@ internal sealed class CatalogFacts
                    array(select a.attnotnull from pg_catalog.pg_attribute a
                          where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum),
                    array(select k.conname::text from pg_catalog.pg_constraint k where k.conrelid = c.oid),
-                   case when c.relkind in ('i', 'I') then pg_catalog.pg_get_indexdef(c.oid) end
-            from rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) as w (schema, name)
-            join pg_catalog.pg_namespace n on n.nspname = w.schema
-            join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.name
+                   case when c.relkind in ('i', 'I') then pg_catalog.pg_get_indexdef(c.oid) end, c.reltuples,
+                   not exists (select from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and not a.attislocal),
+                   array(select a.attname::text from pg_catalog.pg_constraint k, pg_catalog.unnest(k.conkey) with ordinality as p (attnum, place)
+                         join pg_catalog.pg_attribute a on a.attnum = p.attnum
+                         where k.conrelid = c.oid and k.contype = 'p' and a.attrelid = c.oid order by p.place),
+                   array(select a.attname::text from pg_catalog.pg_attribute a
+                         where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' order by a.attnum)
+            from pg_catalog.pg_namespace n
+            join pg_catalog.pg_class c on c.relnamespace = n.oid
+            where n.nspname = any ($1) and c.relname = any ($2)
             """;
         await using NpgsqlCommand command = new(Query, connection)
         {
-            Parameters = { new() { Value = candidates.Select(c => c.Schema).ToArray() }, new() { Value = candidates.Select(c => c.Name).ToArray() } },
+            Parameters = { new() { Value = schemas }, new() { Value = names } },
         };
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
@@ -130,19 +149,60 @@ internal sealed class CatalogFacts
                 reader.GetChar(2),
                 reader.GetFieldValue<string[]>(3).Zip(reader.GetFieldValue<bool[]>(4)).ToDictionary(c => c.First, c => c.Second),
                 reader.GetFieldValue<string[]>(5).ToHashSet(),
-                reader.Text(6));
+                reader.Text(6),
+                reader.GetFloat(7),
+                reader.GetBoolean(8),
+                reader.GetFieldValue<string[]>(9),
+                reader.GetFieldValue<string[]>(10));
             _relations[(relation.Schema, relation.Name)] = relation;
         }
     }
 
+    private async Task ReadOthersAsync(NpgsqlConnection connection, string[] schemas, string[] names, CancellationToken cancellationToken)
+    {
+        const string Query = """
+            select w.kind, n.nspname::text, w.name::text
+            from (select 'type' as kind, typnamespace as namespace, typname as name from pg_catalog.pg_type
+                  union all select 'function', pronamespace, proname from pg_catalog.pg_proc
+                  union all select 'operator class', opcnamespace, opcname from pg_catalog.pg_opclass
+                  union all select 'operator family', opfnamespace, opfname from pg_catalog.pg_opfamily
+                  union all select 'collation', collnamespace, collname from pg_catalog.pg_collation
+                  union all select 'conversion', connamespace, conname from pg_catalog.pg_conversion
+                  union all select 'statistics', stxnamespace, stxname from pg_catalog.pg_statistic_ext
+                  union all select 'text search configuration', cfgnamespace, cfgname from pg_catalog.pg_ts_config
+                  union all select 'text search dictionary', dictnamespace, dictname from pg_catalog.pg_ts_dict
+                  union all select 'text search parser', prsnamespace, prsname from pg_catalog.pg_ts_parser
+                  union all select 'text search template', tmplnamespace, tmplname from pg_catalog.pg_ts_template) as w
+            join pg_catalog.pg_namespace n on n.oid = w.namespace
+            where n.nspname = any ($1) and w.name = any ($2)
+            union
+            select 'operator', n.nspname::text, o.oprname::text
+            from pg_catalog.pg_operator o
+            join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
+            where n.nspname = any ($1) and n.nspname <> 'pg_catalog'
+            """;
+        await using NpgsqlCommand command = new(Query, connection) { Parameters = { new() { Value = schemas }, new() { Value = names } } };
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+        {
+            ObjectKind kind = Enum.GetValues<ObjectKind>().First(k => k.Words() == reader.GetString(0));
+            _others.Add((kind, reader.GetString(1), reader.GetString(2)));
+        }
+    }
+
     /// <summary>Every name that one chosen by PostgreSQL for the script's tables could meet.</summary>
-    private async Task ReadNamesAsync(NpgsqlConnection connection, HashSet<(string Schema, string Name)> candidates, CancellationToken cancellationToken)
+    private async Task ReadNamesAsync(NpgsqlConnection connection, string[] schemas, IReadOnlyCollection<string> tables, CancellationToken cancellationToken)
     {
         const string Query = """
             select true, n.nspname::text, c.relname::text
             from pg_catalog.pg_class c
             join pg_catalog.pg_namespace n on n.oid = c.relnamespace
             where n.nspname = any ($1) and exists (select from pg_catalog.unnest($2::text[]) p where pg_catalog.starts_with(c.relname::text, p))
+            union all
+            select null, n.nspname::text, s.stxname::text
+            from pg_catalog.pg_statistic_ext s
+            join pg_catalog.pg_namespace n on n.oid = s.stxnamespace
+            where n.nspname = any ($1) and exists (select from pg_catalog.unnest($2::text[]) p where pg_catalog.starts_with(s.stxname::text, p))
             union all
             select false, n.nspname::text, k.conname::text
             from pg_catalog.pg_constraint k
@@ -153,14 +213,14 @@ internal sealed class CatalogFacts
         {
             Parameters =
             {
-                new() { Value = candidates.Select(c => c.Schema).Distinct().ToArray() },
-                new() { Value = candidates.Select(c => SqlReader.CutToBytes(c.Name, PrefixBytes)).Distinct().ToArray() },
+                new() { Value = schemas },
+                new() { Value = tables.Select(t => SqlReader.CutToBytes(t, PrefixBytes)).Distinct().ToArray() },
             },
         };
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
         {
-            (reader.GetBoolean(0) ? _relationNames : _constraintNames).Add((reader.GetString(1), reader.GetString(2)));
+            (reader.IsDBNull(0) ? _statisticsNames : reader.GetBoolean(0) ? _relationNames : _constraintNames).Add((reader.GetString(1), reader.GetString(2)));
         }
     }
 }

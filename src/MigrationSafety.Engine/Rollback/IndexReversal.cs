@@ -4,36 +4,28 @@ using MigrationSafety.Engine.Sql.Statements;
 namespace MigrationSafety.Engine.Rollback;
 
 /// <summary>What takes CREATE INDEX back.</summary>
-internal sealed class IndexReversal
+internal static class IndexReversal
 {
-    private readonly ScriptNames _names;
-    private readonly NameChooser _chooser;
-
-    internal IndexReversal(ScriptNames names, NameChooser chooser)
+    internal static IEnumerable<RollbackStatement> Reverse(Reversing r, CreateIndex create)
     {
-        _names = names;
-        _chooser = chooser;
-    }
-
-    internal IEnumerable<RollbackStatement> Reverse(ForwardStatement forward, CreateIndex create)
-    {
-        ResolvedName table = _names.Existing(create.Table, forward.Path);
+        (ForwardStatement forward, ScriptNames names) = (r.Forward, r.Names);
+        ResolvedName table = names.Existing(create.Table, forward.Path);
         if (!table.Known)
         {
             yield return forward.Unknown($"In which schema of the script's search_path {create.Table} is cannot be told from the text: connect, or write the schema.");
             yield break;
         }
 
-        string name = create.Name ?? _chooser.Index(table.Name, create.ElementNames);
+        string name = create.Name ?? r.Chooser.Index(table.Name, create.ElementNames);
         QualifiedName index = table.Name with { Name = name };
         if (create.Name is not null)
         {
-            _chooser.TakeRelation(index.Schema, name);
+            r.Chooser.TakeRelation(index.Schema, name);
         }
 
-        if (_names.Made(table.Name) is not null)
+        if (names.Made(table.Name) is not null)
         {
-            _names.Indexes.Add(index);
+            names.Make(ObjectKind.Index, index, true);
             yield return forward.NotNeeded($"The index goes with the table {table.Name}, which this script makes.");
             yield break;
         }
@@ -41,8 +33,8 @@ internal sealed class IndexReversal
         // A partitioned table's index cannot be dropped CONCURRENTLY; ONLY is written for such tables alone.
         bool partitioned = table.Relation is { Kind: 'p' } || (create.Only && table.Relation is null);
         string sql = $"drop index {(partitioned ? "" : "concurrently ")}if exists {index}";
-        bool there = index.Schema is { } schema && _names.Catalog?.HasRelation(schema, name) == true && _names.StillThere(name);
-        if (create.IfNotExists && _names.Catalog is null)
+        bool there = index.Schema is { } schema && names.Catalog?.HasRelation(schema, name) == true && names.StillThere(ObjectKind.Index, index);
+        if (create.IfNotExists && names.Catalog is null)
         {
             yield return forward.Unknown(
                 $"IF NOT EXISTS: whether {index} was there before cannot be told from the text. Connect before the migration runs, or run this only if the migration made it.",
@@ -52,11 +44,16 @@ internal sealed class IndexReversal
 
         if (create.IfNotExists && there)
         {
-            yield return forward.NotNeeded($"{index} exists in {_names.Catalog!.Database}: IF NOT EXISTS does nothing there, and the index must stay. (If the migration has run already, it may be its own.)");
+            yield return forward.NotNeeded($"{index} exists in {names.Catalog!.Database}: IF NOT EXISTS does nothing there, and the index must stay. (If the migration has run already, it may be its own.)");
             yield break;
         }
 
-        _names.Indexes.Add(index);
+        if (names.Make(ObjectKind.Index, index, true).Fate.Dropped)
+        {
+            yield return forward.NotNeeded($"The script drops the index {index} itself.");
+            yield break;
+        }
+
         yield return forward.By(
             sql,
             lossy: false,
@@ -67,13 +64,13 @@ internal sealed class IndexReversal
                 there && create.Name is not null ? $"{index} exists already: the migration has run, or will fail here." : null,
                 partitioned ? "The indexes of the partitions go with it." : null,
                 create.Concurrently && forward.Statement.InTransaction ? "The migration fails here: CREATE INDEX CONCURRENTLY cannot run inside a transaction." : null,
-                Missing(_names, table),
+                Missing(names, table),
             ]);
     }
 
     /// <summary>A note where the table is not to be found.</summary>
     internal static string? Missing(ScriptNames names, ResolvedName table) =>
-        names.Catalog is { } catalog && table.Relation is null && names.Made(table.Name) is null && names.StillThere(table.Name.Name)
+        names.Catalog is { } catalog && table.Relation is null && names.Made(table.Name) is null && names.StillThere(ObjectKind.Table, table.Name)
             ? $"{table.Name} is not in {catalog.Database} now."
             : null;
 }

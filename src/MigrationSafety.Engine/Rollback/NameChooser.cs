@@ -8,6 +8,7 @@ internal sealed class NameChooser
 {
     private readonly HashSet<(string? Schema, string Name)> _relations = [];
     private readonly HashSet<(string? Schema, string Name)> _constraints = [];
+    private readonly HashSet<(string? Schema, string Name)> _statistics = [];
     private readonly CatalogFacts? _catalog;
 
     internal NameChooser(CatalogFacts? catalog) => _catalog = catalog;
@@ -38,6 +39,14 @@ internal sealed class NameChooser
         return name;
     }
 
+    /// <summary>Chooses the name of a statistics object: orders_a_b_stat.</summary>
+    internal string Statistics(QualifiedName table, IEnumerable<string> columns)
+    {
+        string name = Choose(table, [.. columns], "stat", candidate => _statistics.Contains((table.Schema, candidate)) || (table.Schema is { } schema && _catalog?.HasStatistics(schema, candidate) == true));
+        _statistics.Add((table.Schema, name));
+        return name;
+    }
+
     /// <summary>Chooses and takes the name of another constraint: orders_total_check, orders_customer_id_fkey.</summary>
     internal string Constraint(QualifiedName table, IReadOnlyList<string> columns, string label)
     {
@@ -45,6 +54,9 @@ internal sealed class NameChooser
         TakeConstraint(table.Schema, name);
         return name;
     }
+
+    /// <summary>Chooses and takes the name of a constraint of a domain: positive_check.</summary>
+    internal string DomainConstraint(QualifiedName domain, string label) => Constraint(domain, [], label);
 
     private string Choose(QualifiedName table, IReadOnlyList<string> columns, string label, Predicate<string> taken) =>
         ChosenName.Candidates(table.Name, columns.Count == 0 ? null : ChosenName.Addition(columns, SingleByte), label, SingleByte).First(candidate => !taken(candidate));

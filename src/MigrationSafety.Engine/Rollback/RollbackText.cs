@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Text;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Rollback.Formats;
+using MigrationSafety.Engine.Sql;
 
 namespace MigrationSafety.Engine.Rollback;
 
@@ -60,6 +61,28 @@ internal static class RollbackText
         };
     }
 
+    /// <summary>The script to run before the migration, so that the rollback finds what it brings back.</summary>
+    /// <param name="source">The migration.</param>
+    /// <param name="statements">What keeps data, in the order of the migration.</param>
+    internal static string Before(string source, IReadOnlyList<RollbackStatement> statements)
+    {
+        StringBuilder text = new();
+        Comment(text, $"Run this BEFORE the migration {OneLine(source, 500)}: it keeps what the migration loses, in the schema migration_safety.");
+        Comment(text, "Its rollback brings that back. What is written between this script and the migration is not kept: run them one right after the other.");
+        Comment(text, "Each table is read once, while reads and writes go on. It may run twice: what is kept already stays.");
+        Comment(text, "When the migration is not going to be taken back any more, drop the tables that it makes.");
+        text.AppendLf().AppendLf(@"\set ON_ERROR_STOP on");
+        foreach (RollbackStatement statement in statements)
+        {
+            text.AppendLf();
+            Comment(text, $"For {(statement.Line is { } line ? string.Create(CultureInfo.InvariantCulture, $"line {line}: ") : "")}{OneLine(statement.Statement, 200)}");
+            Comment(text, statement.Note);
+            text.Append(statement.Reversal).AppendLf(";");
+        }
+
+        return text.ToString();
+    }
+
     /// <summary>A text on one line, cut to a length.</summary>
     internal static string OneLine(string text, int length)
     {
@@ -91,7 +114,9 @@ internal static class RollbackText
                 text.AppendLf("set lock_timeout = 0;");
             }
 
-            text.Append(statement.Reversal).AppendLf(";");
+            // Several statements belong together: nobody sees the state between them.
+            bool several = statement.Transactional && SqlScript.Parse(statement.Reversal!, psql: false).Statements.Count > 1;
+            text.Append(several ? "begin;\n" : "").Append(statement.Reversal).AppendLf(several ? ";\ncommit;" : ";");
             if (!statement.Transactional)
             {
                 text.AppendLf("set lock_timeout = '500ms';");

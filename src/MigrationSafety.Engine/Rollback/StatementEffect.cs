@@ -37,8 +37,6 @@ internal sealed record StatementEffect(EffectKind Kind, string Tag, QualifiedNam
                 return copy.From ? new StatementEffect(EffectKind.WritesRows, copy.Tag, copy.Table, []) : Unknown(copy.Tag);
             case Truncate truncate:
                 return new StatementEffect(EffectKind.WritesRows, truncate.Tag, truncate.Targets is [var table] ? table : null, []);
-            case CommentOn { Object: { Kind: ObjectKind.Table or ObjectKind.Column } described }:
-                return new StatementEffect(EffectKind.Unknown, parsed.Tag, described.Target, []);
             case SetVariable or SetConstraints or Vacuum or LockTables:
                 return new StatementEffect(EffectKind.Nothing, parsed.Tag, null, []);
             case SessionStatement { Command: "SHOW" or "CHECKPOINT" or "LISTEN" or "UNLISTEN" or "DEALLOCATE" or "DEALLOCATE ALL" or "DISCARD ALL" or "DISCARD PLANS" or "DISCARD SEQUENCES" or "DISCARD TEMP" }:

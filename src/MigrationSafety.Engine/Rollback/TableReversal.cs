@@ -4,56 +4,33 @@ using MigrationSafety.Engine.Sql.Statements;
 namespace MigrationSafety.Engine.Rollback;
 
 /// <summary>What takes CREATE TABLE and ALTER TABLE back.</summary>
-internal sealed class TableReversal
+internal static class TableReversal
 {
-    private readonly ScriptNames _names;
-    private readonly NameChooser _chooser;
-
-    internal TableReversal(ScriptNames names, NameChooser chooser)
+    internal static IEnumerable<RollbackStatement> Reverse(Reversing r, MakesTable create)
     {
-        _names = names;
-        _chooser = chooser;
-    }
-
-    /// <summary>Learns of a table before reversals are made.</summary>
-    internal void Learn(MakesTable create, ScriptPath? path)
-    {
-        ResolvedName table = _names.New(create.Table, path);
-        ScriptTable made = _names.Table(table.Name);
+        (ForwardStatement forward, ScriptNames names) = (r.Forward, r.Names);
+        ResolvedName table = names.New(ObjectKind.Table, create.Table, forward.Path);
+        CatalogRelation? there = names.StillThere(ObjectKind.Table, table.Name) ? table.Relation : null;
+        bool skipped = create.IfNotExists && (there is not null || names.Made(table.Name) is not null);
 
         // With IF NOT EXISTS only the catalog can say that it is made; a temporary table goes by itself.
-        made.Certain |= create.Temporary || (table.Known && (!create.IfNotExists || (_names.Catalog is not null && table.Relation is null)));
-        made.Columns.UnionWith(create.ColumnNames);
-        made.Parents.UnionWith(create.References.Select(r => _names.Existing(r, path).Name));
-        if (create is CreateTable { PartitionOf: { } partitioned })
+        bool certain = create.Temporary || (table.Known && !skipped && (!create.IfNotExists || names.Catalog is not null));
+        string? displaced = r.Displaced(new ObjectReference(ObjectKind.Table, table.Name));
+        ScriptObject made = skipped ? names.Touch(ObjectKind.Table, table.Name) : names.Make(ObjectKind.Table, table.Name, certain);
+        if (!skipped)
         {
-            made.Parents.Add(_names.Existing(partitioned, path).Name);
-        }
-    }
-
-    /// <summary>Learns of columns and foreign keys before reversals are made.</summary>
-    internal void Learn(AlterTable alter, ScriptPath? path)
-    {
-        ResolvedName name = _names.Existing(alter.Table, path);
-        ScriptTable table = _names.Table(name.Name);
-        foreach (TableAction action in alter.Actions)
-        {
-            switch (action)
+            foreach (string column in create.ColumnNames)
             {
-                case AddColumn add when !add.IfNotExists || (_names.Catalog is not null && name.Relation?.Columns.ContainsKey(add.Column.Name) != true):
-                    table.Columns.Add(add.Column.Name);
-                    table.Parents.UnionWith(add.Column.References.Select(r => _names.Existing(r, path).Name));
-                    break;
-                case AddConstraint { Constraint: ForeignKeyConstraint key }:
-                    table.Parents.Add(_names.Existing(key.Parent, path).Name);
-                    break;
+                names.MakePart(made, ObjectKind.Column, column);
+            }
+
+            made.Parents.UnionWith(create.References.Select(p => names.Existing(p, forward.Path).Name));
+            if (create is CreateTable { PartitionOf: { } partitioned })
+            {
+                made.Parents.Add(names.Existing(partitioned, forward.Path).Name);
             }
         }
-    }
 
-    internal IEnumerable<RollbackStatement> Reverse(ForwardStatement forward, MakesTable create)
-    {
-        ResolvedName table = _names.New(create.Table, forward.Path);
         if (create.Temporary)
         {
             yield return forward.NotNeeded("A temporary table goes with its session.");
@@ -66,9 +43,9 @@ internal sealed class TableReversal
             yield break;
         }
 
-        _chooser.TakeRelation(table.Name.Schema, table.Name.Name);
+        r.Chooser.TakeRelation(table.Name.Schema, table.Name.Name);
         string sql = $"drop table if exists {table.Name}";
-        if (create.IfNotExists && _names.Catalog is null)
+        if (create.IfNotExists && names.Catalog is null && !skipped)
         {
             yield return forward.Unknown(
                 $"IF NOT EXISTS: whether {table.Name} was there before, with data of its own, cannot be told from the text. Connect before the migration runs, or run this only if the migration made it.",
@@ -76,40 +53,53 @@ internal sealed class TableReversal
             yield break;
         }
 
-        if (create.IfNotExists && table.Relation is not null)
+        if (skipped)
         {
-            yield return forward.NotNeeded($"{table.Name} exists in {_names.Catalog!.Database}: IF NOT EXISTS does nothing there, and the table must stay. (If the migration has run already, it may be its own.)");
+            yield return forward.NotNeeded(there is null
+                ? $"The script has made {table.Name} before: IF NOT EXISTS does nothing."
+                : $"{table.Name} exists in {names.Catalog!.Database}: IF NOT EXISTS does nothing there, and the table must stay. (If the migration has run already, it may be its own.)");
             yield break;
         }
 
-        HashSet<QualifiedName> parents = [.. _names.Table(table.Name).Parents.Where(p => p != table.Name)];
+        if (made.Fate.Dropped)
+        {
+            yield return forward.NotNeeded($"The script drops the table {table.Name} itself.");
+            yield break;
+        }
+
+        HashSet<QualifiedName> parents = [.. made.Fate.Parents.Where(p => p != table.Name)];
         yield return forward.By(
-            sql,
+            displaced is null ? sql : Guard.If(displaced, sql),
             lossy: true,
             TableLockMode.AccessExclusive,
             [table.Name, .. parents],
             [
                 $"All rows of {table.Name} are lost; its indexes, constraints and triggers go with it.",
                 ParentsNote(parents),
-                table.Relation is not null ? $"{table.Name} exists already: the migration has run, or will fail here." : null,
+                there is not null ? $"{table.Name} exists already: the migration has run, or will fail here." : null,
             ]);
     }
 
-    internal IEnumerable<RollbackStatement> Reverse(ForwardStatement forward, AlterTable alter)
+    internal static async Task<List<RollbackStatement>> ReverseAsync(Reversing r, AlterTable alter)
     {
-        ResolvedName table = _names.Existing(alter.Table, forward.Path);
+        ResolvedName table = alter.Kind == ObjectKind.Type ? r.Names.Resolve(ObjectKind.Type, alter.Table, "", r.Forward.Path) : r.Names.Existing(alter.Table, r.Forward.Path);
         if (!table.Known)
         {
-            return [forward.Unknown($"In which schema of the script's search_path {alter.Table} is cannot be told from the text: connect, or write the schema.")];
+            return [r.SchemaUnknown(alter.Table)];
         }
 
-        AlterReversal reversal = new(_names, _chooser, forward, alter, table);
+        if (alter.Kind == ObjectKind.Type)
+        {
+            return await CompositeReversal.ReverseAsync(r, alter, table).ConfigureAwait(false);
+        }
+
+        AlterReversal reversal = new(r, alter, table);
         foreach (TableAction action in alter.Actions)
         {
-            reversal.Add(action);
+            await reversal.AddAsync(action).ConfigureAwait(false);
         }
 
-        return reversal.Result();
+        return [.. reversal.Result()];
     }
 
     /// <summary>What must be known of the parents of foreign keys.</summary>

@@ -51,6 +51,12 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
     [ValidateNotNullOrEmpty]
     public string? OutputPath { get; set; }
 
+    /// <summary>Keeps what the migration would lose in the schema migration_safety, with a script to run before it, and brings it back with the rollback. Needs a session.</summary>
+    [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = LiteralPathSet)]
+    [Parameter(ParameterSetName = InputObjectSet)]
+    public SwitchParameter PreserveData { get; set; }
+
     /// <summary>Writes over a file that exists.</summary>
     [Parameter]
     public SwitchParameter Force { get; set; }
@@ -111,6 +117,13 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                 WriteError(ErrorRecords.Of(e is MigrationException ? e : NotWritten(e)));
             }
         }
+    }
+
+    /// <summary>001_add.down.sql has 001_add.before.sql beside it.</summary>
+    private static string BeforeName(string path)
+    {
+        string name = path.EndsWith(".sql", StringComparison.OrdinalIgnoreCase) ? path[..^4] : path;
+        return (name.EndsWith(".down", StringComparison.OrdinalIgnoreCase) ? name[..^5] : name) + ".before.sql";
     }
 
     private MigrationException NotWritten(Exception e) => new(
@@ -195,9 +208,21 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                 return;
             }
 
+            if (session is null && PreserveData)
+            {
+                throw new MigrationException(
+                    "NoSession",
+                    MigrationErrorKind.InvalidInput,
+                    "-PreserveData asks the catalog what would be lost, and there is no session.",
+                    "Connect to the database of the migration, before it runs: Connect-MigrationDatabase, or -Session.")
+                {
+                    Target = path,
+                };
+            }
+
             RollbackScript script = session is null
                 ? RollbackGenerator.FromFile(file)
-                : Runner.Wait((sink, token) => RollbackGenerator.FromFileAsync(session, file, sink, token));
+                : Runner.Wait((sink, token) => RollbackGenerator.FromFileAsync(session, file, PreserveData, sink, token));
             _scripts.Add((script, file));
             foreach (string warning in script.Warnings)
             {
@@ -228,7 +253,9 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
 
     private RollbackScript Save(RollbackScript script, RollbackLayout layout)
     {
-        string[] paths = [.. Paths(layout)];
+        string[] own = [.. Paths(layout)];
+        string? before = script.BeforeText is null ? null : BeforeName(own[0]);
+        string[] paths = before is null ? own : [.. own, before];
         string? taken = paths.FirstOrDefault(path => !_written.Add(path) || (File.Exists(path) && !Force));
         if (taken is not null)
         {
@@ -249,7 +276,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
             return script;
         }
 
-        foreach ((string path, OutputFile file) in paths.Zip(layout.Files))
+        foreach ((string path, string text) in paths.Zip([.. layout.Files.Select(file => file.Text), .. before is null ? Array.Empty<string>() : [script.BeforeText!]]))
         {
             if (System.IO.Path.GetDirectoryName(path) is { Length: > 0 } folder)
             {
@@ -258,7 +285,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
 
             // A file with the migration in it is whole at any moment.
             string whole = path + ".new";
-            File.WriteAllText(whole, file.Text);
+            File.WriteAllText(whole, text);
             if (!OperatingSystem.IsWindows() && File.Exists(path))
             {
                 File.SetUnixFileMode(whole, File.GetUnixFileMode(path));
@@ -267,7 +294,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
             File.Move(whole, path, overwrite: true);
         }
 
-        return script with { Path = paths[0], Files = paths };
+        return script with { Path = own[0], Files = own, BeforePath = before };
     }
 
     /// <summary>Where the files of a layout go.</summary>

@@ -21,6 +21,9 @@ public sealed record RollbackStatement
     /// <summary>Whether the reversal may run inside a transaction block.</summary>
     public bool Transactional { get; init; } = true;
 
+    /// <summary>How many rows are lost or lose values, by the planner's estimate (pg_class.reltuples); null where none are, or where the table was never analyzed.</summary>
+    public long? EstimatedRows { get; init; }
+
     /// <summary>Data loss, limits, reasons.</summary>
     public string? Note { get; init; }
 
@@ -58,6 +61,9 @@ public sealed record RollbackScript
     /// <summary>The layout that its text and its files have.</summary>
     public RollbackFormat Format { get; init; }
 
+    /// <summary>What to run before the migration, so that the rollback finds what it brings back; null without <c>-PreserveData</c>, and where nothing has to be kept.</summary>
+    public string? BeforeText { get; init; }
+
     /// <summary>File that it was written to; null where none was asked for.</summary>
     public string? Path { get; init; }
 
@@ -66,6 +72,9 @@ public sealed record RollbackScript
 
     /// <summary>Its head, for the layouts of tools.</summary>
     internal string[] Header { get; init; } = [];
+
+    /// <summary>File that <see cref="BeforeText"/> was written to; null where there is none.</summary>
+    public string? BeforePath { get; init; }
 
     /// <inheritdoc />
     public override string ToString() => Text;

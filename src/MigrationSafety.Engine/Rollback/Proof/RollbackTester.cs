@@ -116,7 +116,7 @@ public static class RollbackTester
         // A migration of every tool knows its rollback before it runs; ours is made then, from the catalog as it is.
         if (down is null)
         {
-            RollbackScript made = await RollbackGenerator.FromFileAsync(scratch, request.Migration, sink, cancellationToken).ConfigureAwait(false);
+            RollbackScript made = await RollbackGenerator.FromFileAsync(scratch, request.Migration, false, sink, cancellationToken).ConfigureAwait(false);
             down = MigrationSection.Whole(new MigrationSource("New-RollbackScript", made.Text), RunnerMode.EachStatement, psql: true);
         }
 
