@@ -50,6 +50,7 @@ public sealed class ThrottleControllerTests
         Assert.True(Look(0.7, 5).Paused);
         ThrottleDecision on = Look(0.7, 6);
         Assert.Equal((ThrottleController.LeastSpeed, "lag", s_start.AddSeconds(6)), (on.Speed, on.Reason, on.Since));
+        Assert.Equal("at 5 % speed and rising, after: lag", on.Words);
         Assert.Equal(ThrottleController.LeastSpeed + ThrottleController.Step, Look(0.1, 7).Speed, 6);
     }
 

@@ -47,7 +47,7 @@ public sealed class ThrottleTests(Servers servers)
         await ExecuteAsync(replay, "select pg_wal_replay_resume()");
         Assert.Equal((BackfillOutcome.Completed, 3000), ((await run).Outcome, (await run).Rows));
         Assert.Null(await bench.ScalarAsync<string>("select waiting_for from migration_safety.backfill"));
-        Assert.Contains(bench.Sink.VerboseMessages, message => message.Contains(": at 5 % speed: standby standby", StringComparison.Ordinal));
+        Assert.Contains(bench.Sink.VerboseMessages, message => message.Contains(": at 5 % speed and rising, after: standby standby", StringComparison.Ordinal));
 
         // By time: the server's own measure stands still while nothing is replayed.
         await ExecuteAsync(replay, "select pg_wal_replay_pause()");
@@ -221,6 +221,27 @@ public sealed class ThrottleTests(Servers servers)
         Assert.Equal(3000, result.Rows);
         // The last batch of each worker is not waited for.
         Assert.True(result.Duration > TimeSpan.FromSeconds(0.9), $"{result.Duration}");
+    }
+
+    // On one major: what is lost and found again is the connection, which none of them treats in its own way.
+    [Fact]
+    public async Task A_server_that_comes_back_is_looked_at_again_and_one_that_does_not_ends_it()
+    {
+        await using PostgresServer server = await PostgresServer.StartAsync(PostgresClusters.RequestedMajors.Max(), cancellationToken: Token);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(server, Table);
+        Task<BackfillResult> run = bench.RunAsync(Request(None with { RowsPerSecond = 500 }));
+        await bench.UntilBatchesAsync(1, run);
+        await server.CrashAsync(Token);
+        await server.StartAgainAsync(Token);
+        bench.Database.DataSource.Clear();
+        Assert.Equal((BackfillOutcome.Completed, 3000), ((await run).Outcome, (await run).TotalRows));
+
+        await bench.Database.ExecuteAsync("update t set v = null", Token);
+        run = bench.RunAsync(Request(None with { HealthQuery = "select false" }) with { Options = new() { RetryFor = TimeSpan.FromSeconds(2) } });
+        await ReasonAsync(bench, run);
+        await server.StopAsync(StopMode.Immediate, Token);
+        MigrationException gone = await Assert.ThrowsAsync<MigrationException>(() => run);
+        Assert.Equal(MigrationErrorKind.Connection, gone.Kind);
     }
 
     private static BackfillRequest Request(ThrottleLimits limits) => BackfillBench.Request("t", "v", "1") with { Throttle = limits };

@@ -70,7 +70,7 @@ insert into orders select i, i from generate_series(1, 20000) i
         It 'passes over as many rows as may be refused' {
             $result = Start-Backfill orders @{ total = '1 / (id - 5)' } -MaxErrors 1 -WarningVariable warnings -WarningAction SilentlyContinue
             "$($result.Outcome)", $result.Rows, $result.Errors, $result.Remaining | Should -Be 'CompletedWithErrors', 19999, 1, 1
-            "$warnings" | Should -BeLike '*backfill_error*'
+            "$warnings" | Should -BeLike '*Get-Backfill -IncludeError*'
             Get-SqlValue 'select key[1] from migration_safety.backfill_error' | Should -Be '5'
         }
 

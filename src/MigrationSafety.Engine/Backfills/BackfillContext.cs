@@ -111,7 +111,7 @@ internal sealed class BackfillContext
         double seconds = Math.Max(0.001, Elapsed.TotalSeconds);
         double? percent = rowsInTable > 0 ? Math.Min(99.9, 100.0 * seen / rowsInTable) : null;
         int sweep = _sweep;
-        TimeSpan? remaining = sweep == 0 && seen > 0 && rowsInTable > seen ? TimeSpan.FromSeconds((rowsInTable - seen) * seconds / seen) : null;
+        TimeSpan? remaining = sweep == 0 && seen > 0 && rowsInTable > seen && _throttled?.StartsWith(ThrottleDecision.PausedWord, StringComparison.Ordinal) != true ? TimeSpan.FromSeconds((rowsInTable - seen) * seconds / seen) : null;
         string phase = sweep > 0 ? $"sweep {sweep} over rows that were locked, moved or new; " : "";
         Sink.Progress(new OperationProgress(Activity, $"{phase}{rows:N0} rows done, {rows / seconds:N0} rows/s", percent, remaining, _throttled));
     }

@@ -185,7 +185,7 @@ public static class BackfillReader
             Done = done,
             Remaining = remaining,
             RowsPerSecond = rate,
-            RemainingTime = rate > 0.5 && remaining > 0 && remaining / rate < TimeSpan.FromDays(10_000).TotalSeconds ? TimeSpan.FromSeconds(Math.Ceiling(remaining / rate.Value)) : null,
+            RemainingTime = rate > 0.5 && remaining > 0 && reader.Text(15)?.StartsWith(ThrottleDecision.PausedWord, StringComparison.Ordinal) != true && remaining / rate < TimeSpan.FromDays(10_000).TotalSeconds ? TimeSpan.FromSeconds(Math.Ceiling(remaining / rate.Value)) : null,
             // What was written down by who is gone is old.
             WaitingFor = state == BackfillState.Running ? reader.Text(15) : null,
             WaitingSince = state == BackfillState.Running ? reader.Time(16) : null,

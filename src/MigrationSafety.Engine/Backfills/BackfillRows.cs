@@ -143,8 +143,8 @@ internal sealed class BackfillRows
         {
             MigrationException refused = ServerErrors.Translate(error, $"Backfilling the row of {leaf.Table.Display} with {row}", leaf.Table.Display);
             string advice = _context.Request.MaxErrors == 0
-                ? "Or pass over such rows with -MaxErrors: they are recorded in migration_safety.backfill_error."
-                : $"{errors:N0} rows were refused, more than -MaxErrors allows; migration_safety.backfill_error lists them.";
+                ? "Or pass over such rows with -MaxErrors: they are recorded, and Get-Backfill -IncludeError lists them."
+                : $"{errors:N0} rows were refused, more than -MaxErrors allows; Get-Backfill -IncludeError lists them.";
             throw new MigrationException(refused.ErrorId, refused.Kind, refused.Message, $"{refused.RecommendedAction} {advice} What is done stays done; run again, it goes on.", error)
             {
                 SqlState = error.SqlState,

@@ -102,6 +102,7 @@ internal sealed class BackfillRun : IAsyncDisposable
                 _workers.Length,
                 () => [.. _workers.Select(worker => worker.Pid).OfType<int>()],
                 [.. _definition.Leaves.Select(leaf => leaf.Table.Oid)],
+                _plan.Request.Options.RetryFor,
                 _context.Throttled),
             _plan.Request.Throttle,
             _sink,
@@ -114,7 +115,7 @@ internal sealed class BackfillRun : IAsyncDisposable
         if (result.Outcome == BackfillOutcome.Paused)
         {
             // Not counted: who stopped it waits for the batch at hand, not for a look at the whole table.
-            _sink.Warning($"{_plan.Name} was paused by somebody; the same command goes on with it.");
+            _sink.Warning($"{_plan.Name} was stopped by somebody (Stop-Backfill); Resume-Backfill, or the same command, goes on with it.");
             return result with { Remaining = Math.Max(0, _plan.EstimatedRows - result.Rows) };
         }
 
@@ -122,7 +123,7 @@ internal sealed class BackfillRun : IAsyncDisposable
 
         if (result.Errors > 0)
         {
-            _sink.Warning($"{_plan.Name}: the server refused {result.Errors:N0} rows, which migration_safety.backfill_error lists with the reason. Mend them, then run the command again: it tries only what is left.");
+            _sink.Warning($"{_plan.Name}: the server refused {result.Errors:N0} rows, which Get-Backfill -IncludeError lists with the reason. Mend them, then Resume-Backfill tries only what is left.");
         }
 
         if (sweep.Same > 0)
@@ -304,7 +305,7 @@ internal sealed class BackfillRun : IAsyncDisposable
         await using NpgsqlConnection questions = await Backfill.OpenAsync(_plan.Session, _plan.Request, _sink, cancellationToken).ConfigureAwait(false);
         IReadOnlyList<BackfillRange> ranges =
             await BackfillRanges.CutAsync(questions, _definition, _plan.Request.Workers, _plan.EstimatedTableRows, _sink, cancellationToken).ConfigureAwait(false);
-        _sink.Verbose($"{ranges.Count:N0} ranges for {_plan.Request.Workers:N0} workers, {(_definition.Strategy == BackfillStrategy.Key ? "along a key" : "by blocks")}: {_definition.Reason}.");
+        _sink.Verbose($"{ranges.Count:N0} ranges for {_plan.Request.Workers:N0} worker{(_plan.Request.Workers > 1 ? "s" : "")}, {(_definition.Strategy == BackfillStrategy.Key ? "along a key" : "by blocks")}: {_definition.Reason}.");
         await BackfillStore.BeginAsync(connection, _definition, _plan.Request, ranges, _plan.EstimatedRows, _plan.EstimatedTableRows, cancellationToken).ConfigureAwait(false);
         await BackfillProof.NoteStartAsync(questions, _definition, cancellationToken).ConfigureAwait(false);
         return true;

@@ -57,7 +57,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
         IndexOid = sample.Number("index_relid") is { } index and > 0 ? index : IndexOid;
         Transaction = Whole(sample.Xid, nextTransaction) ?? Transaction;
         OperationState state = ProgressModels.Of(sample, learnt);
-        bool waits = sample.BlockedBy.Length > 0 || sample.WaitEventType == "Lock" || OwnModels.IsAtRest(state.Phase);
+        bool waits = sample.BlockedBy.Length > 0 || sample.WaitEventType == "Lock" || OwnModels.IsAtRest(state.Phase) || OwnModels.IsPaused(state.Waiting);
         if (_sample is null)
         {
             First = sample;

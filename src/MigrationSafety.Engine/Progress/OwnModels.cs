@@ -1,4 +1,5 @@
 using System.Text.RegularExpressions;
+using MigrationSafety.Engine.Backfills.Throttling;
 
 namespace MigrationSafety.Engine.Progress;
 
@@ -11,6 +12,9 @@ internal static partial class OwnModels
 
     /// <summary>Whether it is a backfill that nobody works on.</summary>
     internal static bool IsAtRest(string? phase) => phase is "interrupted" or "paused";
+
+    /// <summary>Whether it is a backfill whose throttle lets nothing run, for as long as nobody can tell.</summary>
+    internal static bool IsPaused(string? waiting) => waiting?.StartsWith($"throttle: {ThrottleDecision.PausedWord}", StringComparison.Ordinal) == true;
 
     internal static OperationState Backfill(ProgressSample sample)
     {

@@ -1,12 +1,27 @@
+using System.Globalization;
+
 namespace MigrationSafety.Engine.Backfills.Throttling;
 
 /// <summary>How a backfill is to go on.</summary>
 /// <param name="Speed">From 0 to 1: the share of the time in which batches run. 0: none does.</param>
 /// <param name="Reason">Why it is slower than it could be; null at full speed.</param>
 /// <param name="Since">Since when it is.</param>
-internal sealed record ThrottleDecision(double Speed, string? Reason, DateTimeOffset Since)
+/// <param name="Recovers">Whether the reason is over and it gets faster again.</param>
+internal sealed record ThrottleDecision(double Speed, string? Reason, DateTimeOffset Since, bool Recovers = false)
 {
+    /// <summary>What the words of a pause begin with.</summary>
+    internal const string PausedWord = "paused";
+
     internal bool Paused => Speed == 0;
+
+    /// <summary>In words; null at full speed.</summary>
+    internal string? Words => this switch
+    {
+        { Reason: null } => null,
+        { Paused: true } => $"{PausedWord}: {Reason}",
+        { Recovers: true } => string.Create(CultureInfo.InvariantCulture, $"at {Speed * 100:0} % speed and rising, after: {Reason}"),
+        _ => string.Create(CultureInfo.InvariantCulture, $"at {Speed * 100:0} % speed: {Reason}"),
+    };
 }
 
 /// <summary>
@@ -70,6 +85,6 @@ internal sealed class ThrottleController
         string? reason = speed == 1 ? null : over ? worst!.Reason : Current.Reason ?? worst?.Reason;
         // Since the change from or to a stop, and from full speed: not since each step.
         bool another = (speed == 0) != Current.Paused || (speed == 1) != (Current.Speed == 1) || Current.Since == default;
-        return Current = new ThrottleDecision(speed, reason, another ? now : Current.Since);
+        return Current = new ThrottleDecision(speed, reason, another ? now : Current.Since, Recovers: calm && speed > 0);
     }
 }

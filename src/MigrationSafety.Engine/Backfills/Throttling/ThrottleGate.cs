@@ -88,7 +88,9 @@ internal sealed class ThrottleGate
             {
                 if (_failure is not null)
                 {
-                    throw new InvalidOperationException("The throttle has failed: " + _failure.Message, _failure);
+                    throw _failure is MigrationException known
+                        ? new MigrationException(known.ErrorId, known.Kind, known.Message, known.RecommendedAction, known) { SqlState = known.SqlState, Target = known.Target }
+                        : new InvalidOperationException("The throttle has failed: " + _failure.Message, _failure);
                 }
 
                 changed = _changed.Task;

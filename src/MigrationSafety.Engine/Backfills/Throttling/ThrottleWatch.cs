@@ -13,8 +13,9 @@ namespace MigrationSafety.Engine.Backfills.Throttling;
 /// <param name="Workers">How many workers it has.</param>
 /// <param name="Pids">Their backends, as far as they are connected.</param>
 /// <param name="Tables">The tables that hold the rows.</param>
+/// <param name="RetryFor">How long a server that cannot be looked at is waited for.</param>
 /// <param name="Show">Shows why it is slow; null where it is not.</param>
-internal sealed record ThrottleOwner(EngineSession Session, string Name, Guid Run, int Workers, Func<int[]> Pids, uint[] Tables, Action<string?> Show);
+internal sealed record ThrottleOwner(EngineSession Session, string Name, Guid Run, int Workers, Func<int[]> Pids, uint[] Tables, TimeSpan RetryFor, Action<string?> Show);
 
 /// <summary>
 /// The throttle of one run: looks at the server about once a second on a connection of its own, decides, opens and closes the gate before its workers, and writes down on the server
@@ -42,6 +43,7 @@ internal sealed class ThrottleWatch : IAsyncDisposable
     private long _written;
     private long _pausedSince;
     private int _blind;
+    private long _blindSince;
     private bool _warned;
 
     private ThrottleWatch(ThrottleOwner owner, ThrottleLimits limits, IOperationSink sink)
@@ -138,18 +140,24 @@ internal sealed class ThrottleWatch : IAsyncDisposable
         catch (Exception e) when (!cancellationToken.IsCancellationRequested && e is NpgsqlException or MigrationException or IOException or TimeoutException)
         {
             await CloseAsync().ConfigureAwait(false);
-            _sink.Verbose($"The throttle cannot look at the server: {e.Message}");
-            if (++_blind >= MostBlindLooks)
+            MigrationException known = ServerErrors.Translate(e, $"Looking at the server for the throttle of {_owner.Name}", _owner.Name);
+            if (before.Since == default && known is not { Kind: MigrationErrorKind.Connection or MigrationErrorKind.Resource })
             {
-                ThrottleDecision decision = _controller.Decide(
-                    [new($"the server's state cannot be looked at: {e.Message}", double.PositiveInfinity, Stops: true)], DateTimeOffset.UtcNow);
+                // It will be no better a second later, and nothing has been done yet.
+                throw known;
+            }
+
+            _sink.Verbose($"{known.Message} Looks again.");
+            _blindSince = _blind == 0 ? Stopwatch.GetTimestamp() : _blindSince;
+            if (Stopwatch.GetElapsedTime(_blindSince) > _owner.RetryFor)
+            {
+                Gate.Open(known);
+            }
+            else if (++_blind >= MostBlindLooks)
+            {
+                ThrottleDecision decision = _controller.Decide([new($"the server cannot be looked at: {e.Message}", double.PositiveInfinity, Stops: true)], DateTimeOffset.UtcNow);
                 Gate.Set(decision.Speed, null, _owner.Workers);
                 Tell(before, decision);
-            }
-            else if (before.Since == default)
-            {
-                // Before anything was done.
-                throw;
             }
         }
     }
@@ -182,7 +190,7 @@ internal sealed class ThrottleWatch : IAsyncDisposable
 
     private void Tell(ThrottleDecision before, ThrottleDecision decision)
     {
-        string? waiting = Words(decision);
+        string? waiting = decision.Words;
         _owner.Show(waiting);
         if (decision.Paused != before.Paused || (decision.Speed < before.Speed && !decision.Paused))
         {
@@ -208,18 +216,10 @@ internal sealed class ThrottleWatch : IAsyncDisposable
         }
     }
 
-    /// <summary>A decision in words; null at full speed.</summary>
-    private static string? Words(ThrottleDecision decision) => decision switch
-    {
-        { Reason: null } => null,
-        { Paused: true } => $"paused: {decision.Reason}",
-        _ => string.Create(System.Globalization.CultureInfo.InvariantCulture, $"at {decision.Speed * 100:0} % speed: {decision.Reason}"),
-    };
-
     /// <summary>Writes the reason down where others can read it, and keeps the heartbeats of workers that wait.</summary>
     private async Task WriteAsync(ThrottleDecision before, ThrottleDecision decision, CancellationToken cancellationToken)
     {
-        if (before.Since != default && Words(before) == Words(decision) && Stopwatch.GetElapsedTime(_written) < s_writeEvery)
+        if (before.Since != default && before.Words == decision.Words && Stopwatch.GetElapsedTime(_written) < s_writeEvery)
         {
             return;
         }
@@ -230,7 +230,7 @@ internal sealed class ThrottleWatch : IAsyncDisposable
             """;
         const string Heartbeat = $"update {BackfillStore.Workers} set heartbeat = pg_catalog.clock_timestamp() where backfill = $1 and run = $2";
         const string RangeHeartbeat = $"update {BackfillStore.Ranges} set heartbeat = pg_catalog.clock_timestamp() where backfill = $1 and run = $2 and not finished";
-        string? reason = Words(decision);
+        string? reason = decision.Words;
         await using NpgsqlBatch batch = new(_connection!)
         {
             Timeout = 10,
