@@ -1,6 +1,7 @@
 using System.Globalization;
 using MigrationSafety.Engine.Backfills;
 using MigrationSafety.Engine.Backfills.Throttling;
+using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Progress;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Tests.Engine.Support;
@@ -149,6 +150,52 @@ public sealed class ThrottleTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task One_that_is_stopped_and_taken_up_again_waits_as_before(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table + "create table health (ok bool); insert into health values (false)");
+        await bench.RunAsync(Request(None));
+        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'running'", Token);
+        string name = (await bench.ScalarAsync<string>("select name from migration_safety.backfill"))!;
+        await using ThrottleWatch watch = await ThrottleWatch.StartAsync(
+            new ThrottleOwner(bench.Session, name, Guid.NewGuid(), 1, () => [], [], TimeSpan.FromMinutes(1), _ => { }), None with { HealthQuery = "select ok from health" }, bench.Sink, Token);
+        Assert.False(await LetsThroughAsync(watch.Gate));
+
+        // Whoever waits is to learn of it from the next batch.
+        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'paused'", Token);
+        await Wait.UntilAsync(() => LetsThroughAsync(watch.Gate), "the gate to open", cancellationToken: Token);
+        // Before the worker came to its next batch.
+        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'running'", Token);
+        await Wait.UntilAsync(async () => !await LetsThroughAsync(watch.Gate), "the gate to close", cancellationToken: Token);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_client_counts_as_long_as_it_holds_the_lock_however_slow_it_is(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table);
+        await bench.RunAsync(Request(None));
+        await using NpgsqlConnection watch = await bench.Database.OpenAsync(Token);
+        ThrottleLook look = new(None, (await bench.ScalarAsync<string>("select name from migration_safety.backfill"))!, []);
+        // Its heartbeat is young still, but nobody works any more.
+        Assert.Equal(1, (await look.ReadAsync(watch, [], Token)).Clients);
+
+        await using NpgsqlConnection first = await bench.Database.OpenAsync(Token);
+        await using NpgsqlConnection second = await bench.Database.OpenAsync(Token);
+        await using NpgsqlConnection third = await bench.Database.OpenAsync(Token);
+        foreach (NpgsqlConnection client in (NpgsqlConnection[])[first, second, third])
+        {
+            await ExecuteAsync(client, """
+                insert into migration_safety.backfill_worker (backfill, run, number, pid, backend_start, heartbeat)
+                select name, gen_random_uuid(), 1, pg_backend_pid(), now(), now() - interval '1 min' from migration_safety.backfill
+                """);
+            await ExecuteAsync(client, $"select pg_advisory_lock_shared({TableOperationLock.ClassId}, 't'::regclass::int)");
+        }
+
+        Assert.Equal(3, (await look.ReadAsync(watch, [], Token)).Clients);
+        await ExecuteAsync(third, "select pg_advisory_unlock_all()");
+        Assert.Equal(2, (await look.ReadAsync(watch, [], Token)).Clients);
+    }
+
+    [Theory, EachMajor]
     public async Task A_query_of_the_users_own_stops_it_while_it_is_not_true(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table + "create table health (ok bool); insert into health values (false)");
@@ -170,7 +217,13 @@ public sealed class ThrottleTests(Servers servers)
 
         // A function may hide what it writes; it does not get to.
         await bench.Database.ExecuteAsync("create function sneaky() returns bool language sql as 'insert into health values (true) returning ok'; update t set v = null", Token);
-        run = bench.RunAsync(Request(None with { HealthQuery = "select case when pg_is_in_recovery() then true else sneaky() end" }));
+        MigrationException writes = await Assert.ThrowsAsync<MigrationException>(() => bench.PlanAsync(Request(None with { HealthQuery = "select sneaky()" })));
+        Assert.Equal("HealthQueryInvalid", writes.ErrorId);
+        Assert.Contains("read-only transaction", writes.Message, StringComparison.Ordinal);
+        Assert.Equal(1, await bench.ScalarAsync<long>("select count(*) from health"));
+        run = bench.RunAsync(Request(None with { HealthQuery = "select case when (select count(*) from health) > 1 then sneaky() else false end" }));
+        Assert.Equal("paused: the health query says no", await ReasonAsync(bench, run, "says"));
+        await bench.Database.ExecuteAsync("insert into health values (true)", Token);
         Assert.Contains("read-only transaction", await ReasonAsync(bench, run, "read-only"), StringComparison.Ordinal);
         await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'paused'", Token);
         Assert.Equal(BackfillOutcome.Paused, (await run).Outcome);
@@ -250,6 +303,21 @@ public sealed class ThrottleTests(Servers servers)
     {
         await using NpgsqlCommand command = new(sql, connection);
         return await command.ExecuteNonQueryAsync(Token);
+    }
+
+    private static async Task<bool> LetsThroughAsync(ThrottleGate gate)
+    {
+        using CancellationTokenSource leave = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        Task waiting = gate.WaitAsync(TimeSpan.Zero, 0, () => { }, leave.Token);
+        if (waiting.IsCompleted)
+        {
+            await waiting;
+            return true;
+        }
+
+        await leave.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => waiting);
+        return false;
     }
 
     private static Task UntilBehindAsync(BackfillBench bench, long bytes) => Wait.UntilAsync(

@@ -26,8 +26,6 @@ public sealed record BackfillTestRequest
 /// <summary>Proves from the table itself that a backfill is done. Reads only; a standby will do.</summary>
 public static class BackfillProof
 {
-    // The statistics may be as late: rows deleted at the end are counted out only then.
-    private static readonly TimeSpan s_statisticsDelay = TimeSpan.FromSeconds(3);
     private const int Examples = 5;
 
     /// <summary>Tests it.</summary>
@@ -55,7 +53,8 @@ public static class BackfillProof
 
             List<string> details = [];
             sink.Progress(new OperationProgress(activity, "Counting the rows that match"));
-            (long rows, long matching, long? expected, bool estimated) = await CountAsync(connection, definition, queries, sink, details, cancellationToken).ConfigureAwait(false);
+            (long rows, long matching) = await CountAsync(connection, queries, sink, cancellationToken).ConfigureAwait(false);
+            (long? expected, string? why) = await ExpectedAsync(connection, definition, cancellationToken).ConfigureAwait(false);
             (long compared, long different, string[] examples) = (0, 0, []);
             if (request.Comparison != BackfillComparison.None)
             {
@@ -64,8 +63,12 @@ public static class BackfillProof
             }
 
             bool completed = status.State is BackfillState.Completed or BackfillState.CompletedWithErrors;
-            bool missing = !estimated && rows < expected;
-            Say(details, status, completed, matching, different, missing ? expected - rows : null);
+            Say(details, status, completed, matching, different);
+            if ((why ?? Balance(expected - rows)) is { } balance)
+            {
+                details.Add(balance);
+            }
+
             return new BackfillTestResult
             {
                 Origin = session.Info,
@@ -75,13 +78,12 @@ public static class BackfillProof
                 Name = request.Name,
                 Schema = status.Schema,
                 Table = status.Table,
-                Passed = completed && matching == 0 && different == 0 && !missing,
+                Passed = completed && matching == 0 && different == 0,
                 State = status.State,
                 Matching = matching,
                 Errors = status.Errors,
                 Rows = rows,
                 RowsExpected = expected,
-                RowsEstimated = estimated,
                 Compared = compared,
                 Different = different,
                 DifferentRow = examples,
@@ -122,63 +124,53 @@ public static class BackfillProof
         await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
     }
 
+    // A crash takes the statistics along: it resets those of the background writer too, and with a time.
     private const string Statistics = """
         select pg_catalog.sum(pg_catalog.pg_stat_get_tuples_inserted(o.oid) - pg_catalog.pg_stat_get_tuples_deleted(o.oid))::int8 as balance, pg_catalog.count(*)::int4 as leaves,
-               pg_catalog.pg_stat_get_db_stat_reset_time((select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())) as since
+               greatest(pg_catalog.pg_stat_get_bgwriter_stat_reset_time(),
+                        pg_catalog.pg_stat_get_db_stat_reset_time((select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()))) as since
         from pg_catalog.unnest($2::oid[]) as o (oid)
         """;
 
     private static NpgsqlParameter Oids(BackfillDefinition definition) =>
         new() { Value = definition.Leaves.Select(leaf => leaf.Table.Oid).ToArray(), NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Oid };
 
-    private static async Task<(long Rows, long Matching, long? Expected, bool Estimated)> CountAsync(
-        NpgsqlConnection connection, BackfillDefinition definition, BackfillQueries queries, IOperationSink sink, List<string> details, CancellationToken cancellationToken)
+    private static async Task<(long Rows, long Matching)> CountAsync(NpgsqlConnection connection, BackfillQueries queries, IOperationSink sink, CancellationToken cancellationToken)
     {
-        for (long start = Stopwatch.GetTimestamp(); ;)
-        {
-            sink.Debug(queries.CountAll);
-            long rows;
-            long matching;
-            await using (NpgsqlCommand count = new(queries.CountAll, connection) { CommandTimeout = 0 })
-            await using (NpgsqlDataReader reader = await count.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false))
-            {
-                await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
-                (rows, matching) = (reader.GetInt64(0), reader.GetInt64(1));
-            }
-
-            (long? expected, bool estimated, string? why) = await ExpectedAsync(connection, definition, cancellationToken).ConfigureAwait(false);
-            if (expected is null || estimated || rows >= expected || Stopwatch.GetElapsedTime(start) > s_statisticsDelay)
-            {
-                if (why is not null)
-                {
-                    details.Add(why);
-                }
-
-                return (rows, matching, expected, estimated);
-            }
-
-            await Task.Delay(TimeSpan.FromSeconds(1), cancellationToken).ConfigureAwait(false);
-        }
+        sink.Debug(queries.CountAll);
+        await using NpgsqlCommand count = new(queries.CountAll, connection) { CommandTimeout = 0 };
+        await using NpgsqlDataReader reader = await count.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
+        return (reader.GetInt64(0), reader.GetInt64(1));
     }
 
-    private static async Task<(long? Expected, bool Estimated, string? Why)> ExpectedAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
+    private static async Task<(long? Expected, string? Why)> ExpectedAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
     {
         const string Query = $"""
-            select pg_catalog.pg_is_in_recovery(), b.rows_counted is null, coalesce(b.rows_counted, b.rows_in_table) + s.balance - b.rows_balance,
-                   b.rows_leaves = s.leaves, b.stats_since is not distinct from s.since
+            select pg_catalog.pg_is_in_recovery(), b.rows_leaves = s.leaves, b.stats_since is not distinct from s.since, coalesce(b.rows_counted, b.rows_in_table) + s.balance - b.rows_balance
             from {BackfillStore.Table} b, ({Statistics}) s
             where b.name = $1
             """;
         await using NpgsqlCommand command = new(Query, connection) { Parameters = { new() { Value = definition.Name }, Oids(definition) } };
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
-        await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
-        (bool standby, bool estimated) = (reader.GetBoolean(0), reader.GetBoolean(1));
-        string? why = standby ? "Rows inserted and deleted since the start are counted on the primary only: how many should be there cannot be told on a standby."
-            : reader.IsDBNull(2) || !reader.GetBoolean(3) ? "Partitions came or went since the start: how many rows should be there cannot be told."
-            : !reader.GetBoolean(4) ? "The server's statistics were reset since the start: how many rows should be there cannot be told."
-            : null;
-        return why is null ? (reader.GetInt64(2), estimated, null) : (null, estimated, why);
+        if (!await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+        {
+            throw BackfillReader.NotFound(definition.Name, []);
+        }
+
+        const string Unknown = "how many rows should be there cannot be told.";
+        return reader.GetBoolean(0) ? (null, $"What was inserted and deleted since the start is counted on the primary only: on a standby {Unknown}")
+            : await reader.IsDBNullAsync(1, cancellationToken).ConfigureAwait(false) ? (null, $"What the server's statistics had counted at the start is not recorded: {Unknown}")
+            : !reader.GetBoolean(1) ? (null, $"Partitions came or went since the start: {Unknown}")
+            : !reader.GetBoolean(2) ? (null, $"The server's statistics were reset since the start, by a crash or by somebody: {Unknown}")
+            : await reader.IsDBNullAsync(3, cancellationToken).ConfigureAwait(false) ? (null, null)
+            : (reader.GetInt64(3), null);
     }
+
+    /// <summary>What the balance tells, which decides nothing: the counters are late, have what was rolled back, and not what TRUNCATE took.</summary>
+    private static string? Balance(long? fewer) => fewer > 0
+        ? $"There are about {fewer:N0} rows fewer than at the start with what the server's statistics have inserted and deleted since: an estimate, as these are some seconds late and count what was rolled back, but not TRUNCATE."
+        : null;
 
     private static async Task<(long Compared, long Different, string[] Examples)> CompareAsync(
         NpgsqlConnection connection, BackfillDefinition definition, BackfillQueries queries, BackfillTestRequest request, long rows, IOperationSink sink, CancellationToken cancellationToken)
@@ -240,11 +232,11 @@ public static class BackfillProof
     private static bool Mentions(string expression, string column) => SqlLexer.Tokens(expression, psql: false)
         .Any(token => token.Kind is SqlTokenKind.Word or SqlTokenKind.QuotedName && SqlName.Parse(token.Span(expression).ToString()).Name == column);
 
-    private static void Say(List<string> details, BackfillStatus status, bool completed, long matching, long different, long? missing)
+    private static void Say(List<string> details, BackfillStatus status, bool completed, long matching, long different)
     {
         if (!completed)
         {
-            details.Add($"It is not completed: {status.State}. Resume-Backfill goes on with it.");
+            details.Add($"It is not completed: {status.State}.{(status.State is BackfillState.Running ? "" : " Resume-Backfill goes on with it.")}");
         }
 
         if (matching > 0)
@@ -256,11 +248,6 @@ public static class BackfillProof
         if (different > 0)
         {
             details.Add($"{different:N0} of the rows that were compared have another value than the expressions give now: the application has changed them or what they are computed from, they had it before, or the expression gives another value each time.");
-        }
-
-        if (missing is { } rows)
-        {
-            details.Add($"{rows:N0} rows are missing that were there at the start and that nobody deleted, as far as the server's statistics tell (TRUNCATE is not counted there).");
         }
     }
 

@@ -29,7 +29,6 @@ public sealed record BackfillFilter
 /// <summary>Reads the backfills that a database has recorded, whoever runs them.</summary>
 public static class BackfillReader
 {
-    // Whoever works on one holds the table's advisory lock, which every role may see; a pid alone may be somebody else's by now.
     private const string Statuses = $"""
         select b.name, b.table_schema, b.table_name, b.set_columns, b.set_expressions, b.predicate, b.strategy, b.state, b.sweep, b.rows_estimated, b.rows_in_table,
                coalesce((select pg_catalog.sum(w.rows_done) from {BackfillStore.Workers} w where w.backfill = b.name), 0)::int8,
@@ -37,22 +36,18 @@ public static class BackfillReader
                (select pg_catalog.count(*) from {BackfillStore.Errors} e where e.backfill = b.name and not e.again),
                coalesce(b.last_error, (select e.message from {BackfillStore.Errors} e where e.backfill = b.name order by e.failed_at desc limit 1)),
                b.waiting_for, b.waiting_since, b.workers, b.target_batch_ms, b.max_errors, b.throttle::text, b.role, b.started_at,
-               greatest(b.updated_at, (select pg_catalog.max(w.heartbeat) from {BackfillStore.Workers} w where w.backfill = b.name)), b.finished_at, pg_catalog.clock_timestamp(), b.kind = 'delete', b.source
+               greatest(b.updated_at, (select pg_catalog.max(w.heartbeat) from {BackfillStore.Workers} w where w.backfill = b.name)), b.finished_at, pg_catalog.clock_timestamp(), b.kind = 'delete', b.source,
+               b.rows_before, pg_catalog.pg_is_in_recovery()
         from {BackfillStore.Table} b
         where $1::text is null or b.name = $1
         order by b.started_at, b.name
         """;
 
-    private const string Workers = $"""
+    private static readonly string s_workers = $"""
         select w.backfill, w.number, w.pid, w.application, w.client, w.role, w.rows_done, w.batches, w.started_at, w.heartbeat
         from {BackfillStore.Workers} w
         join {BackfillStore.Table} b on b.name = w.backfill
-        where exists (select from pg_catalog.pg_locks l
-                      where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.pid = w.pid and l.classid = $2 and l.objid = b.table_oid
-                        and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()))
-          -- A pooled connection that works for another run by now.
-          and not exists (select from {BackfillStore.Workers} n where n.pid = w.pid and n.started_at > w.started_at)
-          and ($1::text is null or w.backfill = $1)
+        where ($1::text is null or w.backfill = $1) and {BackfillStore.IsAtWork}
         order by w.started_at, w.number
         """;
 
@@ -99,7 +94,7 @@ public static class BackfillReader
         {
             BatchCommands =
             {
-                new(Workers) { Parameters = { Name(), new() { Value = (uint)TableOperationLock.ClassId, NpgsqlDbType = NpgsqlDbType.Oid } } },
+                new(s_workers) { Parameters = { Name() } },
                 new(withErrors ? Errors : Errors + " limit 0") { Parameters = { Name() } },
                 new(Statuses) { Parameters = { Name() } },
             },
@@ -150,18 +145,20 @@ public static class BackfillReader
     {
         string recorded = reader.GetString(7);
         (long estimated, long inTable, long done, long seen, long errors) = (reader.GetInt64(9), reader.GetInt64(10), reader.GetInt64(11), reader.GetInt64(12), reader.GetInt64(13));
+        (long before, bool standby) = (reader.GetInt64(28), reader.GetBoolean(29));
         BackfillState state = (recorded, workers.Length > 0) switch
         {
             (BackfillStore.Running, true) => BackfillState.Running,
-            (BackfillStore.Running, false) => BackfillState.Interrupted,
+            // Who works on it is to be seen on the primary alone.
+            (BackfillStore.Running, false) => standby ? BackfillState.Running : BackfillState.Interrupted,
             (BackfillStore.Completed, _) => errors > 0 ? BackfillState.CompletedWithErrors : BackfillState.Completed,
             (_, true) => BackfillState.Pausing,
             _ => BackfillState.Paused,
         };
         bool ended = recorded == BackfillStore.Completed;
         DateTimeOffset now = reader.Time(25)!.Value;
-        long remaining = ended ? errors : Math.Max(0, estimated - done);
-        double? rate = state == BackfillState.Running
+        long remaining = ended ? errors : Math.Max(0, estimated - (done - before));
+        double? rate = state == BackfillState.Running && workers.Length > 0
             ? workers.Sum(worker => worker.Rows) / Math.Max(0.001, (now - workers.Min(worker => worker.StartedAt)).TotalSeconds)
             : null;
         return new BackfillStatus

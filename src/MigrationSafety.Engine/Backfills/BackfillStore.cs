@@ -44,6 +44,17 @@ internal static class BackfillStore
     internal const string Running = "running";
     internal const string Completed = "completed";
 
+    /// <summary>
+    /// Whether a worker (w) of a backfill (b) works on it: it holds the table's advisory lock, which every role may see; a pid alone may be somebody else's by now. A standby sees none.
+    /// </summary>
+    internal static readonly string IsAtWork = $"""
+        exists (select from pg_catalog.pg_locks l
+                where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.pid = w.pid and l.classid = {(uint)TableOperationLock.ClassId} and l.objid = b.table_oid
+                  and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()))
+        -- A pooled connection that works for another run by now.
+        and not exists (select from {Workers} n where n.pid = w.pid and n.started_at > w.started_at)
+        """;
+
     // Short statements: one that gets no answer for so long has lost its connection.
     private const int AnswerSeconds = 20;
 
@@ -154,7 +165,9 @@ internal static class BackfillStore
             set table_oid = excluded.table_oid, predicate_given = excluded.predicate_given, strategy = excluded.strategy, reason = excluded.reason, state = excluded.state, sweep = 0,
                 workers = excluded.workers, target_batch_ms = excluded.target_batch_ms, max_errors = excluded.max_errors, rows_estimated = excluded.rows_estimated,
                 rows_in_table = excluded.rows_in_table, throttle = excluded.throttle, waiting_for = null, waiting_since = null, last_error = null, role = excluded.role, application = excluded.application,
-                started_at = excluded.started_at, updated_at = excluded.updated_at, finished_at = null
+                started_at = excluded.started_at, updated_at = excluded.updated_at, finished_at = null,
+                rows_before = coalesce((select pg_catalog.sum(w.rows_done) from {Workers} w where w.backfill = b.name), 0),
+                rows_counted = null, rows_balance = null, rows_leaves = null, stats_since = null
             """;
         const string NewRanges = $"""
             insert into {Ranges} (backfill, id, slices, relation, relation_name, key_columns, lower, upper, position, rows_estimated)

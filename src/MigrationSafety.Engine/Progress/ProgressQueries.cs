@@ -81,7 +81,7 @@ internal static class ProgressQueries
     internal static string Backfills => $"""
         select '{Backfill}', coalesce(w.pid, 0),
                pg_catalog.jsonb_build_object('name', b.name, 'relid', b.table_oid::int8,
-                   'state', case when b.state = 'paused' then 'paused' when w.pid is null then 'interrupted' else 'running' end, 'sweep', b.sweep,
+                   'state', case when b.state = 'paused' then 'paused' when w.pid is null and not pg_catalog.pg_is_in_recovery() then 'interrupted' else 'running' end, 'sweep', b.sweep,
                    'rows_seen', coalesce((select pg_catalog.sum(r.rows_seen)::int8 from migration_safety.backfill_range r where r.backfill = b.name), 0), 'rows_in_table', b.rows_in_table, 'waiting_for', b.waiting_for,
                    'rows_done', coalesce(d.rows_done, 0), 'rows_estimated', b.rows_estimated, 'batches', coalesce(d.batches, 0), 'workers', coalesce(w.workers, 0))::text,
                pg_catalog.jsonb_build_object('table', pg_catalog.format('%I.%I', b.table_schema, b.table_name))::text,
@@ -95,7 +95,7 @@ internal static class ProgressQueries
             select pg_catalog.sum(x.rows_done)::int8 as rows_done, pg_catalog.sum(x.batches)::int8 as batches, pg_catalog.max(x.heartbeat) as heartbeat
             from migration_safety.backfill_worker x where x.backfill = b.name
         ) d on true
-        -- Whoever works on one holds the table's advisory lock, which every role may see; a pid alone may be somebody else's by now. The first stands for all.
+        -- Whoever works on one holds the table's advisory lock, which every role may see, but on the primary alone; a pid alone may be somebody else's by now. The first stands for all.
         left join lateral (
             select x.pid, x.backend_start, pg_catalog.count(*) over () as workers
             from migration_safety.backfill_worker x

@@ -3,7 +3,7 @@ namespace MigrationSafety;
 /// <summary>What a backfill is doing.</summary>
 public enum BackfillState
 {
-    /// <summary>Somebody works on it.</summary>
+    /// <summary>Somebody works on it; on a standby, which does not see who works on the primary: it is neither stopped nor at its end.</summary>
     Running,
 
     /// <summary>It was stopped, and whoever works on it has not ended the last batch yet.</summary>
@@ -88,7 +88,7 @@ public sealed record BackfillStatus
     /// <summary>What ended it last, or why the latest row was refused; null where nothing did.</summary>
     public string? LastError { get; init; }
 
-    /// <summary>Those who work on it now.</summary>
+    /// <summary>Those who work on it now; a standby sees none.</summary>
     public BackfillWorkerStatus[] Workers { get; init; } = [];
 
     /// <summary>How many workers a client was asked for last.</summary>

@@ -34,7 +34,7 @@ public sealed record BackfillTestResult
     /// <summary>Its table, as SQL writes it.</summary>
     public required string Table { get; init; }
 
-    /// <summary>Whether it is completed, no row matches, no row is missing, and no value that was compared differs.</summary>
+    /// <summary>Whether it is completed, no row matches, and no value that was compared differs.</summary>
     public bool Passed { get; init; }
 
     /// <summary>What the backfill is doing.</summary>
@@ -50,12 +50,10 @@ public sealed record BackfillTestResult
     public long Rows { get; init; }
 
     /// <summary>
-    /// Rows that should be there: those when it began, with what was inserted since and without what was deleted (<c>pg_stat_all_tables</c>); null where that cannot be told.
+    /// Rows that should be there, an estimate on which <see cref="Passed"/> does not depend: those when it began, with what was inserted since and without what was deleted
+    /// as <c>pg_stat_all_tables</c> counts them: some seconds late, with what was rolled back, without what TRUNCATE took. Null where that cannot be told.
     /// </summary>
     public long? RowsExpected { get; init; }
-
-    /// <summary>Whether the rows when it began were estimated; then a difference is none.</summary>
-    public bool RowsEstimated { get; init; }
 
     /// <summary>Rows whose values were compared with the expressions.</summary>
     public long Compared { get; init; }

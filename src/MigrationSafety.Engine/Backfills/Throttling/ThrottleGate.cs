@@ -15,7 +15,8 @@ internal sealed class ThrottleGate
     private TaskCompletionSource _changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private double _speed;
     private double? _rowsPerSecond;
-    private bool _open;
+    private bool _idle;
+    private bool _ended;
     private Exception? _failure;
     private long _rowsDue = Stopwatch.GetTimestamp();
 
@@ -26,17 +27,18 @@ internal sealed class ThrottleGate
     /// <param name="speed">From 0 to 1.</param>
     /// <param name="rowsPerSecond">This client's share of the rows; null for no limit.</param>
     /// <param name="workers">Workers of this client.</param>
-    internal void Set(double speed, double? rowsPerSecond, int workers)
+    /// <param name="idle">Lets everybody through until told otherwise: the backfill is not running, and the next batch will tell.</param>
+    internal void Set(double speed, double? rowsPerSecond, int workers, bool idle = false)
     {
         TaskCompletionSource before;
         lock (_lock)
         {
-            if (_speed == speed && _rowsPerSecond == rowsPerSecond)
+            if ((_speed, _rowsPerSecond, _idle) == (speed, rowsPerSecond, idle))
             {
                 return;
             }
 
-            (_speed, _rowsPerSecond) = (speed, rowsPerSecond);
+            (_speed, _rowsPerSecond, _idle) = (speed, rowsPerSecond, idle);
             // Half a second's worth: more would come in bursts.
             MostRows = rowsPerSecond is { } rate ? (int)Math.Clamp(rate / 2 / workers, 1, int.MaxValue) : null;
             before = _changed;
@@ -46,14 +48,14 @@ internal sealed class ThrottleGate
         before.SetResult();
     }
 
-    /// <summary>Lets everybody through from now on: the backfill has ended or was paused by somebody, and the next batch will tell.</summary>
+    /// <summary>Nobody waits any more, whatever is set: the throttle has ended.</summary>
     /// <param name="failure">Why whoever comes must not go on; null where they may.</param>
     internal void Open(Exception? failure = null)
     {
         TaskCompletionSource before;
         lock (_lock)
         {
-            (_open, _failure) = (true, _failure ?? failure);
+            (_ended, _failure) = (true, _failure ?? failure);
             before = _changed;
             _changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
         }
@@ -94,7 +96,7 @@ internal sealed class ThrottleGate
                 }
 
                 changed = _changed.Task;
-                wait = _open ? TimeSpan.Zero : _speed == 0 ? s_longest : Due(took, ended);
+                wait = _ended || _idle ? TimeSpan.Zero : _speed == 0 ? s_longest : Due(took, ended);
             }
 
             if (wait <= TimeSpan.Zero)

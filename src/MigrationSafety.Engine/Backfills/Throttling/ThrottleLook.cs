@@ -10,6 +10,7 @@ namespace MigrationSafety.Engine.Backfills.Throttling;
 internal sealed class ThrottleLook
 {
     private const int PatienceSeconds = 5;
+    private const string ReadOnlyTransaction = "25006";
 
     private readonly ThrottleLimits _limits;
     private readonly string _name;
@@ -70,7 +71,7 @@ internal sealed class ThrottleLook
 
         if (limits.HealthQuery is { } health)
         {
-            await using NpgsqlCommand command = new($"select pg_catalog.pg_typeof((\n{Trimmed(health)}\n))::text", connection) { CommandTimeout = 2 * PatienceSeconds };
+            await using NpgsqlBatch batch = ReadOnly(connection, $"select pg_catalog.pg_typeof((\n{Trimmed(health)}\n))::text");
             MigrationException Invalid(string what, Exception? e) => new(
                 "HealthQueryInvalid",
                 MigrationErrorKind.InvalidInput,
@@ -82,12 +83,15 @@ internal sealed class ThrottleLook
             };
             try
             {
-                if ((string?)await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false) is { } type and not "boolean")
+                await using NpgsqlDataReader reader = await batch.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+                await reader.NextResultAsync(cancellationToken).ConfigureAwait(false);
+                await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
+                if (reader.GetString(0) is not "boolean" and var type)
                 {
                     throw Invalid($"it returns {type} rather than a boolean.", null);
                 }
             }
-            catch (PostgresException e) when (e.SqlState.StartsWith("42", StringComparison.Ordinal))
+            catch (PostgresException e) when (e.SqlState == ReadOnlyTransaction || e.SqlState.StartsWith("42", StringComparison.Ordinal))
             {
                 throw Invalid(ServerErrors.Words(e), e);
             }
@@ -134,16 +138,7 @@ internal sealed class ThrottleLook
     {
         try
         {
-            // Nothing that it calls may write.
-            await using NpgsqlBatch batch = new(connection)
-            {
-                Timeout = 2 * PatienceSeconds,
-                BatchCommands =
-                {
-                    new("select pg_catalog.set_config('transaction_read_only', 'on', true)"),
-                    new($"select (\n{Trimmed(query)}\n)"),
-                },
-            };
+            await using NpgsqlBatch batch = ReadOnly(connection, $"select (\n{Trimmed(query)}\n)");
             await using NpgsqlDataReader reader = await batch.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
             await reader.NextResultAsync(cancellationToken).ConfigureAwait(false);
             if (!await reader.ReadAsync(cancellationToken).ConfigureAwait(false) || await reader.IsDBNullAsync(0, cancellationToken).ConfigureAwait(false))
@@ -158,6 +153,13 @@ internal sealed class ThrottleLook
             return $"the health query fails: {ServerErrors.Words(e)}";
         }
     }
+
+    /// <summary>A query of the user's, in one transaction in which nothing that it calls may write.</summary>
+    private static NpgsqlBatch ReadOnly(NpgsqlConnection connection, string query) => new(connection)
+    {
+        Timeout = 2 * PatienceSeconds,
+        BatchCommands = { new("select pg_catalog.set_config('transaction_read_only', 'on', true)"), new(query) },
+    };
 
     /// <summary>Settings of the connection that looks: an answer that comes late is none.</summary>
     internal static async Task PrepareAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
@@ -178,7 +180,7 @@ internal sealed class ThrottleLook
             select pg_catalog.clock_timestamp(), w.wal,
                    {When(limits.Window is not null, "pg_catalog.clock_timestamp() at time zone coalesce($3, pg_catalog.current_setting('TimeZone'))", "timestamp")}::time,
                    (select state from {BackfillStore.Table} where name = $1),
-                   (select greatest(1, pg_catalog.count(distinct run)) from {BackfillStore.Workers} where backfill = $1 and heartbeat > pg_catalog.clock_timestamp() - interval '10 s'),
+                   (select greatest(1, pg_catalog.count(distinct w.run)) from {BackfillStore.Workers} w join {BackfillStore.Table} b on b.name = w.backfill where b.name = $1 and {BackfillStore.IsAtWork}),
                    {When(lag, Standbys, "jsonb")},
                    {When(lag, "select pg_catalog.count(*) from pg_catalog.pg_stat_replication r where r.state is null", "int8")},
                    {When(limits.SlotLag is not null, Slots, "jsonb")},

@@ -128,12 +128,7 @@ internal sealed class ThrottleWatch : IAsyncDisposable
             _blind = 0;
             SayHidden(sample);
             ThrottleDecision decision = _controller.Decide(_rules.Assess(sample), sample.Time);
-            Gate.Set(decision.Speed, (double?)_limits.RowsPerSecond / sample.Clients, _owner.Workers);
-            if (sample.State is not BackfillStore.Running)
-            {
-                Gate.Open();
-            }
-
+            Gate.Set(decision.Speed, (double?)_limits.RowsPerSecond / sample.Clients, _owner.Workers, idle: sample.State is not BackfillStore.Running);
             Tell(before, decision);
             await WriteAsync(before, decision, cancellationToken).ConfigureAwait(false);
         }
