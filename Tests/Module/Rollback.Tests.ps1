@@ -33,6 +33,9 @@ Describe 'New-RollbackScript' {
 
         It 'takes wildcards, a literal path, and files from the pipeline' {
             New-RollbackScript -Path "$folder/*.sql" | Should -HaveCount 3
+            $text = New-RollbackScript -Sql "-- migrate:up`ncreate table made (id int);`n-- migrate:down`n"
+            $text.Text | Should -BeLike '*drop table if exists*made*'
+            "$($text.InputFormat)" | Should -Be 'Dbmate'
             (New-RollbackScript -LiteralPath "$folder/002_index[1].sql").Text | Should -BeLike '*DROP INDEX CONCURRENTLY*orders_tier_idx*'
             (Get-ChildItem $folder | New-RollbackScript).Source | Should -Be '001_tier.sql', '002_index[1].sql', '003_table.up.sql'
             "$folder/001_tier.sql" | New-RollbackScript | Should -HaveCount 1

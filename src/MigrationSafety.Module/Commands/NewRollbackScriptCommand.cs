@@ -15,6 +15,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
     private const string PathSet = "Path";
     private const string LiteralPathSet = "LiteralPath";
     private const string InputObjectSet = "InputObject";
+    private const string SqlSet = "Sql";
 
     // Results that are piped together are one migration: their script is made when all are known.
     private readonly List<(string Server, string Database, string What, MigrationStep[] Steps)> _results = [];
@@ -38,6 +39,12 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
     [ValidateNotNull]
     public PSObject? InputObject { get; set; }
 
+    // Not from the pipeline: a step has a property of the name.
+    /// <summary>The migration's statements as text, as they stand in a runbook or a ticket.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = SqlSet)]
+    [ValidateNotNullOrEmpty]
+    public string? Sql { get; set; }
+
     /// <summary>The tool that the migration files are of; by default told from their marks, names and folders.</summary>
     [Parameter]
     public MigrationFormat InputFormat { get; set; } = MigrationFormat.Auto;
@@ -52,9 +59,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
     public string? OutputPath { get; set; }
 
     /// <summary>Keeps what the migration would lose in the schema migration_safety, with a script to run before it, and brings it back with the rollback. Needs a session.</summary>
-    [Parameter(ParameterSetName = PathSet)]
-    [Parameter(ParameterSetName = LiteralPathSet)]
-    [Parameter(ParameterSetName = InputObjectSet)]
+    [Parameter]
     public SwitchParameter PreserveData { get; set; }
 
     /// <summary>Writes over a file that exists.</summary>
@@ -77,6 +82,9 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                     break;
                 case LiteralPathSet:
                     FromFiles(LiteralPath.Select(GetUnresolvedProviderPathFromPSPath), named: true);
+                    break;
+                case SqlSet:
+                    FromSql(Sql!);
                     break;
                 default:
                     Take(InputObject!);
@@ -200,45 +208,51 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                 continue;
             }
 
-            bool wantsCatalog = Session is not null || RunspaceSessions.Here.Current is not null;
-            EngineSession? session = wantsCatalog ? CatalogSession() : null;
-            if (wantsCatalog && session is null)
+            if (!TryCatalog(path, out EngineSession? session))
             {
-                // Its error has been written; a rollback guessed from the text is not what was asked for.
                 return;
             }
 
-            if (session is null && PreserveData)
-            {
-                throw new MigrationException(
-                    "NoSession",
-                    MigrationErrorKind.InvalidInput,
-                    "-PreserveData asks the catalog what would be lost, and there is no session.",
-                    "Connect to the database of the migration, before it runs: Connect-MigrationDatabase, or -Session.")
-                {
-                    Target = path,
-                };
-            }
-
-            RollbackScript script = session is null
-                ? RollbackGenerator.FromFile(file)
-                : Runner.Wait((sink, token) => RollbackGenerator.FromFileAsync(session, file, PreserveData, sink, token));
-            _scripts.Add((script, file));
-            foreach (string warning in script.Warnings)
-            {
-                WriteWarning(warning.StartsWith(script.Source, StringComparison.Ordinal) ? warning : $"{script.Source}: {warning}");
-            }
-
-            if (script.Differences.Length > 0)
-            {
-                WriteWarning($"{script.Source}: the rollback that it has differs from this one in {script.Differences.Length} point{(script.Differences.Length == 1 ? "" : "s")}: see Differences.");
-            }
+            Add(file, file, session);
         }
     }
 
-    /// <summary>The session whose catalog is asked: one that was given, or the current one. The environment alone is not enough: a file needs no server.</summary>
-    private EngineSession? CatalogSession()
+    private void FromSql(string sql)
     {
+        MigrationFile text = MigrationFile.OfText("SQL text", sql, InputFormat);
+        if (TryCatalog(text.Name, out EngineSession? session))
+        {
+            // Beside a text lies nothing: it is written as results are.
+            Add(text, null, session);
+        }
+    }
+
+    private void Add(MigrationFile migration, MigrationFile? file, EngineSession? session)
+    {
+        RollbackScript script = session is null
+            ? RollbackGenerator.FromFile(migration)
+            : Runner.Wait((sink, token) => RollbackGenerator.FromFileAsync(session, migration, PreserveData, sink, token));
+        _scripts.Add((script, file));
+        foreach (string warning in script.Warnings)
+        {
+            WriteWarning(warning.StartsWith(script.Source, StringComparison.Ordinal) ? warning : $"{script.Source}: {warning}");
+        }
+
+        if (script.Differences.Length > 0)
+        {
+            WriteWarning($"{script.Source}: the rollback that it has differs from this one in {script.Differences.Length} point{(script.Differences.Length == 1 ? "" : "s")}: see Differences.");
+        }
+    }
+
+    /// <summary>
+    /// The session whose catalog is asked: one that was given, or the current one. The environment alone is not enough: a text needs no server.
+    /// </summary>
+    /// <param name="target">What is to be taken back, for errors.</param>
+    /// <param name="session">The session; null for none.</param>
+    /// <returns>False where one was asked for and could not be had. Its error has been written; a rollback guessed from the text is not what was asked for.</returns>
+    private bool TryCatalog(string target, out EngineSession? session)
+    {
+        session = null;
         if (Session is { Length: > 1 })
         {
             throw new MigrationException(
@@ -248,7 +262,22 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                 "Call New-RollbackScript once for each session.");
         }
 
-        return Sessions().FirstOrDefault();
+        if (Session is not null || RunspaceSessions.Here.Current is not null)
+        {
+            session = Sessions().FirstOrDefault();
+            return session is not null;
+        }
+
+        return PreserveData
+            ? throw new MigrationException(
+                "NoSession",
+                MigrationErrorKind.InvalidInput,
+                "-PreserveData asks the catalog what would be lost, and there is no session.",
+                "Connect to the database of the migration, before it runs: Connect-MigrationDatabase, or -Session.")
+            {
+                Target = target,
+            }
+            : true;
     }
 
     private RollbackScript Save(RollbackScript script, RollbackLayout layout)

@@ -98,6 +98,19 @@ public sealed class MigrationFile
         return Read(MigrationSource.Read(path), format);
     }
 
+    /// <summary>Understands a migration that is in no file.</summary>
+    /// <param name="name">What it is called.</param>
+    /// <param name="text">Its text, with the marks of its tool.</param>
+    /// <param name="format">The tool; <see cref="MigrationFormat.Auto"/> tells it from the marks.</param>
+    /// <returns>The migration.</returns>
+    /// <exception cref="MigrationException"><c>FormatAmbiguous</c>, <c>FormatNotFound</c>.</exception>
+    public static MigrationFile OfText(string name, string text, MigrationFormat format)
+    {
+        ArgumentNullException.ThrowIfNull(name);
+        ArgumentNullException.ThrowIfNull(text);
+        return Read(new MigrationSource(name, text), format);
+    }
+
     /// <summary>Reads a migration's text.</summary>
     internal static MigrationFile Read(MigrationSource source, MigrationFormat format)
     {
