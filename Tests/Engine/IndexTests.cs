@@ -335,12 +335,24 @@ public sealed class IndexTests(Servers servers)
     [Theory, EachMajor]
     public async Task Progress_goes_through_the_phases_and_never_back(int major)
     {
-        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, "create table big (id int, v text); insert into big select i, md5(i::text) from generate_series(1, 300000) i; analyze big");
+        await using IndexBench bench = await IndexBench.CreateAsync(
+            servers,
+            major,
+            """
+            create table big (id int, v text);
+            insert into big select i, md5(i::text) from generate_series(1, 100000) i;
+            create function gate(i int) returns int immutable language plpgsql as
+                'begin if i = 50000 then perform pg_catalog.pg_advisory_xact_lock_shared(42); end if; return i; end';
+            analyze big;
+            """);
         await using LockHolder writer = await LockHolder.HoldAsync(bench.Database, "insert into big values (0, 'x')");
         await using LockHolder reader = await LockHolder.HoldAsync(bench.Database, "set transaction isolation level repeatable read", "select 1");
-        Task<IndexBuildResult> build = bench.BuildAsync(new() { Table = "big", Column = ["v", "id"] });
+        await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, "select pg_advisory_xact_lock(42)");
+        Task<IndexBuildResult> build = bench.BuildAsync(new() { Table = "big", Column = ["v", "gate(id)"], Name = "big_v_id_idx" });
         await UntilAsync("waiting for writers before build", writer.Pid);
         await writer.CommitAsync(Token);
+        await UntilAsync("building index", gate.Pid);
+        await gate.CommitAsync(Token);
         await UntilAsync("waiting for old snapshots", reader.Pid);
         await reader.CommitAsync(Token);
         IndexBuildResult result = await build;

@@ -104,26 +104,19 @@ public sealed class ThrottleTests(Servers servers)
         await bench.RunAsync(Request(None));
         await using NpgsqlConnection watch = await bench.Database.OpenAsync(Token);
         await using NpgsqlConnection worker = await bench.Database.OpenAsync(Token);
-        await using NpgsqlConnection application = await bench.Database.OpenAsync(Token);
-        await using NpgsqlConnection other = await bench.Database.OpenAsync(Token);
         await using NpgsqlTransaction batch = await worker.BeginTransactionAsync(Token);
         await ExecuteAsync(worker, "update t set v = 2 where id = 1");
         ThrottleLook look = new(None with { WaitingSessions = 1, ActiveSessions = 5 }, "x", []);
         Assert.Equal(0, (await look.ReadAsync(watch, [worker.ProcessID], Token)).Waiters!.Count);
 
-        Task<int> waiting = ExecuteAsync(application, "update t set v = 3 where id = 1");
-        Task<int> behind = ExecuteAsync(other, "update t set v = 4 where id = 1");
-        ThrottleSample? sample = null;
-        await Wait.UntilAsync(
-            async () => (sample = await look.ReadAsync(watch, [worker.ProcessID], Token)).Waiters!.Count == 1,
-            "one to wait for the worker itself",
-            cancellationToken: Token);
-        Assert.Contains(sample!.Waiters!.Pid, new int?[] { application.ProcessID, other.ProcessID });
+        // The second waits behind the first, not for the worker.
+        await using Waiter application = await Waiter.StartAsync(bench.Database, "update t set v = 3 where id = 1");
+        await using Waiter other = await Waiter.StartAsync(bench.Database, "update t set v = 4 where id = 1");
+        ThrottleSample sample = await look.ReadAsync(watch, [worker.ProcessID], Token);
+        Assert.Equal((1, application.Pid), (sample.Waiters!.Count, sample.Waiters.Pid));
         Assert.True(sample.ActiveSessions >= 2);
         // Whoever waits for somebody else is none of ours.
         Assert.Equal(0, (await look.ReadAsync(watch, [watch.ProcessID], Token)).Waiters!.Count);
-        await batch.RollbackAsync(Token);
-        await Task.WhenAll(waiting, behind);
     }
 
     [Theory, EachMajor]
