@@ -66,9 +66,9 @@ public sealed class IndexFaultTests(Servers servers)
                 long start = Stopwatch.GetTimestamp();
                 await ctrlC.CancelAsync();
                 await Wait.UntilAsync(
-                    async () => !await bench.Database.ScalarAsync<bool>($"select exists (select from pg_stat_progress_create_index where pid = {pid})", Token), "the build to end on the server", TimeSpan.FromSeconds(1), Token);
+                    async () => !await bench.Database.ScalarAsync<bool>($"select exists (select from pg_stat_progress_create_index where pid = {pid})", Token), "the build to end on the server", TimeSpan.FromSeconds(5), Token);
                 await Assert.ThrowsAnyAsync<OperationCanceledException>(() => build);
-                Assert.True(Stopwatch.GetElapsedTime(start) < TimeSpan.FromSeconds(3), $"{phase}: {Stopwatch.GetElapsedTime(start)}");
+                Assert.True(Stopwatch.GetElapsedTime(start) < TimeSpan.FromSeconds(10), $"{phase}: {Stopwatch.GetElapsedTime(start)}");
                 string[] left = await bench.IndexesAsync("orders_tier_id_idx");
                 // A writer on the table keeps the drop waiting; then the warning has to say what is left.
                 Assert.True(left.Length == 0 || bench.Sink.Warnings.Any(warning => warning.Contains("invalid index public.orders_tier_id_idx", StringComparison.Ordinal)), $"{phase}: {string.Join(' ', left)}");
