@@ -37,7 +37,7 @@ public sealed class BackfillControlTests(Servers servers)
         Assert.InRange(running.Remaining, 1_000, 19_999);
         Assert.True(running is { RowsPerSecond: > 0, RemainingTime: not null, Percent: > 0 and < 100, MaxErrors: 7, WorkersWanted: 2 });
         Assert.Contains("at most 200 rows/s", running.Throttle, StringComparison.Ordinal);
-        Assert.Equal("BackfillRunning", (await Assert.ThrowsAsync<MigrationException>(() => BackfillControl.RemoveAsync(bench.Session, running.Name, force: false, TimeSpan.FromSeconds(30), bench.Sink, Token))).ErrorId);
+        Assert.Equal("BackfillRunning", (await Assert.ThrowsAsync<MigrationException>(() => BackfillControl.RemoveAsync(bench.Session, running.Name, force: false, dropArchive: false, TimeSpan.FromSeconds(30), bench.Sink, Token))).ErrorId);
 
         EngineSession other = await bench.SessionAsync(db => db.ConnectionString + ";Application Name=other");
         BackfillStatus stopped = await StopAsync(bench, running.Name, other);
@@ -46,7 +46,7 @@ public sealed class BackfillControlTests(Servers servers)
         Assert.Equal((0, result.TotalRows), (stopped.Workers.Length, stopped.Done));
         // Stopped once more: nothing else happens.
         Assert.Equal(BackfillState.Paused, (await StopAsync(bench, running.Name, other)).State);
-        Assert.Equal("BackfillUnfinished", (await Assert.ThrowsAsync<MigrationException>(() => BackfillControl.RemoveAsync(other, running.Name, force: false, TimeSpan.Zero, bench.Sink, Token))).ErrorId);
+        Assert.Equal("BackfillUnfinished", (await Assert.ThrowsAsync<MigrationException>(() => BackfillControl.RemoveAsync(other, running.Name, force: false, dropArchive: false, TimeSpan.Zero, bench.Sink, Token))).ErrorId);
         await bench.UntilNothingHeldAsync();
 
         EngineSession third = await bench.SessionAsync(db => db.ConnectionString + ";Application Name=third");
@@ -60,7 +60,7 @@ public sealed class BackfillControlTests(Servers servers)
         Assert.Equal((BackfillState.Completed, 100.0, 0, 20000), (completed.State, completed.Percent, completed.Remaining, completed.Done));
         Assert.NotNull(completed.FinishedAt);
         Assert.Equal(BackfillState.Completed, (await StopAsync(bench, running.Name)).State);
-        await BackfillControl.RemoveAsync(bench.Session, running.Name, force: false, TimeSpan.Zero, bench.Sink, Token);
+        await BackfillControl.RemoveAsync(bench.Session, running.Name, force: false, dropArchive: false, TimeSpan.Zero, bench.Sink, Token);
         Assert.Empty(await ListAsync(bench));
         Assert.Equal(0, await bench.ScalarAsync<long>("select (select count(*) from migration_safety.backfill_range) + (select count(*) from migration_safety.backfill_worker)"));
     }
@@ -101,7 +101,7 @@ public sealed class BackfillControlTests(Servers servers)
         Assert.NotNull(again.RemainingTime);
 
         // Removed by force, running: it is stopped first.
-        await BackfillControl.RemoveAsync(bench.Session, failed.Name, force: true, TimeSpan.FromSeconds(30), bench.Sink, Token);
+        await BackfillControl.RemoveAsync(bench.Session, failed.Name, force: true, dropArchive: false, TimeSpan.FromSeconds(30), bench.Sink, Token);
         Assert.DoesNotContain(await ListAsync(bench), status => status.Table == "t");
         // It ended before its record went, or met that.
         Task ended = await Task.WhenAny(run, Task.Delay(TimeSpan.FromSeconds(20), Token));

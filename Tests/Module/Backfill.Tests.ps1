@@ -67,6 +67,30 @@ insert into orders select i, i from generate_series(1, 20000) i
             { Start-Backfill orders -Set @{ tier = "'a'" } -Delete -Where 'id = 1' } | Should -Throw -ErrorId 'AmbiguousParameterSet,*'
         }
 
+        It 'keeps what it overwrites, and the rollback puts it back' {
+            $null = Invoke-Sql 'update orders set total = -1 where id <= 100'
+            $result = Start-Backfill orders @{ total = 'price' } -Where 'total = -1' -KeepOldValues
+            $result.Archive | Should -BeLike 'migration_safety.kept_*_orders_total'
+            (Get-Backfill $result.Name).Archive | Should -Be $result.Archive
+            $rollback = $result | New-RollbackScript
+            "$($rollback.Statements[0].Reversibility)" | Should -Be 'Reversible'
+            $null = Invoke-Sql 'update orders set total = 5000 where id = 7'
+            $null = Invoke-Sql $rollback.Statements[0].Reversal
+            Get-SqlValue 'select count(*) from orders where total = -1' | Should -Be 99
+            Get-SqlValue 'select total from orders where id = 7' | Should -Be 5000
+            Remove-Backfill $result.Name -WarningVariable warnings -WarningAction SilentlyContinue
+            "$warnings" | Should -BeLike "*$($result.Archive)*"
+            Get-SqlValue "select count(*) from $($result.Archive)" | Should -Be 1
+        }
+
+        It 'drops what was kept when told' {
+            $result = Start-Backfill orders -Delete -Where 'id > 19000' -KeepOldValues
+            Remove-Backfill $result.Name -DropArchive -WhatIf
+            Get-SqlValue "select count(*) from $($result.Archive)" | Should -Be 1000
+            Remove-Backfill $result.Name -DropArchive
+            Get-SqlValue "select to_regclass('$($result.Archive)')::text" | Should -BeNullOrEmpty
+        }
+
         It 'passes over as many rows as may be refused' {
             $result = Start-Backfill orders @{ total = '1 / (id - 5)' } -MaxErrors 1 -WarningVariable warnings -WarningAction SilentlyContinue
             "$($result.Outcome)", $result.Rows, $result.Errors, $result.Remaining | Should -Be 'CompletedWithErrors', 19999, 1, 1

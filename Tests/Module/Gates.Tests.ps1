@@ -3,8 +3,8 @@ BeforeDiscovery {
     $commands = Get-Command -Module MigrationSafety | ForEach-Object { @{ Name = $_.Name; Command = $_ } }
     # What scripts rely on: a name that is gone or new here is a change of the contract.
     $contract = @(
-        @{ Type = 'BackfillResult'; Names = 'Batches', 'Database', 'Duration', 'Errors', 'Name', 'Outcome', 'Port', 'Remaining', 'Resumed', 'Rows', 'RowsPerSecond', 'Schema', 'Server', 'Steps', 'Strategy', 'Table', 'TotalRows' }
-        @{ Type = 'BackfillStatus'; Names = 'Action', 'Database', 'Done', 'ErrorRows', 'Errors', 'FinishedAt', 'LastError', 'MaxErrors', 'Name', 'Percent', 'Port', 'Remaining', 'RemainingTime', 'RowsPerSecond', 'Schema', 'Server', 'StartedAt', 'State', 'Strategy', 'Sweep', 'Table', 'TargetBatchTime', 'Throttle', 'UpdatedAt', 'User', 'WaitingFor', 'WaitingSince', 'Where', 'Workers', 'WorkersWanted' }
+        @{ Type = 'BackfillResult'; Names = 'Archive', 'Batches', 'Database', 'Duration', 'Errors', 'Name', 'Outcome', 'Port', 'Remaining', 'Resumed', 'Rows', 'RowsPerSecond', 'Schema', 'Server', 'Steps', 'Strategy', 'Table', 'TotalRows' }
+        @{ Type = 'BackfillStatus'; Names = 'Action', 'Archive', 'Database', 'Done', 'ErrorRows', 'Errors', 'FinishedAt', 'LastError', 'MaxErrors', 'Name', 'Percent', 'Port', 'Remaining', 'RemainingTime', 'RowsPerSecond', 'Schema', 'Server', 'StartedAt', 'State', 'Strategy', 'Sweep', 'Table', 'TargetBatchTime', 'Throttle', 'UpdatedAt', 'User', 'WaitingFor', 'WaitingSince', 'Where', 'Workers', 'WorkersWanted' }
         @{ Type = 'BackfillWorkerStatus'; Names = 'Application', 'Batches', 'ClientAddress', 'Heartbeat', 'Number', 'Pid', 'Rows', 'StartedAt', 'User' }
         @{ Type = 'BackfillError'; Names = 'Again', 'FailedAt', 'Key', 'KeyColumn', 'Message', 'Place', 'SqlState', 'Table' }
         @{ Type = 'BackfillTestResult'; Names = 'Compared', 'Database', 'Detail', 'Different', 'DifferentRow', 'Duration', 'Errors', 'Matching', 'Name', 'Passed', 'Port', 'Rows', 'RowsExpected', 'Schema', 'Server', 'State', 'Table' }
@@ -125,8 +125,8 @@ Describe 'Every command' {
         # A number of workers has no singular.
         foreach ($parameter in $Command.Parameters.Keys | Where-Object { $_ -notin $common -and $_ -ne 'ParallelWorkers' }) {
             $parameter | Should -MatchExactly '^[A-Z][A-Za-z]+$'
-            # Counts are of many.
-            if ($parameter -notin 'Workers', 'MaxErrors') { $parameter | Should -Not -Match '[^su]s$' }
+            # Counts are of many, and so is what a switch keeps.
+            if ($parameter -notin 'Workers', 'MaxErrors', 'KeepOldValues') { $parameter | Should -Not -Match '[^su]s$' }
         }
     }
 }

@@ -72,6 +72,11 @@ public static class Backfill
                     && (await BackfillStore.CanResumeAsync(connection, definition, request.Strategy, cancellationToken).ConfigureAwait(false)).CanResume;
             }
 
+            if (definition.Archive is not null)
+            {
+                steps.AddRange(await definition.Archive.StepsAsync(connection, cancellationToken).ConfigureAwait(false));
+            }
+
             (long matching, long all) = await EstimateAsync(connection, definition, cancellationToken).ConfigureAwait(false);
             definition = definition.InTurns((double)matching / Math.Max(1, all));
             BackfillForecast? measured = request.SampleBatch > 0 ? await BackfillForecast.MeasureAsync(connection, definition, request, all, sink, cancellationToken).ConfigureAwait(false) : null;
@@ -273,6 +278,12 @@ public static class Backfill
             notes.Insert(0, "goes on at the checkpoints of an earlier run");
         }
 
+        if (definition.Archive is { } archive)
+        {
+            string size = (archive.EntryBytes * matching / 1048576).ToString("N0", CultureInfo.CurrentCulture);
+            notes.Add($"{(archive.Whole ? "deleted rows" : "old values")} are kept in {archive.Display}, about {size} MB, which its owner alone may read{(archive.Cascades.Length > 0 ? $"; not kept is what foreign keys delete or change with them in {string.Join(", ", archive.Cascades)}" : "")}");
+        }
+
         if (definition.From is not null)
         {
             notes.Add($"where several rows of {definition.From} belong to one row, the server takes any of them");
@@ -328,9 +339,20 @@ public static class Backfill
             Cost = StepCost.UpdatesRows,
             Reversibility = Reversibility.Irreversible,
             ReversalNote = deletes
-                ? "The rows that are deleted are not kept."
-                : $"The values that {columns} had before are not kept. Where the column was added by the same migration, dropping it takes this back too.",
+                ? "The rows that are deleted are not kept; -KeepOldValues keeps them."
+                : $"The values that {columns} had before are not kept; -KeepOldValues keeps them. Where the column was added by the same migration, dropping it takes this back too.",
         };
+        if (definition.Archive is { } archive)
+        {
+            ArchiveReversal reversal = new(definition, archive);
+            return step with
+            {
+                Reversal = reversal.Sql,
+                Reversibility = archive.Cascades.Length == 0 ? Reversibility.Reversible : Reversibility.ReversibleWithDataLoss,
+                ReversalNote = reversal.Note + (archive.Cascades.Length == 0 ? "" : $" What foreign keys deleted or changed with the rows in {string.Join(", ", archive.Cascades)} is not kept and does not come back."),
+            };
+        }
+
         if (!definition.IsDefaultWhere)
         {
             return step;

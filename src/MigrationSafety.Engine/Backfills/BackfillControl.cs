@@ -69,15 +69,16 @@ public static class BackfillControl
         }
     }
 
-    /// <summary>Removes what is recorded about one: definition, checkpoints, rows that were refused. The table stays as it is.</summary>
+    /// <summary>Removes what is recorded about one: definition, checkpoints, rows that were refused. The table stays as it is, and so does the archive of old values; a warning names it.</summary>
     /// <param name="session">Session.</param>
     /// <param name="name">Name.</param>
     /// <param name="force">Also where it is not at its end; one that runs is stopped first.</param>
+    /// <param name="dropArchive">Drops the archive too, after which the old values cannot be put back.</param>
     /// <param name="waitFor">How long to wait until all who work on it have ended.</param>
     /// <param name="sink">Where it reports to.</param>
     /// <param name="cancellationToken">Cancels.</param>
     /// <exception cref="MigrationException"><c>BackfillNotFound</c>, <c>BackfillRunning</c>, <c>BackfillUnfinished</c>, or what the server refused.</exception>
-    public static async Task RemoveAsync(EngineSession session, string name, bool force, TimeSpan waitFor, IOperationSink sink, CancellationToken cancellationToken)
+    public static async Task RemoveAsync(EngineSession session, string name, bool force, bool dropArchive, TimeSpan waitFor, IOperationSink sink, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(session);
         ArgumentNullException.ThrowIfNull(sink);
@@ -99,6 +100,7 @@ public static class BackfillControl
                 }
             }
 
+            await using NpgsqlTransaction both = await connection.BeginTransactionAsync(cancellationToken).ConfigureAwait(false);
             // Checked again in the statement itself: somebody may just have taken it up.
             await using NpgsqlCommand command = new(
                 $"delete from {BackfillStore.Table} where name = $1 and (state <> 'running' or $2)", connection)
@@ -108,6 +110,18 @@ public static class BackfillControl
             if (await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false) == 0)
             {
                 throw Running(await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false));
+            }
+
+            if (dropArchive && status.Archive is not null)
+            {
+                await using NpgsqlCommand drop = new($"drop table if exists {status.Archive}", connection);
+                await drop.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+            }
+
+            await both.CommitAsync(cancellationToken).ConfigureAwait(false);
+            if (!dropArchive && status.Archive is not null)
+            {
+                sink.Warning($"The old values that {name} kept remain in {status.Archive}. When no rollback needs them any more: drop table {status.Archive};");
             }
         }
         catch (Exception e) when (e is not OperationCanceledException)
@@ -154,7 +168,7 @@ public static class BackfillControl
             await using NpgsqlConnection connection = await OpenAsync(session, sink, cancellationToken).ConfigureAwait(false);
             await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false);
             const string Query = $"""
-                select table_schema, table_name, set_columns, set_expressions, case when predicate_given then predicate end, workers, target_batch_ms, max_errors, throttle::text, strategy, reason, kind = 'delete', source
+                select table_schema, table_name, set_columns, set_expressions, case when predicate_given then predicate end, workers, target_batch_ms, max_errors, throttle::text, strategy, reason, kind = 'delete', source, archive is not null
                 from {BackfillStore.Table}
                 where name = $1
                 """;
@@ -170,6 +184,7 @@ public static class BackfillControl
                     Where = reader.Text(4),
                     Delete = reader.GetBoolean(11),
                     From = reader.Text(12),
+                    KeepOldValues = reader.GetBoolean(13),
                     Workers = reader.GetInt32(5),
                     TargetBatchTime = TimeSpan.FromMilliseconds(reader.GetInt32(6)),
                     MaxErrors = reader.GetInt64(7),

@@ -45,6 +45,9 @@ internal sealed record BackfillDefinition(
     /// <summary>Another table, as in FROM, that condition and expressions look into; null for none.</summary>
     internal string? From { get; init; }
 
+    /// <summary>Where what is overwritten or deleted is kept; null where it is not.</summary>
+    internal BackfillArchive? Archive { get; init; }
+
     /// <summary>What is done to which rows, as one statement for people and for comparing.</summary>
     internal string Statement => Text(Kind, Table.Schema, Table.Name, SetText, From, Where);
 
@@ -152,7 +155,7 @@ internal sealed record BackfillDefinition(
             Kind = request.Delete ? BackfillKind.Delete : BackfillKind.Update,
             From = from is { Length: > 0 } ? from : null,
         };
-        return definition.Choose(request.Strategy);
+        return (request.KeepOldValues ? definition with { Archive = await BackfillArchive.FindAsync(connection, definition, cancellationToken).ConfigureAwait(false) } : definition).Choose(request.Strategy);
     }
 
     /// <summary>Chooses how it walks.</summary>

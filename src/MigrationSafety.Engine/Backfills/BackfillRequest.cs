@@ -24,6 +24,9 @@ public sealed record BackfillRequest
     /// <summary>Which rows: an SQL condition that the update makes untrue. Null: those where a column of <see cref="Set"/> is NULL.</summary>
     public string? Where { get; init; }
 
+    /// <summary>Whether what is overwritten or deleted is kept in migration_safety, so that it can be put back. Needs a unique key.</summary>
+    public bool KeepOldValues { get; init; }
+
     /// <summary>Name under which it is recorded and resumed; null for one made of table and columns, such as <c>public.orders.tier</c>.</summary>
     public string? Name { get; init; }
 

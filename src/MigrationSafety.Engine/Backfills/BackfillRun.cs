@@ -369,6 +369,7 @@ internal sealed class BackfillRun : IAsyncDisposable
             Batches = batches,
             Remaining = remaining,
             Errors = record.Errors,
+            Archive = _definition.Archive?.Display,
             Strategy = _definition.Strategy,
             RowsPerSecond = rows / Math.Max(0.001, elapsed.TotalSeconds),
         };

@@ -42,7 +42,7 @@ internal sealed class BackfillStatements
     /// <summary>Changes the rows at places $1 that nobody has locked; returns the key of each (or its place) and whether it still matches.</summary>
     internal string TrySample => $"""
         with msb_free as materialized (
-            select {Qualifier}.ctid as tid from only {Target} where {Qualifier}.ctid = any ($1::text[]::tid[]) and {Predicate} {LockClause} skip locked
+            select {Qualifier}.ctid as msb_tid from only {Target} where {Qualifier}.ctid = any ($1::text[]::tid[]) and {Predicate} {LockClause} skip locked
         )
         {Change(IsFree)}
         returning {(_leaf.Key.Count > 0 ? $"array[{Join(", ", c => c + "::text")}]" : $"array['ctid ' || {Qualifier}.ctid::text]")}, {Same}
@@ -71,22 +71,14 @@ internal sealed class BackfillStatements
     /// </summary>
     /// <param name="first">Whether the range has no checkpoint yet, which only the first range along a key has not.</param>
     internal string Batch(bool first) => $"""
-        {Piece(first)}, msb_changed as (
-            {Change(InPiece(first))}
-            returning {Same} as same
-        )
+        {Piece(first)}, {Changed(InPiece(first), null, skip: false)}
         {WriteBack}
         """;
 
     /// <summary>The same as <see cref="Batch"/>, but it passes over the rows that others have locked.</summary>
     /// <param name="first">Whether the range has no checkpoint yet.</param>
     internal string SkippingBatch(bool first) => $"""
-        {Piece(first)}, msb_free as materialized (
-            select {Qualifier}.ctid as tid from only {Target} where {InPiece(first)} and {Predicate} {LockClause} skip locked
-        ), msb_changed as (
-            {Change(IsFree)}
-            returning {Same} as same
-        )
+        {Piece(first)}, {Changed(InPiece(first), null, skip: true)}
         {WriteBack}
         """;
 
@@ -105,26 +97,17 @@ internal sealed class BackfillStatements
     /// Returns rows changed, rows that match as before, the backfill's state, and the server's time in milliseconds.
     /// </summary>
     internal string Places => $"""
-        with msb_changed as (
-            {Change($"{AtPlace} and {IsRunning}", PlaceList)}
-            returning {Same} as same
-        )
+        with {Changed($"{AtPlace} and {IsRunning}", PlaceList, skip: false)}
         {CountPlaces}
         """;
 
     /// <summary>The same as <see cref="Places"/>, but it passes over the rows that others have locked.</summary>
     internal string SkippingPlaces => $"""
-        with msb_free as materialized (
-            select {Qualifier}.ctid as tid from {PlaceList} join only {Target} on {AtPlace}
-            where {Predicate} and {IsRunning} {LockClause} of {LockTarget} skip locked
-        ), msb_changed as (
-            {Change(IsFree)}
-            returning {Same} as same
-        )
+        with {Changed($"{AtPlace} and {IsRunning}", PlaceList, skip: true)}
         {CountPlaces}
         """;
 
-    private string IsFree => $"{Qualifier}.ctid = any (array(select tid from msb_free))";
+    private string IsFree => $"{Qualifier}.ctid = any (array(select msb_tid from msb_free))";
 
     // Whether a row that was changed still matches: none that is gone does.
     private string Same => _definition.Kind == BackfillKind.Delete ? "false" : Predicate;
@@ -198,6 +181,33 @@ internal sealed class BackfillStatements
     internal static string PredicateOf(BackfillDefinition definition) => definition.From is null
         ? $"((\n{definition.Where}\n) is true)"
         : $"exists (select from\n{definition.From}\nwhere (\n{definition.Where}\n))";
+
+    /// <summary>
+    /// The change as the CTE <c>msb_changed</c>, one row for each row that was changed. What is kept of a row is read before the change, and the change is one of that very version: where
+    /// another transaction came between, the row is left to a sweep.
+    /// </summary>
+    /// <param name="where">Condition.</param>
+    /// <param name="from">What it needs besides the table; null for nothing.</param>
+    /// <param name="skip">Whether rows that others have locked are passed over.</param>
+    private string Changed(string where, string? from, bool skip)
+    {
+        BackfillArchive? archive = _definition.Archive;
+        bool reads = archive is { Whole: false };
+        string chosen = !skip && !reads ? "" : $"""
+            msb_free as materialized (
+                select {Qualifier}.ctid as msb_tid{(reads ? $", {Qualifier}.xmin as msb_version, {archive!.Before(Qualifier)}" : "")}
+                from {(from is null ? "" : $"{from}, ")}only {Target}
+                where {where} and {Predicate}{(skip ? $" {LockClause} of {LockTarget} skip locked" : "")}
+            ), 
+            """;
+        string change = reads ? Change($"{Qualifier}.ctid = msb_tid and {Qualifier}.xmin = msb_version", "msb_free") : skip ? Change(IsFree) : Change(where, from);
+        return $"""
+            {chosen}msb_changed as (
+                {change}
+                returning {Same} as same{(archive is null ? "" : $", {archive.Returned(Qualifier)}")}
+            ){(archive is null ? "" : $", msb_kept as (\n{archive.Add(_leaf.Table.Oid)}\n)")}
+            """;
+    }
 
     /// <summary>The change of the rows that match, and for which a condition holds.</summary>
     /// <param name="where">Condition.</param>

@@ -8,6 +8,7 @@ namespace MigrationSafety.Engine.Backfills;
 /// <summary>What is recorded about a backfill.</summary>
 /// <param name="TableOid">The table's oid when it began.</param>
 /// <param name="Statement">What is done to which rows, as one statement.</param>
+/// <param name="Archive">Where what it overwrites or deletes is kept; null where it is not.</param>
 /// <param name="State">running, paused or completed.</param>
 /// <param name="Sweep">0 in the pass through its ranges, then the number of the sweep.</param>
 /// <param name="RowsInTable">Rows in the table when it began, estimated.</param>
@@ -17,6 +18,7 @@ namespace MigrationSafety.Engine.Backfills;
 internal sealed record BackfillRecord(
     uint TableOid,
     string Statement,
+    string? Archive,
     string State,
     int Sweep,
     long RowsInTable,
@@ -62,7 +64,7 @@ internal static class BackfillStore
     internal static async Task<BackfillRecord?> ReadAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
     {
         const string Query = $"""
-            select b.table_schema, b.table_name, b.table_oid, b.set_columns, b.set_expressions, b.predicate, b.kind = 'delete', b.source, b.state, b.sweep, b.rows_in_table,
+            select b.table_schema, b.table_name, b.table_oid, b.set_columns, b.set_expressions, b.predicate, b.kind = 'delete', b.source, b.archive, b.state, b.sweep, b.rows_in_table,
                    coalesce((select pg_catalog.sum(w.rows_done) from {Workers} w where w.backfill = b.name), 0)::int8,
                    coalesce((select pg_catalog.sum(r.rows_seen) from {Ranges} r where r.backfill = b.name), 0)::int8,
                    (select pg_catalog.count(*) from {Errors} e where e.backfill = b.name and not e.again)
@@ -81,12 +83,13 @@ internal static class BackfillStore
                     BackfillDefinition.Text(reader.GetFieldValue<string[]>(3).Zip(reader.GetFieldValue<string[]>(4), (column, expression) => new SetColumn(column, expression))),
                     reader.Text(7),
                     reader.GetString(5)),
-                reader.GetString(8),
-                reader.GetInt32(9),
-                reader.GetInt64(10),
+                reader.Text(8),
+                reader.GetString(9),
+                reader.GetInt32(10),
                 reader.GetInt64(11),
                 reader.GetInt64(12),
-                reader.GetInt64(13))
+                reader.GetInt64(13),
+                reader.GetInt64(14))
             : null;
     }
 
@@ -94,16 +97,21 @@ internal static class BackfillStore
     /// <exception cref="MigrationException"><c>DefinitionDiffers</c>, with both.</exception>
     internal static void Check(BackfillRecord record, BackfillDefinition definition)
     {
-        if (record.Statement == definition.Statement)
+        if (record.Statement == definition.Statement && record.Archive is null == definition.Archive is null)
         {
             return;
         }
+
+        static string Keeping(bool keeps) => keeps ? ", keeping the old values" : ", keeping no old values";
+        (string recorded, string asked) = record.Archive is null == definition.Archive is null
+            ? (record.Statement, definition.Statement)
+            : (record.Statement + Keeping(record.Archive is not null), definition.Statement + Keeping(definition.Archive is not null));
 
         throw new MigrationException(
             "DefinitionDiffers",
             MigrationErrorKind.InvalidState,
             $"A backfill named {definition.Name} is recorded with another definition{(record.IsCompleted ? "" : ", and is not finished")}. "
-            + $"Recorded: {record.Statement}. Asked for: {definition.Statement}.",
+            + $"Recorded: {recorded}. Asked for: {asked}.",
             "Repeat the recorded definition to resume it, or give this one another name with -Name.")
         {
             Target = definition.Name,
@@ -159,8 +167,8 @@ internal static class BackfillStore
     {
         const string Record = $"""
             insert into {Table} as b (name, table_schema, table_name, table_oid, set_columns, set_expressions, predicate, predicate_given, strategy, reason, state,
-                                      workers, target_batch_ms, max_errors, rows_estimated, rows_in_table, throttle, kind, source)
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'running', $11, $12, $13, $14, $15, $16::jsonb, $17, $18)
+                                      workers, target_batch_ms, max_errors, rows_estimated, rows_in_table, throttle, kind, source, archive)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'running', $11, $12, $13, $14, $15, $16::jsonb, $17, $18, $19)
             on conflict (name) do update
             set table_oid = excluded.table_oid, predicate_given = excluded.predicate_given, strategy = excluded.strategy, reason = excluded.reason, state = excluded.state, sweep = 0,
                 workers = excluded.workers, target_batch_ms = excluded.target_batch_ms, max_errors = excluded.max_errors, rows_estimated = excluded.rows_estimated,
@@ -207,6 +215,7 @@ internal static class BackfillStore
                         new() { Value = request.Throttle.ToJson() },
                         new() { Value = definition.Kind == BackfillKind.Delete ? "delete" : "update" },
                         new() { Value = (object?)definition.From ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
+                        new() { Value = (object?)definition.Archive?.Name ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
                     },
                 },
                 new(NewRanges)

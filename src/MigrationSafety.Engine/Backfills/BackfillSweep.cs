@@ -165,6 +165,10 @@ internal sealed class BackfillSweep
                 cancellationToken).ConfigureAwait(false);
             _context.Definition = _context.Definition with { Leaves = leaves };
             leaf = leaves.FirstOrDefault(l => l.Table.Oid == relation);
+            if (leaf is not null)
+            {
+                _context.Definition.Archive?.Check(leaf);
+            }
         }
 
         return leaf;

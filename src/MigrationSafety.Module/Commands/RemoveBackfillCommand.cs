@@ -21,6 +21,10 @@ public sealed class RemoveBackfillCommand : FleetCmdlet
     [Parameter]
     public SwitchParameter Force { get; set; }
 
+    /// <summary>Drops the archive of old values too: they cannot be put back any more.</summary>
+    [Parameter]
+    public SwitchParameter DropArchive { get; set; }
+
     /// <summary>How long to wait until all who work on it have ended, with <see cref="Force"/>.</summary>
     [Parameter]
     [ValidateNotNull]
@@ -35,11 +39,11 @@ public sealed class RemoveBackfillCommand : FleetCmdlet
             {
                 BackfillStatus status = Runner.Wait((sink, token) => BackfillControl.FindAsync(session, Name, sink, token));
                 BackfillControl.RefuseRemoval(status, Force);
-                string what = $"Remove what is recorded about backfill {status.Name} ({session.Info}, {status.State}): definition, checkpoints{(status.Errors > 0 ? $", {status.Errors:N0} rows that were refused" : "")}; the table stays as it is";
+                string what = $"Remove what is recorded about backfill {status.Name} ({session.Info}, {status.State}): definition, checkpoints{(status.Errors > 0 ? $", {status.Errors:N0} rows that were refused" : "")}{Archive(status)}; the table stays as it is";
                 if (ShouldProcess(what, what + "?", "Remove-Backfill"))
                 {
                     Runner.Start(
-                        (sink, token) => BackfillControl.RemoveAsync(session, status.Name, Force, WaitFor.Value, sink, token),
+                        (sink, token) => BackfillControl.RemoveAsync(session, status.Name, Force, DropArchive, WaitFor.Value, sink, token),
                         ThrottleLimit);
                 }
             }
@@ -49,4 +53,8 @@ public sealed class RemoveBackfillCommand : FleetCmdlet
             }
         }
     }
+
+    private string Archive(BackfillStatus status) => status.Archive is null ? ""
+        : DropArchive ? $", and drop {status.Archive} with the old values, which cannot be put back any more"
+        : $"; the old values remain in {status.Archive}";
 }

@@ -31,6 +31,10 @@ public sealed class StartBackfillCommand : BackfillCmdlet
     [Parameter(Mandatory = true, ParameterSetName = DeleteSet)]
     public SwitchParameter Delete { get; set; }
 
+    /// <summary>Keeps what is overwritten or deleted in a table of the schema migration_safety, so that it can be put back. Needs a unique key.</summary>
+    [Parameter]
+    public SwitchParameter KeepOldValues { get; set; }
+
     /// <summary>Another table, as in the FROM of an UPDATE, that expressions and condition look into: <c>customers c</c>.</summary>
     [Parameter]
     [ValidateNotNullOrEmpty]
@@ -101,6 +105,7 @@ public sealed class StartBackfillCommand : BackfillCmdlet
                     Where = Where,
                     Delete = Delete,
                     From = From,
+                    KeepOldValues = KeepOldValues,
                     SampleBatch = SampleBatch,
                     Name = Name,
                     Strategy = Strategy,

@@ -74,6 +74,9 @@ public sealed record BackfillResult : IOperationResult
     /// <summary>Rows that the server refused to update (a CHECK, a cast, a trigger), recorded in <c>migration_safety.backfill_error</c>; the same command run again tries them again.</summary>
     public long Errors { get; init; }
 
+    /// <summary>The table that keeps what it overwrote or deleted, with <c>-KeepOldValues</c>; null where nothing is kept.</summary>
+    public string? Archive { get; init; }
+
     /// <summary>How it walked through the table.</summary>
     public BackfillStrategy Strategy { get; init; }
 

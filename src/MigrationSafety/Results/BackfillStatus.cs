@@ -49,6 +49,9 @@ public sealed record BackfillStatus
     /// <summary>The condition of the rows that it does.</summary>
     public required string Where { get; init; }
 
+    /// <summary>The table that keeps what it overwrites or deletes; null where nothing is kept, or the table is gone.</summary>
+    public string? Archive { get; init; }
+
     /// <summary>How it walks through the table.</summary>
     public BackfillStrategy Strategy { get; init; }
 
