@@ -17,7 +17,18 @@ internal sealed record BatchOutcome(long Changed, long Same, bool AtEnd, long Pa
 /// <param name="Same">Rows updated that match as before.</param>
 /// <param name="State">The backfill's state; null where its record is gone.</param>
 /// <param name="ServerTime">Time that the server took.</param>
-internal sealed record PlacesOutcome(long Changed, long Same, string? State, TimeSpan ServerTime);
+/// <param name="Done">Places, or keys, of those that were changed; null where all were.</param>
+/// <param name="Kept">Places of those that it locked and that were not changed all the same; null where that was not asked.</param>
+internal sealed record PlacesOutcome(long Changed, long Same, string? State, TimeSpan ServerTime, string[]? Done, string[]? Kept);
+
+/// <summary>What came of trying the change on some rows.</summary>
+/// <param name="Locked">Rows that match and were free.</param>
+/// <param name="Changed">Those of them that were changed.</param>
+/// <param name="Same">Keys of those that match as before, in words.</param>
+internal sealed record SampleOutcome(long Locked, long Changed, IReadOnlyList<string> Same)
+{
+    internal SampleOutcome With(SampleOutcome other) => new(Locked + other.Locked, Changed + other.Changed, [.. Same, .. other.Same]);
+}
 
 /// <summary>The rows of a piece of a range that match.</summary>
 /// <param name="Places">Where they lie.</param>
@@ -36,11 +47,13 @@ internal sealed class BackfillConnection : IAsyncDisposable
     private static readonly TimeSpan s_patienceToLeave = TimeSpan.FromMilliseconds(200);
     // A line that went dead while a connection lay in the pool gives no answer ever.
     private static readonly TimeSpan s_patienceToOpen = TimeSpan.FromSeconds(30);
+    private static readonly TimeSpan s_patienceToEnd = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan s_watchEvery = TimeSpan.FromMilliseconds(30);
 
     private readonly IOperationSink _sink;
     private string? _lastSql;
     private Task? _unanswered;
+    private TimeSpan? _settled;
 
     private BackfillConnection(NpgsqlConnection connection, IOperationSink sink, TimeSpan holdLimit)
     {
@@ -145,12 +158,15 @@ internal sealed class BackfillConnection : IAsyncDisposable
     /// <param name="read">Reads the row.</param>
     /// <param name="watch">Where to note who is in the way; null where that is not asked.</param>
     /// <param name="cancellationToken">Cancels at the end of the statement, which the server bounds.</param>
+    /// <param name="fires">Whether it fires triggers, which are to run within the same bound.</param>
     /// <returns>What was read; null where it returns no row.</returns>
     /// <exception cref="TimeoutException">The server does not answer; the connection is to be given up.</exception>
-    internal async Task<T?> ExecuteAsync<T>(string sql, object[] parameters, Func<NpgsqlDataReader, T> read, BlockerWatch? watch, CancellationToken cancellationToken)
+    internal async Task<T?> ExecuteAsync<T>(
+        string sql, object[] parameters, Func<NpgsqlDataReader, T> read, BlockerWatch? watch, CancellationToken cancellationToken, bool fires = false)
         where T : class
     {
         cancellationToken.ThrowIfCancellationRequested();
+        _settled = null;
         if (sql != _lastSql)
         {
             _sink.Debug(sql);
@@ -158,7 +174,7 @@ internal sealed class BackfillConnection : IAsyncDisposable
         }
 
         // Not cancelled by the token: the batch ends by itself within the hold limit, and then its work is kept.
-        Task<T?> work = SendAsync(sql, parameters, read);
+        Task<T?> work = fires ? SettleAsync(sql, parameters, read) : SendAsync(sql, parameters, read);
         if (watch is not null)
         {
             while (!await EndsWithinAsync(work, s_watchEvery, cancellationToken).ConfigureAwait(false))
@@ -169,6 +185,9 @@ internal sealed class BackfillConnection : IAsyncDisposable
 
         return await AnswerAsync(work, HoldLimit + s_patience, s_patienceAfterCancel, cancellationToken).ConfigureAwait(false);
     }
+
+    /// <summary>How long the server took for the last statement: as it returned itself, or, where it fired triggers, with those.</summary>
+    internal TimeSpan ServerTime(TimeSpan returned) => _settled ?? returned;
 
     /// <summary>Waits for an answer; whoever is cancelled does not wait for a network that is dead.</summary>
     /// <typeparam name="T">Answer.</typeparam>
@@ -196,28 +215,20 @@ internal sealed class BackfillConnection : IAsyncDisposable
     }
 
     /// <summary>Tries the update on a few rows that match and takes it back.</summary>
-    /// <returns>Keys of the rows that match as before.</returns>
-    internal async Task<(int Tried, IReadOnlyList<string[]> Same)> TryAsync(string sql, string[] places, CancellationToken cancellationToken)
+    internal async Task<SampleOutcome> TryAsync(string sql, string[] places, CancellationToken cancellationToken)
     {
         _sink.Debug(sql);
-        int tried = 0;
-        List<string[]> same = [];
+        SampleOutcome outcome = new(0, 0, []);
         // One round trip: no client can keep these rows locked.
         await InTransactionAsync(
             [new(sql) { Parameters = { new() { Value = places } } }, new("rollback")],
             async reader =>
             {
-                while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
-                {
-                    tried++;
-                    if (reader.GetBoolean(1))
-                    {
-                        same.Add(reader.GetFieldValue<string[]>(0));
-                    }
-                }
+                await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
+                outcome = new(reader.GetInt64(0), reader.GetInt64(1), reader.GetFieldValue<string[]>(2));
             },
             cancellationToken).ConfigureAwait(false);
-        return (tried, same);
+        return outcome;
     }
 
     /// <summary>Runs statements in one transaction and one round trip. They end it themselves; where they fail it is rolled back.</summary>
@@ -287,19 +298,21 @@ internal sealed class BackfillConnection : IAsyncDisposable
     {
         // Short waits for locks and a bound on the whole batch, both on the server: they hold while this client is frozen. Commits need no flush, because a crash
         // takes the checkpoint with the rows. Only the range's own order will do, and a wrong estimate must not choose another way.
-        const string Sql = $"""
+        // From 17 on the transaction is bounded too: rows stay locked when the end of a message is lost on its way.
+        string sql = $"""
             select pg_catalog.set_config(name, value, false)
-            from (values ('lock_timeout', $1), ('statement_timeout', $2), ('synchronous_commit', 'off'), ('default_transaction_isolation', 'read committed'),
+            from (values {(Connection.PostgreSqlVersion.Major >= 17 ? "('transaction_timeout', $3), " : "")}('lock_timeout', $1), ('statement_timeout', $2), ('synchronous_commit', 'off'), ('default_transaction_isolation', 'read committed'),
                          ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'), ('max_parallel_workers_per_gather', '0'), ('jit', 'off'),
                          {Backfill.CommonSettings}) as s (name, value)
             """;
-        await using (NpgsqlCommand command = new(Sql, Connection)
+        await using (NpgsqlCommand command = new(sql, Connection)
         {
             CommandTimeout = 20,
             Parameters =
             {
                 new() { Value = $"{Math.Max(1, (int)request.Options.LockTimeout.TotalMilliseconds / 5)}ms" },
                 new() { Value = $"{(int)HoldLimit.TotalMilliseconds}ms" },
+                new() { Value = $"{(int)((2 * HoldLimit) + s_patienceToEnd).TotalMilliseconds}ms" },
             },
         })
         {
@@ -329,6 +342,36 @@ internal sealed class BackfillConnection : IAsyncDisposable
         {
         }
 
+        return row;
+    }
+
+    /// <summary>
+    /// Runs a statement and what it fires. What is deferred would run at the end of the transaction, where no statement_timeout reaches, its rows locked: it is called for before,
+    /// within what is left of the bound, and what is known of the time is known after that. One round trip.
+    /// </summary>
+    private async Task<T?> SettleAsync<T>(string sql, object[] parameters, Func<NpgsqlDataReader, T> read)
+        where T : class
+    {
+        const string Spent = "extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp())::float8 * 1000";
+        NpgsqlBatchCommand change = new(sql);
+        foreach (object parameter in parameters)
+        {
+            change.Parameters.Add(new NpgsqlParameter { Value = parameter });
+        }
+
+        NpgsqlBatchCommand bound = new($"select pg_catalog.set_config('statement_timeout', greatest(1, $1 - {Spent})::int8::text, true)") { Parameters = { new() { Value = HoldLimit.TotalMilliseconds } } };
+        T? row = null;
+        await InTransactionAsync(
+            [change, bound, new("set constraints all immediate"), new($"select {Spent}"), new("commit")],
+            async reader =>
+            {
+                row = await reader.ReadAsync(CancellationToken.None).ConfigureAwait(false) ? read(reader) : null;
+                await reader.NextResultAsync(CancellationToken.None).ConfigureAwait(false);
+                await reader.NextResultAsync(CancellationToken.None).ConfigureAwait(false);
+                await reader.ReadAsync(CancellationToken.None).ConfigureAwait(false);
+                _settled = TimeSpan.FromMilliseconds(reader.GetDouble(0));
+            },
+            CancellationToken.None).ConfigureAwait(false);
         return row;
     }
 

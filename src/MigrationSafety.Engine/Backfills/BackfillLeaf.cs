@@ -28,11 +28,36 @@ internal sealed record BackfillLeaf(TableReference Table, long Blocks, string Ac
     /// </summary>
     internal int Slices { get; init; } = 1;
 
+    /// <summary>Whether a change of a row fires triggers, those of foreign keys among them: they run when the statement has returned its rows, or at the end of the transaction.</summary>
+    internal bool HasTriggers { get; init; }
+
     internal bool IsHeap => AccessMethod == "heap";
 
     internal string[] KeyNames => [.. Key.Select(column => column.Name)];
 
     internal string KeyText => string.Join(", ", Key.Select(column => SqlName.QuoteIfNeeded(column.Name)));
+
+    /// <summary>What a part of a table is called by now; null where it is none any more: dropped, or detached.</summary>
+    internal static async Task<(string Schema, string Name)?> FindPartAsync(NpgsqlConnection connection, uint root, uint part, CancellationToken cancellationToken)
+    {
+        const string Query = """
+            with recursive up as (
+                select $2::oid as oid
+                union
+                select i.inhparent from up join pg_catalog.pg_inherits i on i.inhrelid = up.oid where not i.inhdetachpending
+            )
+            select n.nspname::text, c.relname::text
+            from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+            where c.oid = $2 and exists (select from up where up.oid = $1)
+            """;
+        await using NpgsqlCommand command = new(Query, connection)
+        {
+            CommandTimeout = 20,
+            Parameters = { new() { Value = root, NpgsqlDbType = NpgsqlDbType.Oid }, new() { Value = part, NpgsqlDbType = NpgsqlDbType.Oid } },
+        };
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        return await reader.ReadAsync(cancellationToken).ConfigureAwait(false) ? (reader.GetString(0), reader.GetString(1)) : null;
+    }
 
     /// <summary>Finds the table and all that inherits from it, as far as they hold rows. Reads only.</summary>
     /// <param name="connection">Connection.</param>
@@ -60,7 +85,9 @@ internal sealed record BackfillLeaf(TableReference Table, long Blocks, string Ac
                              and (a.attnum = any (x.indkey::int2[])
                                   or exists (select from pg_catalog.pg_depend d
                                              where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = x.indexrelid and d.refclassid = 'pg_catalog.pg_class'::regclass
-                                               and d.refobjid = c.oid and d.refobjsubid = a.attnum)))
+                                               and d.refobjid = c.oid and d.refobjsubid = a.attnum))),
+                   -- Of updates (16) or deletions (8).
+                   exists (select from pg_catalog.pg_trigger g where g.tgrelid = c.oid and g.tgenabled <> 'D' and g.tgtype & 24 <> 0)
             from tree
             join pg_catalog.pg_class c on c.oid = tree.oid
             join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -126,7 +153,10 @@ internal sealed record BackfillLeaf(TableReference Table, long Blocks, string Ac
                 [.. names.Zip(types, (name, type) => new KeyColumn(name, type))],
                 reader.GetBoolean(12),
                 reader.GetBoolean(13),
-                ByKey: false));
+                ByKey: false)
+            {
+                HasTriggers = reader.GetBoolean(14),
+            });
         }
 
         return leaves;

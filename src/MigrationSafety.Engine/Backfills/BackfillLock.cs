@@ -15,6 +15,16 @@ internal static class BackfillLock
     private const int GateClassId = 0x4D695347;
     private const int NameClassId = 0x4D69534E;
     private const int SweepClassId = 0x4D695353;
+    // The gate is for what takes milliseconds.
+    private static readonly TimeSpan s_usual = TimeSpan.FromSeconds(2);
+
+    /// <summary>Whether another connection works on the backfill named $1.</summary>
+    internal static readonly string IsShared = $"""
+        exists (select from pg_catalog.pg_locks n
+                where n.locktype = 'advisory' and n.granted and n.objsubid = 2 and n.pid <> pg_catalog.pg_backend_pid() and n.classid = {NameClassId}
+                  and n.objid = (pg_catalog.hashtext($1)::int8 & 4294967295)::oid
+                  and n.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()))
+        """;
 
     /// <summary>Takes the lock; waits for another operation, saying whose, until <paramref name="waitFor"/> is over.</summary>
     /// <exception cref="MigrationException"><c>TableBusy</c>, with the holder.</exception>
@@ -24,7 +34,7 @@ internal static class BackfillLock
         for (long start = Stopwatch.GetTimestamp(); ;)
         {
             LockBlocker? holder;
-            await TakeGateAsync(connection, definition, cancellationToken).ConfigureAwait(false);
+            await TakeGateAsync(connection, definition, waitFor - Stopwatch.GetElapsedTime(start), sink, cancellationToken).ConfigureAwait(false);
             try
             {
                 holder = await TryAsync(connection, definition, cancellationToken).ConfigureAwait(false);
@@ -41,15 +51,7 @@ internal static class BackfillLock
 
             if (Stopwatch.GetElapsedTime(start) > waitFor)
             {
-                throw new MigrationException(
-                    "TableBusy",
-                    MigrationErrorKind.Busy,
-                    $"Another operation works on {definition.Table.Display}: {holder}.",
-                    "Wait for it or stop it, then run the command again.")
-                {
-                    Target = definition.Table.Display,
-                    Blockers = [holder],
-                };
+                throw Busy($"Another operation works on {definition.Table.Display}: {holder}.", definition, holder);
             }
 
             if (!told)
@@ -62,11 +64,28 @@ internal static class BackfillLock
         }
     }
 
-    /// <summary>Takes the gate behind which a backfill begins; it is held for some statements only.</summary>
-    internal static async Task TakeGateAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
+    /// <summary>
+    /// Takes the gate behind which a backfill begins. It is held for some short statements only: whoever holds it for longer is frozen, and is said and waited for until
+    /// <paramref name="waitFor"/> is over.
+    /// </summary>
+    /// <exception cref="MigrationException"><c>TableBusy</c>, with the holder.</exception>
+    internal static async Task TakeGateAsync(NpgsqlConnection connection, BackfillDefinition definition, TimeSpan waitFor, IOperationSink sink, CancellationToken cancellationToken)
     {
-        while (!await ScalarAsync(connection, "select pg_catalog.pg_try_advisory_lock($1, $2)", GateClassId, definition, cancellationToken).ConfigureAwait(false))
+        bool told = false;
+        for (long start = Stopwatch.GetTimestamp(); !await ScalarAsync(connection, "select pg_catalog.pg_try_advisory_lock($1, $2)", GateClassId, definition, cancellationToken).ConfigureAwait(false);)
         {
+            TimeSpan waited = Stopwatch.GetElapsedTime(start);
+            if ((waited > waitFor || (waited > s_usual && !told)) && await HolderAsync(connection, definition, GateClassId, exceptOf: null, cancellationToken).ConfigureAwait(false) is { } holder)
+            {
+                if (waited > waitFor)
+                {
+                    throw Busy($"Another client has been about to begin a backfill of {definition.Table.Display} for {Durations.Text(waited)}: {holder}.", definition, holder);
+                }
+
+                sink.Warning($"Another client is about to begin a backfill of {definition.Table.Display}; waiting for {holder}.");
+                told = true;
+            }
+
             await Task.Delay(TimeSpan.FromMilliseconds(50), cancellationToken).ConfigureAwait(false);
         }
     }
@@ -82,6 +101,17 @@ internal static class BackfillLock
     /// <summary>Whether this connection may sweep: one at a time.</summary>
     internal static Task<bool> TrySweepAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken) =>
         ScalarAsync(connection, "select pg_catalog.pg_try_advisory_lock($1, $2)", SweepClassId, definition, cancellationToken);
+
+    /// <summary>Who sweeps; null where nobody does any more, or where that cannot be seen.</summary>
+    internal static Task<LockBlocker?> SweeperAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken) =>
+        HolderAsync(connection, definition, SweepClassId, exceptOf: null, cancellationToken);
+
+    internal static MigrationException Busy(string message, BackfillDefinition definition, LockBlocker holder) =>
+        new("TableBusy", MigrationErrorKind.Busy, message, "Wait for it or stop it, then run the command again.")
+        {
+            Target = definition.Table.Display,
+            Blockers = [holder],
+        };
 
     internal static Task<bool> ReleaseSweepAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken) =>
         ScalarAsync(connection, "select pg_catalog.pg_advisory_unlock($1, $2)", SweepClassId, definition, cancellationToken);
@@ -99,7 +129,7 @@ internal static class BackfillLock
     private static async Task<LockBlocker?> TryAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
     {
         bool shared = await ScalarAsync(connection, "select pg_catalog.pg_try_advisory_lock_shared($1, $2)", TableOperationLock.ClassId, definition, cancellationToken).ConfigureAwait(false);
-        if (await HolderAsync(connection, definition, cancellationToken).ConfigureAwait(false) is { } holder)
+        if (await HolderAsync(connection, definition, TableOperationLock.ClassId, definition.Name, cancellationToken).ConfigureAwait(false) is { } holder)
         {
             if (shared)
             {
@@ -133,8 +163,13 @@ internal static class BackfillLock
         return (bool)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
     }
 
-    /// <summary>Somebody who holds the table's lock for something else than this backfill; null where nobody does.</summary>
-    private static async Task<LockBlocker?> HolderAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
+    /// <summary>Somebody else who holds a lock of the table; null where nobody does.</summary>
+    /// <param name="connection">Connection.</param>
+    /// <param name="definition">Definition.</param>
+    /// <param name="classId">Which lock.</param>
+    /// <param name="exceptOf">Name of the backfill whose workers are not meant; null for none.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    private static async Task<LockBlocker?> HolderAsync(NpgsqlConnection connection, BackfillDefinition definition, int classId, string? exceptOf, CancellationToken cancellationToken)
     {
         const string Query = """
             select l.pid, a.usename::text, a.application_name, pg_catalog.host(a.client_addr), a.state,
@@ -153,10 +188,10 @@ internal static class BackfillLock
         {
             Parameters =
             {
-                new() { Value = (uint)TableOperationLock.ClassId, NpgsqlDbType = NpgsqlDbType.Oid },
+                new() { Value = (uint)classId, NpgsqlDbType = NpgsqlDbType.Oid },
                 new() { Value = definition.Table.Oid, NpgsqlDbType = NpgsqlDbType.Oid },
                 new() { Value = (uint)NameClassId, NpgsqlDbType = NpgsqlDbType.Oid },
-                new() { Value = definition.Name },
+                new() { Value = (object?)exceptOf ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
             },
         };
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);

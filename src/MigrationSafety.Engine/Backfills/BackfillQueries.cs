@@ -52,15 +52,18 @@ internal sealed class BackfillQueries
 
     /// <summary>
     /// Finds all rows that match, by table, place and version, in one snapshot, and keeps them on the server without holding that snapshot: whatever moves afterwards
-    /// cannot hide from it. Rows that failed and were not changed since are left out.
+    /// cannot hide from it; with the key, where all parts have the same. Rows that failed and were not changed since are left out.
     /// </summary>
     internal string DeclareSweep => $"""
         declare msb_sweep no scroll cursor with hold for
-        select tableoid, ctid::text, xmin::text from {Rows}
+        select tableoid, ctid::text, xmin::text, {(SweptKey.Length > 0 ? $"array[{string.Join(", ", SweptKey.Select(column => SqlName.Quote(column) + "::text"))}]" : "null")}::text from {Rows}
         where {Predicate}
           and not exists (select from {BackfillStore.Errors} msb_e where msb_e.backfill = {SqlName.Literal(_definition.Name)} and not msb_e.again
                           and msb_e.relation = {Name}.tableoid and msb_e.place = {Name}.ctid::text and msb_e.version = {Name}.xmin::text)
         """;
+
+    /// <summary>The columns of the key that a sweep notes; none where the parts have not all the same.</summary>
+    internal string[] SweptKey => _definition.Leaves.Count > 0 && _definition.Leaves.All(leaf => leaf.KeyNames.SequenceEqual(_definition.Leaves[0].KeyNames)) ? _definition.Leaves[0].KeyNames : [];
 
     /// <summary>
     /// Sets the columns to NULL again, a few blocks a transaction, and never waits for a row: those that are locked are passed over and come back in the next pass.

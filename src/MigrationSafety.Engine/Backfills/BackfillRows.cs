@@ -9,12 +9,18 @@ namespace MigrationSafety.Engine.Backfills;
 /// <param name="Same">Updated, and match as before.</param>
 /// <param name="Failed">Refused by the server, and recorded.</param>
 /// <param name="Stopped">Whether the backfill was paused or ended meanwhile.</param>
-internal sealed record RowsOutcome(long Changed, long Same, long Failed, bool Stopped);
+internal sealed record RowsOutcome(long Changed, long Same, long Failed, bool Stopped)
+{
+    /// <summary>Of a sweep: those that were locked, needed what is locked, or were changed by others since they were found.</summary>
+    internal IReadOnlyList<RowPlace> Left { get; init; } = [];
+}
 
 /// <summary>Updates rows by place and version: those that a sweep found, and those of a piece in which one is at fault. A batch that fails is halved down to the row.</summary>
 internal sealed class BackfillRows
 {
     private const int MostPassedOver = 64;
+    // So few are each waited for, one by one, in the queue for its lock.
+    private const int Few = 32;
 
     private readonly BackfillContext _context;
     private readonly BackfillWorker _worker;
@@ -29,25 +35,35 @@ internal sealed class BackfillRows
 
     /// <summary>Updates them. A row that was changed since it was found, is locked or needs what is locked, is left as it is.</summary>
     /// <param name="leaf">Their table.</param>
-    /// <param name="places">Where they lie.</param>
-    /// <param name="isSweep">Whether nothing comes after this that would find what is left: each row is tried, and who is in the way is of interest.</param>
+    /// <param name="places">Where they lie; the order may be changed.</param>
+    /// <param name="isSweep">Whether nothing comes after this that would find what is left: each row is tried, what is left is returned, and who is in the way is of interest.</param>
+    /// <param name="byKey">Whether a row that is waited for is to be updated wherever it went meanwhile; all have a key then.</param>
     /// <param name="cancellationToken">Cancels.</param>
     /// <exception cref="MigrationException">More rows than <c>-MaxErrors</c> were refused; <c>BatchTooSlow</c>.</exception>
-    internal async Task<RowsOutcome> UpdateAsync(BackfillLeaf leaf, RowPlace[] places, bool isSweep, CancellationToken cancellationToken)
+    internal async Task<RowsOutcome> UpdateAsync(BackfillLeaf leaf, RowPlace[] places, bool isSweep, bool byKey, CancellationToken cancellationToken)
     {
         BackfillStatements statements = new(_context.Definition, leaf);
+        List<RowPlace> left = [];
         (long changed, long same, long failed) = (0, 0, 0);
         (bool skip, int setbacks, int passOver) = (false, 0, 1);
         for (int at = 0; at < places.Length;)
         {
             await _worker.ThrottleAsync(cancellationToken).ConfigureAwait(false);
-            RowPlace[] some = places[at..Math.Min(places.Length, at + Math.Min(_size.Rows, _context.Gate.MostRows ?? int.MaxValue))];
+            int most = byKey && places.Length <= Few ? 1 : Math.Min(_size.Rows, _context.Gate.MostRows ?? int.MaxValue);
+            RowPlace[] some = places[at..Math.Min(places.Length, at + most)];
             try
             {
                 PlacesOutcome? outcome = await _worker.SendAsync(
-                    skip ? statements.SkippingPlaces : statements.Places,
-                    [_context.Plan.Name, some.Select(place => place.Place).ToArray(), some.Select(place => place.Version).ToArray(), _context.Run, _worker.Number],
-                    reader => new PlacesOutcome(reader.GetInt64(0), reader.GetInt64(1), reader.Text(2), TimeSpan.FromMilliseconds(reader.GetDouble(3))),
+                    leaf,
+                    skip ? statements.SkippingPlaces : byKey ? statements.Keys : statements.Places,
+                    [_context.Plan.Name, some.Select(place => byKey && !skip ? place.Key! : place.Place).ToArray(), some.Select(place => place.Version).ToArray(), _context.Run, _worker.Number],
+                    reader => new PlacesOutcome(
+                        reader.GetInt64(0),
+                        reader.GetInt64(1),
+                        reader.Text(2),
+                        TimeSpan.FromMilliseconds(reader.GetDouble(3)),
+                        reader.IsDBNull(4) ? null : reader.GetFieldValue<string[]>(4),
+                        reader.IsDBNull(5) ? null : reader.GetFieldValue<string[]>(5)),
                     (isSweep && !skip) || setbacks > 0,
                     cancellationToken).ConfigureAwait(false);
                 if (outcome?.State != BackfillStore.Running)
@@ -57,19 +73,44 @@ internal sealed class BackfillRows
 
                 changed += outcome.Changed;
                 same += outcome.Same;
-                at += some.Length;
-                (skip, setbacks, passOver) = (false, 0, 1);
-                _context.Did(outcome.Changed, passed: 0, outcome.ServerTime);
+                TimeSpan took = _worker.Connection.ServerTime(outcome.ServerTime);
+                _context.Did(outcome.Changed, passed: 0, took);
                 if (some.Length == _size.Rows)
                 {
-                    _size.Took(outcome.ServerTime);
+                    _size.Took(took);
                 }
+
+                RowPlace[] rest = isSweep && outcome.Done is { } done ? Without(some, done, byKey && !skip) : [];
+                if (rest.Length > 0 && !skip)
+                {
+                    // Changed by others since they were found, or kept by a trigger: which of the two tells who locks them first.
+                    rest.CopyTo(places, at + some.Length - rest.Length);
+                    at += some.Length - rest.Length;
+                    (skip, setbacks) = (true, 0);
+                    continue;
+                }
+
+                if (rest.Length > 0 && outcome.Kept is { Length: > 0 } kept)
+                {
+                    RowPlace[] others = Without(rest, kept, byKey: false);
+                    foreach (RowPlace place in rest.Except(others))
+                    {
+                        await FailedAsync(leaf, statements, place, RowRefusal.Kept(leaf), cancellationToken).ConfigureAwait(false);
+                        failed++;
+                    }
+
+                    rest = others;
+                }
+
+                left.AddRange(rest);
+                at += some.Length;
+                (skip, setbacks, passOver) = (false, 0, 1);
             }
             catch (PostgresException e) when (BackfillContext.IsDataError(e))
             {
                 if (some.Length == 1)
                 {
-                    await FailedAsync(leaf, statements, some[0], e, cancellationToken).ConfigureAwait(false);
+                    await FailedAsync(leaf, statements, some[0], RowRefusal.Of(e, leaf), cancellationToken).ConfigureAwait(false);
                     failed++;
                     at++;
                 }
@@ -95,6 +136,7 @@ internal sealed class BackfillRows
                     }
                     else
                     {
+                        left.AddRange(isSweep ? some : []);
                         at += passOver;
                         passOver = isSweep ? 1 : Math.Min(passOver * 2, MostPassedOver);
                     }
@@ -120,10 +162,16 @@ internal sealed class BackfillRows
             }
         }
 
-        return new RowsOutcome(changed, same, failed, Stopped: false);
+        return new RowsOutcome(changed, same, failed, Stopped: false) { Left = left };
     }
 
-    private async Task FailedAsync(BackfillLeaf leaf, BackfillStatements statements, RowPlace place, PostgresException error, CancellationToken cancellationToken)
+    private static RowPlace[] Without(RowPlace[] places, string[] which, bool byKey)
+    {
+        HashSet<string> named = [.. which];
+        return [.. places.Where(place => !named.Contains(byKey ? place.Key! : place.Place))];
+    }
+
+    private async Task FailedAsync(BackfillLeaf leaf, BackfillStatements statements, RowPlace place, RowRefusal refusal, CancellationToken cancellationToken)
     {
         (string[]? key, long errors) = await _worker.AskAsync(
             async connection =>
@@ -135,23 +183,23 @@ internal sealed class BackfillRows
                     found = (string[]?)await command.ExecuteScalarAsync(CancellationToken.None).ConfigureAwait(false);
                 }
 
-                return (found, await BackfillStore.RecordErrorAsync(connection, _context.Definition, leaf, place, found, error, CancellationToken.None).ConfigureAwait(false));
+                return (found, await BackfillStore.RecordErrorAsync(connection, _context.Definition, leaf, place, found, refusal, CancellationToken.None).ConfigureAwait(false));
             },
             cancellationToken).ConfigureAwait(false);
         string row = key is null ? $"ctid {place.Place}" : $"({leaf.KeyText}) = ({string.Join(", ", key)})";
         if (errors > _context.Request.MaxErrors)
         {
-            MigrationException refused = ServerErrors.Translate(error, $"Backfilling the row of {leaf.Table.Display} with {row}", leaf.Table.Display);
+            MigrationException refused = refusal.Error(row);
             string advice = _context.Request.MaxErrors == 0
                 ? "Or pass over such rows with -MaxErrors: they are recorded, and Get-Backfill -IncludeError lists them."
                 : $"{errors:N0} rows were refused, more than -MaxErrors allows; Get-Backfill -IncludeError lists them.";
-            throw new MigrationException(refused.ErrorId, refused.Kind, refused.Message, $"{refused.RecommendedAction} {advice} What is done stays done; run again, it goes on.", error)
+            throw new MigrationException(refused.ErrorId, refused.Kind, refused.Message, $"{refused.RecommendedAction} {advice} What is done stays done; run again, it goes on.", refused.InnerException)
             {
-                SqlState = error.SqlState,
+                SqlState = refusal.SqlState,
                 Target = leaf.Table.Display,
             };
         }
 
-        _context.Sink.Verbose($"The server refuses the row of {leaf.Table.Display} with {row}, which is recorded and passed over: {ServerErrors.Words(error)}");
+        _context.Sink.Verbose($"The server refuses the row of {leaf.Table.Display} with {row}, which is recorded and passed over: {refusal.Words}");
     }
 }

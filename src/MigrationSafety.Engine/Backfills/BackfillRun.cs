@@ -39,26 +39,30 @@ internal sealed class BackfillRun : IAsyncDisposable
 
     /// <summary>Opens the first connection, which takes the table's lock, and tries the update on a few rows.</summary>
     /// <returns>Whether any row matches.</returns>
-    /// <exception cref="MigrationException"><c>PredicateStaysTrue</c>, or what the server says to the update.</exception>
+    /// <exception cref="MigrationException"><c>PredicateStaysTrue</c>, <c>TriggerKeepsRow</c>, or what the server says to the update.</exception>
     internal Task<bool> TryAsync(CancellationToken cancellationToken) => Leader.HoldAsync(
         async () =>
         {
             (BackfillLeaf Leaf, string Place)[] places = await PickAsync(TriedRows, cancellationToken).ConfigureAwait(false);
-            (int tried, List<string[]> same) = (0, []);
+            SampleOutcome sample = new(0, 0, []);
             foreach (IGrouping<BackfillLeaf, string> ofLeaf in places.GroupBy(place => place.Leaf, place => place.Place))
             {
-                (int triedHere, IReadOnlyList<string[]> sameHere) = await TryAsync(new BackfillStatements(_definition, ofLeaf.Key).TrySample, [.. ofLeaf], cancellationToken).ConfigureAwait(false);
-                tried += triedHere;
-                same.AddRange(sameHere);
+                SampleOutcome some = await TryAsync(new BackfillStatements(_definition, ofLeaf.Key).TrySample, [.. ofLeaf], cancellationToken).ConfigureAwait(false);
+                if (some.Locked - some.Changed > _plan.Request.MaxErrors)
+                {
+                    throw await KeptAsync(ofLeaf.Key, some, cancellationToken).ConfigureAwait(false);
+                }
+
+                sample = sample.With(some);
             }
 
-            return same.Count == 0
+            return sample.Same.Count == 0
                 ? places.Length > 0
                 : throw new MigrationException(
                     "PredicateStaysTrue",
                     MigrationErrorKind.InvalidInput,
-                    $"The condition ({_definition.Where}) is still true after the update in {same.Count} of {tried} rows that were tried and taken back, "
-                    + $"such as the one with the key ({string.Join(", ", same[0])}): the backfill could not tell what is done from what is to be done. Nothing was changed.",
+                    $"The condition ({_definition.Where}) is still true after the update in {sample.Same.Count} of {sample.Changed} rows that were tried and taken back, "
+                    + $"such as the one with the key ({sample.Same[0]}): the backfill could not tell what is done from what is to be done. Nothing was changed.",
                     "Give a -Where that the update makes untrue. Where an expression yields NULL for some rows, leave them out with -Where or give them a value with coalesce().")
                 {
                     Target = _definition.Table.Display,
@@ -71,18 +75,28 @@ internal sealed class BackfillRun : IAsyncDisposable
     internal Task<bool> BeginAsync(bool anyMatches, CancellationToken cancellationToken) => Leader.HoldAsync(
         async () =>
         {
-            await Leader.TellAsync(connection => BackfillLock.TakeGateAsync(connection, _definition, cancellationToken), cancellationToken).ConfigureAwait(false);
-            try
+            while (await PrepareAsync(anyMatches, cancellationToken).ConfigureAwait(false) is { } beginning)
             {
-                return await Leader.AskAsync(connection => BeginAsync(connection, anyMatches, cancellationToken), cancellationToken).ConfigureAwait(false);
-            }
-            finally
-            {
-                if (!Leader.Connection.IsLost)
+                await Leader.TellAsync(connection => BackfillLock.TakeGateAsync(connection, _definition, _plan.Request.Options.RetryFor, _sink, cancellationToken), cancellationToken).ConfigureAwait(false);
+                try
                 {
-                    await BackfillLock.ReleaseGateAsync(Leader.Connection.Connection, _definition).ConfigureAwait(false);
+                    if (await Leader.AskAsync(connection => TryBeginAsync(connection, beginning, cancellationToken), cancellationToken).ConfigureAwait(false))
+                    {
+                        return true;
+                    }
                 }
+                finally
+                {
+                    if (!Leader.Connection.IsLost)
+                    {
+                        await BackfillLock.ReleaseGateAsync(Leader.Connection.Connection, _definition).ConfigureAwait(false);
+                    }
+                }
+
+                _sink.Verbose($"Another client has begun or completed {_plan.Name} just now; looks again.");
             }
+
+            return false;
         },
         cancellationToken);
 
@@ -205,7 +219,36 @@ internal sealed class BackfillRun : IAsyncDisposable
         }
     }
 
-    private async Task<(int Tried, IReadOnlyList<string[]> Same)> TryAsync(string sql, string[] places, CancellationToken cancellationToken)
+    /// <summary>Rows that match were free and are not changed all the same.</summary>
+    private async Task<MigrationException> KeptAsync(BackfillLeaf leaf, SampleOutcome sample, CancellationToken cancellationToken)
+    {
+        const string Query = """
+            select pg_catalog.string_agg(pg_catalog.format('%I, which calls %s', g.tgname, g.tgfoid::pg_catalog.regproc), '; ' order by g.tgname)
+            from pg_catalog.pg_trigger g
+            where g.tgrelid = $1 and not g.tgisinternal and g.tgenabled <> 'D' and g.tgtype & 3 = 3 and g.tgtype & $2 <> 0
+            """;
+        string? triggers = await Leader.AskAsync(
+            async connection =>
+            {
+                await using NpgsqlCommand command = new(Query, connection)
+                {
+                    Parameters = { new() { Value = leaf.Table.Oid, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Oid }, new() { Value = _definition.Kind == BackfillKind.Delete ? 8 : 16 } },
+                };
+                return await command.ExecuteScalarAsync(CancellationToken.None).ConfigureAwait(false) as string;
+            },
+            cancellationToken).ConfigureAwait(false);
+        return new MigrationException(
+            RowRefusal.KeptId,
+            MigrationErrorKind.InvalidState,
+            $"{sample.Locked - sample.Changed} of {sample.Locked} rows of {leaf.Table.Display} that were tried and taken back were not changed although they match and nobody has locked them: a BEFORE trigger returns NULL for them"
+            + $"{(triggers is null ? "" : $" ({triggers})")}. Nothing was changed.",
+            RowRefusal.KeptAdvice + " -MaxErrors allows for such rows: they are recorded and passed over.")
+        {
+            Target = leaf.Table.Display,
+        };
+    }
+
+    private async Task<SampleOutcome> TryAsync(string sql, string[] places, CancellationToken cancellationToken)
     {
         long start = Stopwatch.GetTimestamp();
         for (int attempt = 1; ; attempt++)
@@ -218,19 +261,17 @@ internal sealed class BackfillRun : IAsyncDisposable
             {
                 if (places.Length == 1)
                 {
-                    return (0, []);
+                    return new(0, 0, []);
                 }
 
                 // Rows that the server refuses are allowed for: each by itself.
-                (int tried, List<string[]> same) = (0, []);
+                SampleOutcome some = new(0, 0, []);
                 foreach (string place in places)
                 {
-                    (int triedHere, IReadOnlyList<string[]> sameHere) = await TryAsync(sql, [place], cancellationToken).ConfigureAwait(false);
-                    tried += triedHere;
-                    same.AddRange(sameHere);
+                    some = some.With(await TryAsync(sql, [place], cancellationToken).ConfigureAwait(false));
                 }
 
-                return (tried, same);
+                return some;
             }
             catch (PostgresException e) when (Stopwatch.GetElapsedTime(start) < _plan.Request.Options.RetryFor && BackfillContext.IsBusy(e))
             {
@@ -267,34 +308,27 @@ internal sealed class BackfillRun : IAsyncDisposable
         return [.. places];
     }
 
-    private async Task<bool> BeginAsync(NpgsqlConnection connection, bool anyMatches, CancellationToken cancellationToken)
+    /// <summary>Looks at what is recorded and at the table, before the gate: nobody waits for that.</summary>
+    /// <returns>Null where an earlier run completed it and no row matches.</returns>
+    private async Task<Beginning?> PrepareAsync(bool anyMatches, CancellationToken cancellationToken)
     {
-        if (await BackfillStore.ReadAsync(connection, _plan.Name, cancellationToken).ConfigureAwait(false) is { } record)
+        BackfillRecord? record = await Leader.AskAsync(connection => BackfillStore.ReadAsync(connection, _plan.Name, CancellationToken.None), cancellationToken).ConfigureAwait(false);
+        if (record is not null)
         {
             BackfillStore.Check(record, _definition);
-            (bool canResume, bool begun) = await BackfillStore.CanResumeAsync(connection, _definition, _plan.Request.Strategy, cancellationToken).ConfigureAwait(false);
+            (bool canResume, bool begun) = await Leader.AskAsync(
+                connection => BackfillStore.CanResumeAsync(connection, _definition, _plan.Request.Strategy, CancellationToken.None), cancellationToken).ConfigureAwait(false);
             canResume &= record.TableOid == _definition.Table.Oid;
-            if (canResume && !record.IsCompleted)
-            {
-                _resumed = begun;
-                _sink.Verbose($"Goes on with {_plan.Name} at its checkpoints: {record.TotalRows:N0} rows are done.");
-                await BackfillStore.ResumeAsync(connection, _definition, _plan.Request, cancellationToken).ConfigureAwait(false);
-                return true;
-            }
-
             // What was refused, or came since, is found by a sweep alone.
-            if (canResume && record.Errors > 0)
+            if (canResume && (!record.IsCompleted || record.Errors > 0))
             {
-                _resumed = true;
-                _sink.Verbose($"{_plan.Name} was completed but for {record.Errors:N0} rows that the server refused; tries those again.");
-                await BackfillStore.ResumeAsync(connection, _definition, _plan.Request, cancellationToken).ConfigureAwait(false);
-                return true;
+                return new Beginning(record, record.IsCompleted || begun, []);
             }
 
             // Looked for again: another client may just have done them.
             if (record.IsCompleted && (!anyMatches || (await PickAsync(1, cancellationToken).ConfigureAwait(false)).Length == 0))
             {
-                return false;
+                return null;
             }
 
             _sink.Verbose(record.IsCompleted
@@ -306,7 +340,32 @@ internal sealed class BackfillRun : IAsyncDisposable
         IReadOnlyList<BackfillRange> ranges =
             await BackfillRanges.CutAsync(questions, _definition, _plan.Request.Workers, _plan.EstimatedTableRows, _sink, cancellationToken).ConfigureAwait(false);
         _sink.Verbose($"{ranges.Count:N0} ranges for {_plan.Request.Workers:N0} worker{(_plan.Request.Workers > 1 ? "s" : "")}, {(_definition.Strategy == BackfillStrategy.Key ? "along a key" : "by blocks")}: {_definition.Reason}.");
-        await BackfillStore.BeginAsync(connection, _definition, _plan.Request, ranges, _plan.EstimatedRows, _plan.EstimatedTableRows, cancellationToken).ConfigureAwait(false);
+        return new Beginning(record, null, ranges);
+    }
+
+    /// <summary>Begins or goes on as was prepared, behind the gate.</summary>
+    /// <returns>False where somebody has begun or completed it since.</returns>
+    private async Task<bool> TryBeginAsync(NpgsqlConnection connection, Beginning beginning, CancellationToken cancellationToken)
+    {
+        BackfillRecord? record = await BackfillStore.ReadAsync(connection, _plan.Name, cancellationToken).ConfigureAwait(false);
+        if (record?.Stamp != beginning.Record?.Stamp)
+        {
+            return false;
+        }
+
+        if (beginning.Resumes is { } resumes)
+        {
+            _resumed = resumes;
+            _sink.Verbose(record!.IsCompleted
+                ? $"{_plan.Name} was completed but for {record.Errors:N0} rows that the server refused; tries those again."
+                : $"Goes on with {_plan.Name} at its checkpoints: {record.TotalRows:N0} rows are done.");
+            await BackfillStore.ResumeAsync(connection, _definition, _plan.Request, cancellationToken).ConfigureAwait(false);
+            return true;
+        }
+
+        await BackfillStore.BeginAsync(connection, _definition, _plan.Request, beginning.Ranges, _plan.EstimatedRows, _plan.EstimatedTableRows, cancellationToken).ConfigureAwait(false);
+        // Counts rows only where they are few.
+        await using NpgsqlConnection questions = await Backfill.OpenAsync(_plan.Session, _plan.Request, _sink, cancellationToken).ConfigureAwait(false);
         await BackfillProof.NoteStartAsync(questions, _definition, cancellationToken).ConfigureAwait(false);
         return true;
     }
@@ -374,4 +433,10 @@ internal sealed class BackfillRun : IAsyncDisposable
             RowsPerSecond = rows / Math.Max(0.001, elapsed.TotalSeconds),
         };
     }
+
+    /// <summary>How it is to begin.</summary>
+    /// <param name="Record">What was recorded by then.</param>
+    /// <param name="Resumes">Whether it goes on where rows were done before; null where it begins from the start.</param>
+    /// <param name="Ranges">The ranges of a new beginning.</param>
+    private sealed record Beginning(BackfillRecord? Record, bool? Resumes, IReadOnlyList<BackfillRange> Ranges);
 }

@@ -39,13 +39,16 @@ internal sealed class BackfillStatements
         ? $"explain (costs off) {Change($"{Row} > ({Nulls(_leaf.Key.Select(k => k.Type))}) and {Row} <= ({Nulls(_leaf.Key.Select(k => k.Type))})")}"
         : $"explain (costs off) {Plain}";
 
-    /// <summary>Changes the rows at places $1 that nobody has locked; returns the key of each (or its place) and whether it still matches.</summary>
+    /// <summary>Changes the rows at places $1 that nobody has locked; returns how many these were, how many were changed, and keys (or places) of those that still match.</summary>
     internal string TrySample => $"""
         with msb_free as materialized (
             select {Qualifier}.ctid as msb_tid from only {Target} where {Qualifier}.ctid = any ($1::text[]::tid[]) and {Predicate} {LockClause} skip locked
         )
-        {Change(IsFree)}
-        returning {(_leaf.Key.Count > 0 ? $"array[{Join(", ", c => c + "::text")}]" : $"array['ctid ' || {Qualifier}.ctid::text]")}, {Same}
+        , msb_tried as (
+            {Change(IsFree)}
+            returning {(_leaf.Key.Count > 0 ? $"pg_catalog.concat_ws(', ', {Join(", ", c => c)})" : $"'ctid ' || {Qualifier}.ctid::text")} as msb_key, {Same} as same
+        )
+        select (select pg_catalog.count(*) from msb_free), (select pg_catalog.count(*) from msb_tried), array(select msb_key from msb_tried where same)
         """;
 
     /// <summary>The greatest key, as texts.</summary>
@@ -94,17 +97,31 @@ internal sealed class BackfillStatements
 
     /// <summary>
     /// Updates rows by place ($2) and version ($3): a row that was changed since it was found is not touched. It waits shortly for rows that are locked.
-    /// Returns rows changed, rows that match as before, the backfill's state, and the server's time in milliseconds.
+    /// Returns rows changed, rows that match as before, the backfill's state, the server's time in milliseconds, and which were changed where not all were.
     /// </summary>
     internal string Places => $"""
-        with {Changed($"{AtPlace} and {IsRunning}", PlaceList, skip: false)}
-        {CountPlaces}
+        with {Changed($"{AtPlace} and {IsRunning}", PlaceList, skip: false, which: "msb_tid")}
+        {CountPlaces()}
         """;
 
-    /// <summary>The same as <see cref="Places"/>, but it passes over the rows that others have locked.</summary>
+    /// <summary>The same by key ($2), wherever the rows lie and whatever version they have by the time they are free.</summary>
+    internal string Keys => $"""
+        with {Changed($"{AtKey} and {IsRunning}", KeyList, skip: false, which: "msb_key")}
+        {CountPlaces()}
+        """;
+
+    /// <summary>Those of some rows that match now, by place, version and key: found by key ($2) where there is one, else by place ($2) and version ($3). Locks nothing.</summary>
+    /// <param name="byKey">Whether by key.</param>
+    internal string Whereabouts(bool byKey) => $"""
+        select {Qualifier}.ctid::text, {Qualifier}.xmin::text, {(byKey ? "msb_key" : "null::text")}
+        from {(byKey ? KeyList : PlaceList)} join only {Target} on {(byKey ? AtKey : AtPlace)}
+        where {Predicate}
+        """;
+
+    /// <summary>The same as <see cref="Places"/>, but it passes over the rows that others have locked. Returns besides which it locked and did not change, because a trigger kept it from that.</summary>
     internal string SkippingPlaces => $"""
-        with {Changed($"{AtPlace} and {IsRunning}", PlaceList, skip: true)}
-        {CountPlaces}
+        with {Changed($"{AtPlace} and {IsRunning}", PlaceList, skip: true, which: "msb_tid")}
+        {CountPlaces("array(select msb_tid::text from msb_free except select msb_which from msb_changed)")}
         """;
 
     private string IsFree => $"{Qualifier}.ctid = any (array(select msb_tid from msb_free))";
@@ -132,16 +149,25 @@ internal sealed class BackfillStatements
 
     private static string IsRunning => $"exists (select from {BackfillStore.Table} msb_b where msb_b.name = $1 and msb_b.state = 'running')";
 
+    // What was detached is somebody else's from then on.
+    private string IsPart => _leaf.Table.Oid == _definition.Table.Oid ? "" : $" and exists (select from pg_catalog.pg_inherits msb_i where msb_i.inhrelid = {_leaf.Table.Oid} and not msb_i.inhdetachpending)";
+
     private static string PlaceList => "rows from (pg_catalog.unnest($2::text[]::tid[]), pg_catalog.unnest($3::text[]::xid[])) as msb_place (msb_tid, msb_version)";
 
     private string AtPlace => $"{Qualifier}.ctid = msb_tid and {Qualifier}.xmin = msb_version";
 
-    private static string CountPlaces => $"""
+    private string KeyList =>
+        $"(select u.key as msb_key, {string.Join(", ", _leaf.Key.Select((column, i) => $"(u.key::text[])[{i + 1}]::{column.Type} as msb_key{i + 1}"))} from pg_catalog.unnest($2::text[]) as u (key)) as msb_place";
+
+    private string AtKey => string.Join(" and ", _leaf.Key.Select((column, i) => $"{Qualifier}.{SqlName.Quote(column.Name)} = msb_key{i + 1}"));
+
+    private static string CountPlaces(string kept = "null::text[]") => $"""
         update {BackfillStore.Workers} w
         set rows_done = w.rows_done + n.changed, batches = w.batches + 1, heartbeat = pg_catalog.clock_timestamp()
         from (select pg_catalog.count(*) as changed, pg_catalog.count(*) filter (where same) as same from msb_changed) n
         where w.backfill = $1 and w.run = $4::uuid and w.number = $5
-        returning n.changed, n.same, (select state from {BackfillStore.Table} where name = $1), {Milliseconds}
+        returning n.changed, n.same, (select state from {BackfillStore.Table} where name = $1), {Milliseconds},
+                  case when n.changed < pg_catalog.cardinality($2) then array(select msb_which from msb_changed) end, {kept}
         """;
 
     private const string Milliseconds = "extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp())::float8 * 1000";
@@ -189,22 +215,23 @@ internal sealed class BackfillStatements
     /// <param name="where">Condition.</param>
     /// <param name="from">What it needs besides the table; null for nothing.</param>
     /// <param name="skip">Whether rows that others have locked are passed over.</param>
-    private string Changed(string where, string? from, bool skip)
+    /// <param name="which">What of <paramref name="from"/> names each row, returned as <c>msb_which</c>; null where that is not asked. Where it is a key, what is read is the version that is free at last.</param>
+    private string Changed(string where, string? from, bool skip, string? which = null)
     {
         BackfillArchive? archive = _definition.Archive;
         bool reads = archive is { Whole: false };
         string chosen = !skip && !reads ? "" : $"""
             msb_free as materialized (
-                select {Qualifier}.ctid as msb_tid{(reads ? $", {Qualifier}.xmin as msb_version, {archive!.Before(Qualifier)}" : "")}
+                select {Qualifier}.ctid as msb_tid{(reads ? $", {Qualifier}.xmin as msb_version, {archive!.Before(Qualifier)}" : "")}{(which == "msb_key" ? ", msb_key" : "")}
                 from {(from is null ? "" : $"{from}, ")}only {Target}
-                where {where} and {Predicate}{(skip ? $" {LockClause} of {LockTarget} skip locked" : "")}
+                where {where} and {Predicate}{(skip || which == "msb_key" ? $" {LockClause} of {LockTarget}{(skip ? " skip locked" : "")}" : "")}
             ), 
             """;
-        string change = reads ? Change($"{Qualifier}.ctid = msb_tid and {Qualifier}.xmin = msb_version", "msb_free") : skip ? Change(IsFree) : Change(where, from);
+        string change = reads ? Change($"{Qualifier}.ctid = msb_tid and {Qualifier}.xmin = msb_version", "msb_free") : skip && which is not null ? Change($"{Qualifier}.ctid = msb_tid", "msb_free") : skip ? Change(IsFree) : Change(where, from);
         return $"""
             {chosen}msb_changed as (
                 {change}
-                returning {Same} as same{(archive is null ? "" : $", {archive.Returned(Qualifier)}")}
+                returning {(which is null ? "" : $"{which}::text as msb_which, ")}{Same} as same{(archive is null ? "" : $", {archive.Returned(Qualifier)}")}
             ){(archive is null ? "" : $", msb_kept as (\n{archive.Add(_leaf.Table.Oid)}\n)")}
             """;
     }
@@ -224,7 +251,7 @@ internal sealed class BackfillStatements
     private string Piece(bool first, bool locks = true) => $"""
         with msb_range as materialized (
             select g.position, g.lower, g.upper, g.rows_seen, g.slices from {BackfillStore.Ranges} g
-            where g.backfill = $1 and g.id = $2 and not g.finished and g.position is {(first ? "" : "not ")}null and {IsRunning}{(locks ? " for update of g skip locked" : "")}
+            where g.backfill = $1 and g.id = $2 and not g.finished and g.position is {(first ? "" : "not ")}null and {IsRunning}{IsPart}{(locks ? " for update of g skip locked" : "")}
         ), msb_stop as materialized (
             {(_leaf.ByKey ? KeyStop(first) : BlockStop)}
         )

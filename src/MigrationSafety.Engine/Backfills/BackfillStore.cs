@@ -27,6 +27,12 @@ internal sealed record BackfillRecord(
     long Errors)
 {
     internal bool IsCompleted => State == BackfillStore.Completed;
+
+    /// <summary>When it began and when it was completed.</summary>
+    internal required (DateTime Started, DateTime? Finished) Times { get; init; }
+
+    /// <summary>What is another when somebody has begun it anew or completed it.</summary>
+    internal (uint Table, bool IsCompleted, (DateTime Started, DateTime? Finished) Times) Stamp => (TableOid, IsCompleted, Times);
 }
 
 /// <summary>A stretch of a table, as it is recorded.</summary>
@@ -67,7 +73,7 @@ internal static class BackfillStore
             select b.table_schema, b.table_name, b.table_oid, b.set_columns, b.set_expressions, b.predicate, b.kind = 'delete', b.source, b.archive, b.state, b.sweep, b.rows_in_table,
                    coalesce((select pg_catalog.sum(w.rows_done) from {Workers} w where w.backfill = b.name), 0)::int8,
                    coalesce((select pg_catalog.sum(r.rows_seen) from {Ranges} r where r.backfill = b.name), 0)::int8,
-                   (select pg_catalog.count(*) from {Errors} e where e.backfill = b.name and not e.again)
+                   (select pg_catalog.count(*) from {Errors} e where e.backfill = b.name and not e.again), b.started_at, b.finished_at
             from {Table} b
             where b.name = $1
             """;
@@ -90,6 +96,9 @@ internal static class BackfillStore
                 reader.GetInt64(12),
                 reader.GetInt64(13),
                 reader.GetInt64(14))
+            {
+                Times = (reader.GetDateTime(15), await reader.IsDBNullAsync(16, cancellationToken).ConfigureAwait(false) ? null : reader.GetDateTime(16)),
+            }
             : null;
     }
 
@@ -257,7 +266,8 @@ internal static class BackfillStore
                         new() { Value = request.Throttle.ToJson() },
                     },
                 },
-                new($"update {Errors} set again = true where backfill = $1 and not again") { Parameters = { new() { Value = definition.Name } } },
+                // Not those that somebody who works on it has just recorded.
+                new($"update {Errors} set again = true where backfill = $1 and not again and not {BackfillLock.IsShared}") { Parameters = { new() { Value = definition.Name } } },
                 // Parts that are gone since.
                 new($"update {Ranges} set finished = true where backfill = $1 and not finished and relation <> all ($2)")
                 {
@@ -345,6 +355,14 @@ internal static class BackfillStore
         return (claim, reader.GetInt64(5), reader.GetString(6));
     }
 
+    /// <summary>Ends the ranges of a part that is none any more.</summary>
+    internal static async Task EndPartAsync(NpgsqlConnection connection, string name, uint relation, CancellationToken cancellationToken)
+    {
+        await using NpgsqlCommand command = Command(connection, $"update {Ranges} set finished = true, rows_seen = rows_estimated where backfill = $1 and relation = $2 and not finished", name);
+        command.Parameters.Add(new() { Value = relation, NpgsqlDbType = NpgsqlDbType.Oid });
+        await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+    }
+
     /// <summary>Moves a checkpoint over a piece whose rows were done one by one; not where somebody else has moved it.</summary>
     internal static async Task AdvanceAsync(NpgsqlConnection connection, string name, int range, string[]? from, string[] to, bool atEnd, CancellationToken cancellationToken)
     {
@@ -371,7 +389,7 @@ internal static class BackfillStore
         BackfillLeaf leaf,
         RowPlace place,
         string[]? key,
-        PostgresException error,
+        RowRefusal refusal,
         CancellationToken cancellationToken)
     {
         // The same row at another place, where it was changed since it first failed.
@@ -402,8 +420,8 @@ internal static class BackfillStore
                         new() { Value = place.Version },
                         Texts(key),
                         Texts(names),
-                        new() { Value = error.SqlState },
-                        new() { Value = ServerErrors.Words(error) },
+                        new() { Value = refusal.SqlState },
+                        new() { Value = refusal.Words },
                     },
                 },
             },
@@ -428,6 +446,17 @@ internal static class BackfillStore
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
         return (reader.GetInt64(0), reader.GetInt64(1));
+    }
+
+    /// <summary>When a backend that works on it was last heard of, and why it waits by itself; null where it does not.</summary>
+    internal static async Task<(DateTime Heartbeat, string? WaitingFor)> HeartbeatAsync(NpgsqlConnection connection, string name, int pid, CancellationToken cancellationToken)
+    {
+        await using NpgsqlCommand command = Command(
+            connection, $"select pg_catalog.max(w.heartbeat), pg_catalog.max(b.waiting_for) from {Table} b join {Workers} w on w.backfill = b.name where b.name = $1 and w.pid = $2", name);
+        command.Parameters.Add(new() { Value = pid });
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
+        return (await reader.IsDBNullAsync(0, cancellationToken).ConfigureAwait(false) ? default : reader.GetDateTime(0), reader.Text(1));
     }
 
     /// <summary>Records what ended a run.</summary>
@@ -499,4 +528,5 @@ internal sealed record RangeClaim(int Id, uint Relation, bool ByKey, bool First,
 /// <param name="Relation">Oid of its table.</param>
 /// <param name="Place">ctid, as text.</param>
 /// <param name="Version">xmin, as text.</param>
-internal readonly record struct RowPlace(uint Relation, string Place, string Version);
+/// <param name="Key">Its key, as the text of an array, by which it is found wherever it went; null where there is none or it was not asked for.</param>
+internal readonly record struct RowPlace(uint Relation, string Place, string Version, string? Key = null);

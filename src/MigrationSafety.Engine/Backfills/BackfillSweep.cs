@@ -6,13 +6,23 @@ using Npgsql;
 namespace MigrationSafety.Engine.Backfills;
 
 /// <summary>
-/// What comes after the pass: sweeps over all rows that match in one snapshot, whatever moved, was locked or came since. A sweep in which all that was found was done proves that every
-/// row that existed when it began is done; it ends although the application inserts rows that match.
+/// What comes after the pass: a sweep over all rows that match in one snapshot, whatever moved, was locked or came since. What of these it could not do it follows by key, wherever
+/// they go, until each is done, gone or filled by others: that proves that every row that existed when the sweep began is done. Rows that the application inserts meanwhile
+/// do not make it last longer. Where rows have no key, those that went elsewhere are looked for by another sweep.
 /// </summary>
 internal sealed class BackfillSweep
 {
     private const int Fetched = 5000;
+    // The client's memory: with more than that left over the whole table is swept again.
+    private const int MostFollowed = 10_000;
+    private const int LookedFor = 1000;
+    // Looking after some rows is cheap: no long pauses.
+    private const int LongestPause = 4;
+    // transaction_timeout came with 17.
+    private const string Unbounded = "select pg_catalog.set_config(name, '0', true) from pg_catalog.pg_settings where name in ('statement_timeout', 'transaction_timeout')";
     private static readonly TimeSpan s_poll = TimeSpan.FromMilliseconds(250);
+    // Longer than a pause between two attempts at rows that are locked.
+    private static readonly TimeSpan s_quiet = TimeSpan.FromSeconds(15);
 
     private readonly BackfillContext _context;
     private readonly BackfillWorker _worker;
@@ -23,6 +33,9 @@ internal sealed class BackfillSweep
         _worker = worker;
     }
 
+    // The part that is being changed.
+    private BackfillLeaf? _leaf;
+
     /// <summary>Rows of the last sweep that match as before although they were updated.</summary>
     internal long Same { get; private set; }
 
@@ -30,52 +43,86 @@ internal sealed class BackfillSweep
     internal async Task<bool> RunAsync(CancellationToken cancellationToken)
     {
         await _worker.AttendAsync(cancellationToken).ConfigureAwait(false);
-        long progress = Stopwatch.GetTimestamp();
-        for (int inVain = 0; ;)
+        (long progress, long fewest) = (Clock(), long.MaxValue);
+        for (int inVain = 0; ; inVain++)
         {
-            // Another client's: it sweeps for both.
-            while (!await _worker.AskAsync(connection => BackfillLock.TrySweepAsync(connection, _context.Definition, CancellationToken.None), cancellationToken).ConfigureAwait(false))
-            {
-                if (!await IsRunningAsync(cancellationToken).ConfigureAwait(false))
-                {
-                    return true;
-                }
-
-                _context.Moved();
-                await Task.Delay(s_poll, cancellationToken).ConfigureAwait(false);
-            }
-
-            if (!await IsRunningAsync(cancellationToken).ConfigureAwait(false)
+            if (!await TakeTurnAsync(cancellationToken).ConfigureAwait(false)
                 || await _worker.AskAsync(connection => BackfillStore.SweepAsync(connection, _context.Plan.Name, CancellationToken.None), cancellationToken).ConfigureAwait(false) is not { } number)
             {
                 return true;
             }
 
             _context.Sweeps(number);
-            (long found, RowsOutcome done) = await TrySweepAsync(cancellationToken).ConfigureAwait(false);
-            Same = done.Same;
-            if (done.Stopped)
+            Same = 0;
+            long? open = await TrySweepAsync(number, cancellationToken).ConfigureAwait(false);
+            if (open < 0)
             {
                 return true;
             }
 
-            if (found <= done.Changed + done.Failed)
+            if (open == 0)
             {
                 await _worker.TellAsync(connection => BackfillStore.CompleteAsync(connection, _context.Plan.Name, CancellationToken.None), cancellationToken).ConfigureAwait(false);
                 return true;
             }
 
-            inVain = done.Changed > 0 ? 0 : inVain + 1;
-            progress = inVain <= 1 ? Stopwatch.GetTimestamp() : progress;
-            if (inVain > 1 && Stopwatch.GetElapsedTime(progress) > _context.Options.RetryFor)
+            if (open < fewest)
+            {
+                (progress, fewest, inVain) = (Clock(), open.Value, 0);
+            }
+            else if (Stopwatch.GetElapsedTime(progress, Clock()) > _context.Options.RetryFor)
             {
                 throw StayLocked();
             }
 
-            _context.Sink.Verbose($"Sweep {number} of {_context.Plan.Name} found {found:N0} rows, of which {found - done.Changed - done.Failed:N0} were locked or changed meanwhile; sweeps again.");
+            _context.Sink.Verbose($"After sweep {number} of {_context.Plan.Name} it is not known {(open is null ? "what is left" : $"what became of {open:N0} rows, which were locked or changed meanwhile")}; sweeps again.");
             await _worker.AskAsync(connection => BackfillLock.ReleaseSweepAsync(connection, _context.Definition, CancellationToken.None), cancellationToken).ConfigureAwait(false);
             await BackfillContext.PauseAsync(inVain + 1, cancellationToken).ConfigureAwait(false);
         }
+    }
+
+    /// <summary>Waits while another client sweeps, which it does for both, as long as it moves.</summary>
+    /// <returns>False where the backfill does not run any more.</returns>
+    /// <exception cref="MigrationException"><c>TableBusy</c>: it has not moved for as long as is to be waited for.</exception>
+    private async Task<bool> TakeTurnAsync(CancellationToken cancellationToken)
+    {
+        (long moved, (int Pid, DateTime Heartbeat) last, bool told) = (Stopwatch.GetTimestamp(), default, false);
+        while (!await _worker.AskAsync(connection => BackfillLock.TrySweepAsync(connection, _context.Definition, CancellationToken.None), cancellationToken).ConfigureAwait(false))
+        {
+            if (!await IsRunningAsync(cancellationToken).ConfigureAwait(false))
+            {
+                return false;
+            }
+
+            if (await _worker.AskAsync(connection => BackfillLock.SweeperAsync(connection, _context.Definition, CancellationToken.None), cancellationToken).ConfigureAwait(false) is { } sweeper)
+            {
+                (DateTime heartbeat, string? waitingFor) = await _worker.AskAsync(
+                    connection => BackfillStore.HeartbeatAsync(connection, _context.Plan.Name, sweeper.Pid, CancellationToken.None), cancellationToken).ConfigureAwait(false);
+                // A look at the whole table is one statement.
+                if (last != (sweeper.Pid, heartbeat) || sweeper.State == "active")
+                {
+                    (moved, last, told) = (Stopwatch.GetTimestamp(), (sweeper.Pid, heartbeat), false);
+                }
+
+                TimeSpan quiet = Stopwatch.GetElapsedTime(moved);
+                string who = $"{sweeper}{(waitingFor is null ? "" : $", by its own word: {waitingFor}")}";
+                if (quiet > _context.Options.RetryFor)
+                {
+                    throw BackfillLock.Busy($"Another client sweeps for {_context.Plan.Name} and has not moved for {Durations.Text(quiet)}: {who}.", _context.Definition, sweeper);
+                }
+
+                if (quiet > s_quiet && !told)
+                {
+                    _context.Sink.Warning($"Another client sweeps for {_context.Plan.Name} and does not move; waiting for {who}.");
+                    told = true;
+                }
+            }
+
+            _context.Moved();
+            await Task.Delay(s_poll, cancellationToken).ConfigureAwait(false);
+        }
+
+        return await IsRunningAsync(cancellationToken).ConfigureAwait(false);
     }
 
     private async Task<bool> IsRunningAsync(CancellationToken cancellationToken)
@@ -84,35 +131,48 @@ internal sealed class BackfillSweep
         return (record ?? throw BackfillStore.Missing(_context.Plan.Name)).State == BackfillStore.Running;
     }
 
-    private async Task<(long Found, RowsOutcome Done)> TrySweepAsync(CancellationToken cancellationToken)
+    /// <returns>How many rows found a way out of sight; null where that is not known, less than zero where the backfill does not run any more.</returns>
+    private async Task<long?> TrySweepAsync(int number, CancellationToken cancellationToken)
     {
         try
         {
-            return await SweepAsync(cancellationToken).ConfigureAwait(false);
+            return await SweepAsync(number, cancellationToken).ConfigureAwait(false);
+        }
+        catch (PostgresException e) when (SqlStates.IsMissing(e.SqlState) && _leaf is { } leaf)
+        {
+            // A part that was dropped or renamed under the sweep, as a look at it tells; else something else is missing.
+            if ((await LeafAsync(leaf.Table.Oid, cancellationToken).ConfigureAwait(false))?.Table.Sql == leaf.Table.Sql)
+            {
+                throw;
+            }
+
+            _context.Sink.Verbose($"{leaf.Table.Display} was dropped or renamed under a sweep.");
+            return null;
         }
         catch (PostgresException e) when (BackfillContext.IsBusy(e))
         {
             // A cursor whose fetch failed cannot be read on: as if nothing of it had been done.
             _context.Sink.Verbose($"A sweep was broken off ({ServerErrors.Words(e)}).");
-            return (1, new RowsOutcome(0, 0, 0, false));
+            return null;
         }
     }
 
-    private async Task<(long Found, RowsOutcome Done)> SweepAsync(CancellationToken cancellationToken)
+    private async Task<long> SweepAsync(int number, CancellationToken cancellationToken)
     {
+        _leaf = null;
         BackfillQueries queries = new(_context.Definition);
         _context.Sink.Debug(queries.DeclareSweep);
         // The end of the transaction fills the cursor; then no snapshot is held any more. A look at the whole table takes as long as it takes, but no row is locked by it.
         await _worker.TellAsync(
             _ => _worker.Connection.InTransactionAsync(
-                    [new("close all"), new("set local statement_timeout = 0"), new("set local enable_seqscan = on"), new("set local enable_bitmapscan = on"), new(queries.DeclareSweep), new("commit")],
+                    [new("close all"), new(Unbounded), new("set local enable_seqscan = on"), new("set local enable_bitmapscan = on"), new(queries.DeclareSweep), new("commit")],
                     read: null,
                     cancellationToken),
             cancellationToken).ConfigureAwait(false);
         _context.Moved();
-        long found = 0;
-        RowsOutcome done = new(0, 0, 0, false);
-        while (!done.Stopped && await _worker.AskAsync(FetchAsync, cancellationToken).ConfigureAwait(false) is { Count: > 0 } places)
+        (long found, long lost) = (0, 0);
+        List<RowPlace> left = [];
+        while (await _worker.AskAsync(_ => FetchAsync(), cancellationToken).ConfigureAwait(false) is { Count: > 0 } places)
         {
             found += places.Count;
             foreach (IGrouping<uint, RowPlace> ofTable in places.GroupBy(place => place.Relation))
@@ -122,12 +182,17 @@ internal sealed class BackfillSweep
                     continue;
                 }
 
-                RowsOutcome some = await _worker.Rows.UpdateAsync(leaf, [.. ofTable], isSweep: true, cancellationToken).ConfigureAwait(false);
-                done = new RowsOutcome(done.Changed + some.Changed, done.Same + some.Same, done.Failed + some.Failed, some.Stopped);
-                if (done.Stopped)
+                bool hasKey = leaf.KeyNames.SequenceEqual(queries.SweptKey);
+                RowsOutcome some = await _worker.Rows.UpdateAsync(leaf, [.. ofTable.Select(place => hasKey ? place : place with { Key = null })], isSweep: true, byKey: false, cancellationToken).ConfigureAwait(false);
+                if (some.Stopped)
                 {
-                    break;
+                    return -1;
                 }
+
+                Same += some.Same;
+                int room = Math.Min(some.Left.Count, MostFollowed - left.Count);
+                left.AddRange(some.Left.Take(room));
+                lost += some.Left.Count - room;
             }
         }
 
@@ -138,46 +203,120 @@ internal sealed class BackfillSweep
                 await close.ExecuteNonQueryAsync(CancellationToken.None).ConfigureAwait(false);
             },
             cancellationToken).ConfigureAwait(false);
-        return (found, done);
-    }
-
-    private static async Task<List<RowPlace>> FetchAsync(NpgsqlConnection connection)
-    {
-        await using NpgsqlCommand command = new(string.Create(CultureInfo.InvariantCulture, $"fetch {Fetched} from msb_sweep"), connection) { CommandTimeout = 60 };
-        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(CancellationToken.None).ConfigureAwait(false);
-        List<RowPlace> places = [];
-        while (await reader.ReadAsync(CancellationToken.None).ConfigureAwait(false))
+        if (left.Count > 0)
         {
-            places.Add(new RowPlace(reader.GetFieldValue<uint>(0), reader.GetString(1), reader.GetString(2)));
+            _context.Sink.Verbose($"Sweep {number} of {_context.Plan.Name} found {found:N0} rows, of which {left.Count + lost:N0} were locked or changed meanwhile.");
         }
 
+        return lost > 0 ? left.Count + lost : await FollowAsync(left, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Tries those that a sweep had to leave, and only those, until each is done or gone.</summary>
+    /// <returns>How many without a key went elsewhere; less than zero where the backfill does not run any more.</returns>
+    /// <exception cref="MigrationException"><c>RowsStayLocked</c>.</exception>
+    private async Task<long> FollowAsync(List<RowPlace> left, CancellationToken cancellationToken)
+    {
+        (long lost, long progress) = (0, Clock());
+        for (int inVain = 0; left.Count > 0; inVain++)
+        {
+            await BackfillContext.PauseAsync(Math.Min(inVain + 1, LongestPause), cancellationToken).ConfigureAwait(false);
+            _context.Moved();
+            List<RowPlace> still = [];
+            foreach (IGrouping<(uint Relation, bool HasKey), RowPlace> ofTable in left.GroupBy(place => (place.Relation, place.Key is not null)))
+            {
+                if (await LeafAsync(ofTable.Key.Relation, cancellationToken).ConfigureAwait(false) is not { } leaf)
+                {
+                    continue;
+                }
+
+                RowPlace[] places = await FindAsync(leaf, [.. ofTable], ofTable.Key.HasKey, cancellationToken).ConfigureAwait(false);
+                lost += ofTable.Key.HasKey ? 0 : ofTable.Count() - places.Length;
+                RowsOutcome some = await _worker.Rows.UpdateAsync(leaf, places, isSweep: true, ofTable.Key.HasKey, cancellationToken).ConfigureAwait(false);
+                if (some.Stopped)
+                {
+                    return -1;
+                }
+
+                Same += some.Same;
+                still.AddRange(some.Left);
+            }
+
+            if (still.Count < left.Count)
+            {
+                (progress, inVain) = (Clock(), -1);
+            }
+            else if (Stopwatch.GetElapsedTime(progress, Clock()) > _context.Options.RetryFor)
+            {
+                throw StayLocked();
+            }
+
+            left = still;
+        }
+
+        return lost;
+    }
+
+    /// <summary>Where rows lie by now that still match: found by key, or, without one, where they have not moved.</summary>
+    private async Task<RowPlace[]> FindAsync(BackfillLeaf leaf, RowPlace[] rows, bool byKey, CancellationToken cancellationToken)
+    {
+        string sql = new BackfillStatements(_context.Definition, leaf).Whereabouts(byKey);
+        List<RowPlace> places = [];
+        foreach (RowPlace[] some in rows.Chunk(LookedFor))
+        {
+            places.AddRange(await _worker.AskAsync(
+                async connection =>
+                {
+                    await using NpgsqlCommand command = new(sql, connection)
+                    {
+                        CommandTimeout = 60,
+                        Parameters =
+                        {
+                            new() { Value = _context.Plan.Name },
+                            new() { Value = some.Select(row => row.Key ?? row.Place).ToArray() },
+                            new() { Value = some.Select(row => row.Version).ToArray() },
+                        },
+                    };
+                    await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(CancellationToken.None).ConfigureAwait(false);
+                    List<RowPlace> found = [];
+                    while (await reader.ReadAsync(CancellationToken.None).ConfigureAwait(false))
+                    {
+                        found.Add(new RowPlace(leaf.Table.Oid, reader.GetString(0), reader.GetString(1), reader.Text(2)));
+                    }
+
+                    return found;
+                },
+                cancellationToken).ConfigureAwait(false));
+        }
+
+        return [.. places];
+    }
+
+    private async Task<List<RowPlace>> FetchAsync()
+    {
+        List<RowPlace> places = [];
+        await _worker.Connection.InTransactionAsync(
+            [new(Unbounded), new(string.Create(CultureInfo.InvariantCulture, $"fetch {Fetched} from msb_sweep")), new("commit")],
+            async reader =>
+            {
+                await reader.NextResultAsync(CancellationToken.None).ConfigureAwait(false);
+                while (await reader.ReadAsync(CancellationToken.None).ConfigureAwait(false))
+                {
+                    places.Add(new RowPlace(reader.GetFieldValue<uint>(0), reader.GetString(1), reader.GetString(2), reader.Text(3)));
+                }
+            },
+            CancellationToken.None).ConfigureAwait(false);
         return places;
     }
 
-    /// <summary>The part of the table; one that came since the backfill began is looked up. Null where it is gone again.</summary>
-    private async Task<BackfillLeaf?> LeafAsync(uint relation, CancellationToken cancellationToken)
-    {
-        BackfillLeaf? leaf = _context.Definition.Leaves.FirstOrDefault(l => l.Table.Oid == relation);
-        if (leaf is null)
-        {
-            IReadOnlyList<BackfillLeaf> leaves = await _worker.AskAsync(
-                connection => BackfillLeaf.ReadAsync(connection, _context.Definition.Table.Oid, [.. _context.Definition.Set.Select(column => column.Name)], CancellationToken.None),
-                cancellationToken).ConfigureAwait(false);
-            _context.Definition = _context.Definition with { Leaves = leaves };
-            leaf = leaves.FirstOrDefault(l => l.Table.Oid == relation);
-            if (leaf is not null)
-            {
-                _context.Definition.Archive?.Check(leaf);
-            }
-        }
+    private async Task<BackfillLeaf?> LeafAsync(uint relation, CancellationToken cancellationToken) => _leaf = await _worker.PartAsync(relation, cancellationToken).ConfigureAwait(false);
 
-        return leaf;
-    }
+    /// <summary>Now, but for the time that the throttle has taken: that counts as no attempt in vain.</summary>
+    private long Clock() => Stopwatch.GetTimestamp() - _worker.Throttled;
 
     private MigrationException StayLocked() => new(
         "RowsStayLocked",
         MigrationErrorKind.Busy,
-        $"Rows of {_context.Definition.Table.Display} stay locked: {Durations.Text(_context.Options.RetryFor)} have passed without progress. "
+        $"Rows of {_context.Definition.Table.Display} stay locked or are changed again and again: {Durations.Text(_context.Options.RetryFor)} have passed without progress. "
         + $"In the way: {(_worker.Watch.Last.Length == 0 ? "transactions that came and went too fast to be seen" : string.Join("; ", _worker.Watch.Last.Select(blocker => blocker.ToString())))}. All other rows are done.",
         "Let these sessions end their transactions (Get-BlockingLock shows them), then run the command again: it goes on with the rows that are left.")
     {

@@ -29,6 +29,8 @@ internal sealed class BackfillWorker : IAsyncDisposable
     private long _ended;
     // A block at a time takes too long: its rows one by one, or some.
     private bool _byRow;
+    // A batch took longer than what it returned has led to expect.
+    private bool _overran;
 
     internal BackfillWorker(BackfillContext context, int number)
     {
@@ -48,6 +50,9 @@ internal sealed class BackfillWorker : IAsyncDisposable
     internal int Attempts { get; set; }
 
     internal int Number => _number;
+
+    /// <summary>How long it has waited for the throttle, in ticks of <see cref="Stopwatch"/>.</summary>
+    internal long Throttled { get; private set; }
 
     /// <summary>Its backend; null while it is not connected.</summary>
     internal int? Pid => _connection?.Backend.Pid;
@@ -149,7 +154,25 @@ internal sealed class BackfillWorker : IAsyncDisposable
                     continue;
                 }
 
-                await WalkAsync(claim, cancellationToken).ConfigureAwait(false);
+                if (await PartAsync(claim.Relation, cancellationToken).ConfigureAwait(false) is not { } leaf)
+                {
+                    Sink.Verbose($"A part of {_context.Definition.Table.Display} (oid {claim.Relation}) was dropped or detached since the backfill began: nothing is to be done there any more.");
+                    await TellAsync(connection => BackfillStore.EndPartAsync(connection, Name, claim.Relation, CancellationToken.None), cancellationToken).ConfigureAwait(false);
+                    continue;
+                }
+
+                try
+                {
+                    await WalkAsync(claim, leaf, cancellationToken).ConfigureAwait(false);
+                }
+                catch (PostgresException e) when (SqlStates.IsMissing(e.SqlState))
+                {
+                    // Dropped or renamed meanwhile, perhaps with another table of that name in its place, as the next look at it tells; else something else is missing.
+                    if ((await PartAsync(claim.Relation, cancellationToken).ConfigureAwait(false))?.Table.Sql == leaf.Table.Sql)
+                    {
+                        throw;
+                    }
+                }
             }
         },
         cancellationToken);
@@ -162,18 +185,26 @@ internal sealed class BackfillWorker : IAsyncDisposable
     internal async Task ThrottleAsync(CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
+        long start = Stopwatch.GetTimestamp();
         await _context.Gate.WaitAsync(_took, _ended, _context.Moved, cancellationToken).ConfigureAwait(false);
+        Throttled += Stopwatch.GetTimestamp() - start;
     }
 
     /// <summary>Runs what changes rows; null where it returned nothing.</summary>
-    internal async Task<T?> SendAsync<T>(string sql, object[] parameters, Func<NpgsqlDataReader, T> read, bool watched, CancellationToken cancellationToken)
+    /// <param name="leaf">Its table.</param>
+    /// <param name="sql">Statement.</param>
+    /// <param name="parameters">Its parameters.</param>
+    /// <param name="read">Reads the row that it returns.</param>
+    /// <param name="watched">Whether to note who is in the way.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    internal async Task<T?> SendAsync<T>(BackfillLeaf leaf, string sql, object[] parameters, Func<NpgsqlDataReader, T> read, bool watched, CancellationToken cancellationToken)
         where T : class
     {
         Attempts++;
         long sent = Stopwatch.GetTimestamp();
         try
         {
-            T? outcome = await Connection.ExecuteAsync(sql, parameters, read, watched ? Watch : null, cancellationToken).ConfigureAwait(false);
+            T? outcome = await Connection.ExecuteAsync(sql, parameters, read, watched ? Watch : null, cancellationToken, leaf.HasTriggers || _overran).ConfigureAwait(false);
             if (watched)
             {
                 Watch.Cleared();
@@ -193,6 +224,12 @@ internal sealed class BackfillWorker : IAsyncDisposable
                 SqlState = e.SqlState,
                 Target = _context.Definition.Table.Display,
             };
+        }
+        catch (PostgresException e) when (e.SqlState == SqlStates.QueryCanceled)
+        {
+            // There may be a trigger that was not there when the parts of the table were looked up.
+            _overran = true;
+            throw;
         }
         finally
         {
@@ -249,18 +286,39 @@ internal sealed class BackfillWorker : IAsyncDisposable
         return !forGood && (full || opening || ServerErrors.IsConnectionLost(e)) && !cancellationToken.IsCancellationRequested && !_context.IsStuck;
     }
 
-    /// <summary>Batch after batch through a range, until its end or until somebody else is there.</summary>
-    private async Task WalkAsync(RangeClaim claim, CancellationToken cancellationToken)
+    /// <summary>The part of the table; one that came since the backfill began is looked up. Null where it is none any more.</summary>
+    internal async Task<BackfillLeaf?> PartAsync(uint relation, CancellationToken cancellationToken)
     {
-        BackfillLeaf leaf = _context.Definition.Leaves.FirstOrDefault(l => l.Table.Oid == claim.Relation)
-            ?? throw new MigrationException(
-                "TableNotFound",
-                MigrationErrorKind.NotFound,
-                $"A part of {_context.Definition.Table.Display} (oid {claim.Relation}) is gone since the backfill began.",
-                "Run the command again: it goes on with the parts that are there.")
+        uint root = _context.Definition.Table.Oid;
+        BackfillLeaf? Known() => _context.Definition.Leaves.FirstOrDefault(l => l.Table.Oid == relation);
+        if (relation == root)
+        {
+            return Known();
+        }
+
+        if (await AskAsync(connection => BackfillLeaf.FindPartAsync(connection, root, relation, CancellationToken.None), cancellationToken).ConfigureAwait(false) is not { } name)
+        {
+            return null;
+        }
+
+        if (Known() is not { } known || (known.Table.Schema, known.Table.Name) != name)
+        {
+            IReadOnlyList<BackfillLeaf> leaves = await AskAsync(
+                connection => BackfillLeaf.ReadAsync(connection, root, [.. _context.Definition.Set.Select(column => column.Name)], CancellationToken.None),
+                cancellationToken).ConfigureAwait(false);
+            _context.Definition = _context.Definition with { Leaves = leaves };
+            if (Known() is { } found)
             {
-                Target = _context.Definition.Table.Display,
-            };
+                _context.Definition.Archive?.Check(found);
+            }
+        }
+
+        return Known();
+    }
+
+    /// <summary>Batch after batch through a range, until its end or until somebody else is there.</summary>
+    private async Task WalkAsync(RangeClaim claim, BackfillLeaf leaf, CancellationToken cancellationToken)
+    {
         BackfillStatements statements = new(_context.Definition, leaf with { ByKey = claim.ByKey });
         bool first = claim.First;
         while (true)
@@ -302,7 +360,8 @@ internal sealed class BackfillWorker : IAsyncDisposable
             first = false;
             _skipping = skip ? _skipping - 1 : 0;
             _skippingSpan = skip ? _skippingSpan : 0;
-            _context.Did(outcome.Changed, outcome.Passed, outcome.ServerTime);
+            TimeSpan took = Connection.ServerTime(outcome.ServerTime);
+            _context.Did(outcome.Changed, outcome.Passed, took);
             if (outcome.AtEnd)
             {
                 return;
@@ -310,7 +369,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
 
             if (rows == _size.Rows)
             {
-                _size.Took(outcome.ServerTime);
+                _size.Took(took);
             }
 
             async Task<PostgresException?> TryBatchAsync()
@@ -319,6 +378,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
                 {
                     // Who is in the way is of interest where rows or the table stay locked, not at every short wait.
                     outcome = await SendAsync(
+                        leaf,
                         skip ? statements.SkippingBatch(first) : statements.Batch(first),
                         [Name, claim.Id, amount, _context.Run, _number],
                         reader => new BatchOutcome(reader.GetInt64(0), reader.GetInt64(1), reader.GetBoolean(2), reader.GetInt64(3), TimeSpan.FromMilliseconds(reader.GetDouble(4))),
@@ -358,7 +418,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
             return false;
         }
 
-        RowsOutcome done = await Rows.UpdateAsync(leaf, piece.Places, isSweep: false, cancellationToken).ConfigureAwait(false);
+        RowsOutcome done = await Rows.UpdateAsync(leaf, piece.Places, isSweep: false, byKey: false, cancellationToken).ConfigureAwait(false);
         if (done.Stopped)
         {
             return false;

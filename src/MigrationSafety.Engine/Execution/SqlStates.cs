@@ -3,6 +3,7 @@ namespace MigrationSafety.Engine.Execution;
 /// <summary>SQLSTATEs that are treated by name (manual, appendix "PostgreSQL Error Codes").</summary>
 internal static class SqlStates
 {
+    internal const string TriggeredActionException = "09000";
     internal const string LockNotAvailable = "55P03";
     internal const string DeadlockDetected = "40P01";
     internal const string SerializationFailure = "40001";
@@ -26,4 +27,7 @@ internal static class SqlStates
     internal const string TooManyConnections = "53300";
     internal const string InvalidParameterValue = "22023";
     internal const string ObjectInUse = "55006";
+
+    /// <summary>Whether a name in a statement means nothing, or something of another kind.</summary>
+    internal static bool IsMissing(string state) => state is UndefinedTable or UndefinedColumn or "42809";
 }

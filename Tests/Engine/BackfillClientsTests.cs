@@ -1,0 +1,60 @@
+using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Tests.Engine.Support;
+using MigrationSafety.Tests.Postgres;
+using Xunit;
+
+namespace MigrationSafety.Tests.Engine;
+
+/// <summary>What one client of a backfill does to another: no more than share the work, and each wait for it has a bound and a name.</summary>
+public sealed class BackfillClientsTests(Servers servers)
+{
+    // "MiSG" and "MiSS" in ASCII: the locks that a client holds while it begins, and while it sweeps.
+    private const int Gate = 0x4D695347;
+    private const int Sweep = 0x4D695353;
+
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    [Theory, EachMajor]
+    public async Task A_client_that_freezes_while_it_begins_is_named(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t values (1)");
+        await using LockHolder frozen = await LockHolder.HoldAsync(bench.Database, $"select pg_advisory_xact_lock({Gate}, 't'::regclass::int)");
+
+        MigrationException e = await bench.FailsAsync(BackfillBench.Request("t", "v", "1", retryFor: TimeSpan.FromSeconds(2.5)));
+
+        Assert.Equal("TableBusy", e.ErrorId);
+        Assert.Equal(frozen.Pid, Assert.Single(e.Blockers).Pid);
+        Assert.Contains(bench.Sink.Warnings, m => m.Contains($"waiting for pid {frozen.Pid}", StringComparison.Ordinal));
+    }
+
+    [Theory, EachMajor]
+    public async Task A_client_that_freezes_while_it_sweeps_is_named(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t values (1)");
+        await using LockHolder frozen = await LockHolder.HoldAsync(bench.Database, $"select pg_advisory_xact_lock({Sweep}, 't'::regclass::int)");
+
+        MigrationException e = await bench.FailsAsync(BackfillBench.Request("t", "v", "1", retryFor: TimeSpan.FromSeconds(1)));
+
+        Assert.Equal("TableBusy", e.ErrorId);
+        Assert.Equal(frozen.Pid, Assert.Single(e.Blockers).Pid);
+        await frozen.RollbackAsync(Token);
+        Assert.Equal(BackfillOutcome.Completed, (await bench.RunAsync(BackfillBench.Request("t", "v", "1"))).Outcome);
+    }
+
+    [Theory, EachMajor]
+    public async Task Who_joins_makes_no_refusal_forgotten(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(
+            servers, major, "create table t (id int primary key, v int check (v <> 5)); insert into t select i from generate_series(1, 2000) i");
+        BackfillRequest request = BackfillBench.Request("t", "v", "id") with { MaxErrors = 5, Throttle = new() { RowsPerSecond = 1000 } };
+        Task<BackfillResult> first = bench.RunAsync(request);
+        await Wait.UntilAsync(
+            async () => first.IsCompleted || (await bench.StateExistsAsync() && await bench.ScalarAsync<long>("select count(*) from migration_safety.backfill_error") > 0), "the refusal", cancellationToken: Token);
+        Assert.False(first.IsCompleted);
+
+        BackfillResult second = await bench.RunAsync(request);
+
+        Assert.All([await first, second], result => Assert.Equal((BackfillOutcome.CompletedWithErrors, 1L), (result.Outcome, result.Errors)));
+        Assert.Equal(1999, (await first).Rows + second.Rows);
+    }
+}

@@ -1,0 +1,154 @@
+using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Tests.Engine.Support;
+using MigrationSafety.Tests.Postgres;
+using Npgsql;
+using Xunit;
+
+namespace MigrationSafety.Tests.Engine;
+
+/// <summary>What comes after the pass: it ends, whatever the application does, and leaves no row behind.</summary>
+public sealed class BackfillSweepTests(Servers servers)
+{
+    private const string Counted = "create table t (id int primary key, note text, v int, n int not null default 0); insert into t select i from generate_series(1, 2000) i;";
+
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    private static BackfillRequest Once(TimeSpan? retryFor = null) =>
+        BackfillBench.Request("t", "v", "1", "v is null", retryFor: retryFor) with { Set = [new("v", "1"), new("n", "n + 1")] };
+
+    [Theory, EachMajor]
+    public async Task A_row_that_stays_locked_ends_it_although_the_application_inserts(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Counted);
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from t where id = 600 for update");
+        await using Traffic inserts = Traffic.Start(bench, 1, i => $"insert into t values ({10_000 + i})");
+
+        MigrationException e = await bench.FailsAsync(Once(TimeSpan.FromSeconds(2)));
+
+        Assert.Equal("RowsStayLocked", e.ErrorId);
+        Assert.Equal(holder.Pid, Assert.Single(e.Blockers).Pid);
+        // One look at the whole table, however long the row is waited for.
+        Assert.Equal(1, await bench.ScalarAsync<int>("select sweep from migration_safety.backfill"));
+        Assert.Equal(1999, await bench.ScalarAsync<long>("select count(*) from t where id <= 2000 and n = 1"));
+    }
+
+    [Theory, EachMajor]
+    public async Task A_row_that_is_always_locked_by_somebody_is_done_in_its_turn(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Counted + "create index on t (note)");
+        // Each has it for a while, with a change that moves it out of where it was found.
+        await using Traffic hot = Traffic.Start(bench, 3, i => $"update t set note = 'x{i}' from pg_sleep(0.01) where id = 600; select pg_sleep(0.02)");
+
+        BackfillResult result = await bench.RunAsync(Once());
+        await hot.DisposeAsync();
+
+        Assert.Equal((BackfillOutcome.Completed, 2000L, 0L), (result.Outcome, result.Rows, result.Remaining));
+        Assert.Equal(2000, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
+        Assert.Equal(1, await bench.ScalarAsync<int>("select sweep from migration_safety.backfill"));
+    }
+
+    [Theory, EachMajor]
+    public async Task What_its_holder_deleted_moved_or_filled_is_waited_for_no_longer(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Counted + "create index on t (note)");
+        await using LockHolder holder = await LockHolder.HoldAsync(
+            bench.Database, "delete from t where id = 5", "update t set note = 'moved' where id in (6, 7)", "update t set v = 7 where id = 8", "update t set id = -9 where id = 9");
+
+        Task<BackfillResult> run = bench.RunAsync(Once());
+        await Wait.UntilAsync(() => run.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains("of which 5 were locked", StringComparison.Ordinal)), "the sweep to leave five rows", cancellationToken: Token);
+        Assert.False(run.IsCompleted);
+        await holder.CommitAsync(Token);
+        BackfillResult result = await run;
+
+        Assert.Equal(1, await bench.ScalarAsync<int>("select sweep from migration_safety.backfill"));
+        Assert.Equal(1997, result.Rows);
+        Assert.Equal(1997, await bench.ScalarAsync<long>("select count(*) from t where v = 1 and n = 1"));
+        // Another key makes another row, which came since; that it matches is said.
+        Assert.Equal(1, result.Remaining);
+        Assert.Contains(bench.Sink.Warnings, m => m.Contains("1 rows match", StringComparison.Ordinal));
+    }
+
+    [Theory, EachMajor]
+    public async Task Without_a_key_what_moved_is_found_by_another_sweep(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Counted + "alter table t drop constraint t_pkey; create index on t (note)");
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "update t set note = 'moved' where id = 6", "select from t where id = 7 for update");
+
+        Task<BackfillResult> run = bench.RunAsync(Once());
+        await Wait.UntilAsync(() => run.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains("of which 2 were locked", StringComparison.Ordinal)), "the sweep to leave two rows", cancellationToken: Token);
+        await holder.CommitAsync(Token);
+        BackfillResult result = await run;
+
+        Assert.Equal((2000L, 0L), (result.Rows, result.Remaining));
+        Assert.Equal(2000, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
+        Assert.Equal(2, await bench.ScalarAsync<int>("select sweep from migration_safety.backfill"));
+    }
+
+    [Theory, EachMajor]
+    public async Task More_rows_are_locked_than_a_client_remembers(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Counted + "insert into t select i from generate_series(2001, 14000) i");
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from t where id > 1000 for update");
+
+        Task<BackfillResult> run = bench.RunAsync(Once());
+        await Wait.UntilAsync(async () => run.IsCompleted || (await bench.StateExistsAsync() && await bench.ScalarAsync<int>("select max(sweep) from migration_safety.backfill") > 1), "another sweep", cancellationToken: Token);
+        await holder.CommitAsync(Token);
+        BackfillResult result = await run;
+
+        Assert.Equal((14_000L, 0L), (result.Rows, result.Remaining));
+        Assert.Equal(14_000, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
+    }
+
+    [Theory, EachMajor]
+    public async Task A_composite_key_of_any_type_leads_to_the_row(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table t ("a B" text, at timestamptz, u uuid default gen_random_uuid(), f float8, note text, v int, n int not null default 0, primary key ("a B", at, u, f)) partition by list ("a B");
+            create table t_1 partition of t for values in ('x "1"');
+            create table t_2 partition of t default;
+            insert into t select case when i % 2 = 0 then 'x "1"' else 'y, {\}' end, '2024-01-01'::timestamptz + i * interval '1.000001 s', gen_random_uuid(), i / 3.0 from generate_series(1, 500) i;
+            create index on t (note);
+            """);
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "update t set note = 'moved' where f between 10 and 12");
+
+        Task<BackfillResult> run = bench.RunAsync(Once());
+        await Wait.UntilAsync(() => run.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains("were locked or changed", StringComparison.Ordinal)), "the sweep to leave rows", cancellationToken: Token);
+        await holder.CommitAsync(Token);
+        BackfillResult result = await run;
+
+        Assert.Equal((500L, 0L), (result.Rows, result.Remaining));
+        Assert.Equal(500, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
+        Assert.Equal(1, await bench.ScalarAsync<int>("select sweep from migration_safety.backfill"));
+    }
+
+    /// <summary>An application that goes on and on.</summary>
+    private sealed class Traffic : IAsyncDisposable
+    {
+        private readonly CancellationTokenSource _stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        private Task[] _sessions = [];
+
+        internal static Traffic Start(BackfillBench bench, int sessions, Func<int, string> sql)
+        {
+            Traffic traffic = new();
+            traffic._sessions = [.. Enumerable.Range(0, sessions).Select(session => Task.Run(() => traffic.RunAsync(bench.Database.ConnectionString, i => sql((i * sessions) + session))))];
+            return traffic;
+        }
+
+        public async ValueTask DisposeAsync()
+        {
+            await _stop.CancelAsync();
+            await Task.WhenAll(_sessions);
+        }
+
+        private async Task RunAsync(string connectionString, Func<int, string> sql)
+        {
+            await using NpgsqlConnection connection = new(connectionString + ";Pooling=false;Application Name=traffic");
+            await connection.OpenAsync(Token);
+            for (int i = 0; !_stop.IsCancellationRequested; i++)
+            {
+                await using NpgsqlCommand command = new(sql(i), connection);
+                await command.ExecuteNonQueryAsync(Token);
+            }
+        }
+    }
+}

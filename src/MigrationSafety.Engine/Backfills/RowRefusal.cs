@@ -1,0 +1,27 @@
+using MigrationSafety.Engine.Execution;
+using Npgsql;
+
+namespace MigrationSafety.Engine.Backfills;
+
+/// <summary>Why a row cannot be changed.</summary>
+/// <param name="SqlState">SQLSTATE.</param>
+/// <param name="Words">The reason, as it is recorded.</param>
+/// <param name="Error">The error that ends the run, by the row in words.</param>
+internal sealed record RowRefusal(string SqlState, string Words, Func<string, MigrationException> Error)
+{
+    internal const string KeptId = "TriggerKeepsRow";
+    internal const string KeptAdvice = "Have the trigger return the row, give it a WHEN condition that lets this change through, or leave such rows out with -Where.";
+
+    /// <summary>The server's own word.</summary>
+    internal static RowRefusal Of(PostgresException e, BackfillLeaf leaf) =>
+        new(e.SqlState, ServerErrors.Words(e), row => ServerErrors.Translate(e, $"Backfilling the row of {leaf.Table.Display} with {row}", leaf.Table.Display));
+
+    /// <summary>The server says nothing: the row was locked, and then not changed.</summary>
+    internal static RowRefusal Kept(BackfillLeaf leaf) => new(
+        SqlStates.TriggeredActionException,
+        "A BEFORE trigger keeps the row as it is: it returned NULL.",
+        row => new MigrationException(KeptId, MigrationErrorKind.InvalidState, $"A BEFORE trigger of {leaf.Table.Display} keeps the row with {row} as it is: it returned NULL.", KeptAdvice)
+        {
+            Target = leaf.Table.Display,
+        });
+}
