@@ -46,13 +46,17 @@ public sealed class BackfillClientsTests(Servers servers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(
             servers, major, "create table t (id int primary key, v int check (v <> 5)); insert into t select i from generate_series(1, 2000) i");
-        BackfillRequest request = BackfillBench.Request("t", "v", "id") with { MaxErrors = 5, Throttle = new() { RowsPerSecond = 1000 } };
+        BackfillRequest request = BackfillBench.Request("t", "v", "id") with { MaxErrors = 5 };
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from t where id = 1500 for update");
         Task<BackfillResult> first = bench.RunAsync(request);
-        await Wait.UntilAsync(
-            async () => first.IsCompleted || (await bench.StateExistsAsync() && await bench.ScalarAsync<long>("select count(*) from migration_safety.backfill_error") > 0), "the refusal", cancellationToken: Token);
+        await Wait.UntilAsync(() => first.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains("of which 1 were locked", StringComparison.Ordinal)), "the sweep to leave a row", cancellationToken: Token);
         Assert.False(first.IsCompleted);
 
-        BackfillResult second = await bench.RunAsync(request);
+        // By then the row has been refused, and the sweep has passed over it.
+        Task<BackfillResult> joins = bench.RunAsync(request);
+        await Wait.UntilAsync(async () => joins.IsCompleted || await bench.ScalarAsync<long>("select count(*) from migration_safety.backfill_worker") == 2, "another client to join", cancellationToken: Token);
+        await holder.CommitAsync(Token);
+        BackfillResult second = await joins;
 
         Assert.All([await first, second], result => Assert.Equal((BackfillOutcome.CompletedWithErrors, 1L), (result.Outcome, result.Errors)));
         Assert.Equal(1999, (await first).Rows + second.Rows);

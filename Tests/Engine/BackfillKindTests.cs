@@ -42,7 +42,7 @@ public sealed class BackfillKindTests(Servers servers)
         // A row that is locked is caught by a sweep, which looks into the other table too.
         await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from orders where id = 5 for update");
         Task<BackfillResult> run = bench.RunAsync(Joined(strategy, workers));
-        await Wait.UntilAsync(() => run.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains("sweeps again", StringComparison.Ordinal)), "a sweep in vain", cancellationToken: Token);
+        await Wait.UntilAsync(() => run.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains("were locked or changed", StringComparison.Ordinal)), "the sweep to leave a row", cancellationToken: Token);
         Assert.False(run.IsCompleted);
         await holder.RollbackAsync(Token);
         BackfillResult result = await run;

@@ -36,6 +36,7 @@ insert into orders select i, i from generate_series(1, 20000) i
         { Remove-Backfill public.orders.tier -ErrorAction Stop } | Should -Throw -ErrorId 'BackfillRunning,*'
         $stopped = $running | Stop-Backfill
         "$($stopped.State)", $stopped.Workers.Count | Should -Be 'Paused', 0
+        "$((Get-MigrationHistory -Operation BackfillStop).Outcome)" | Should -Be 'Succeeded'
         "$(($job | Receive-Job -Wait -WarningAction SilentlyContinue).Outcome)" | Should -Be 'Paused'
         { Remove-Backfill public.orders.tier -ErrorAction Stop } | Should -Throw -ErrorId 'BackfillUnfinished,*'
         (Test-Backfill public.orders.tier).Passed | Should -BeFalse
@@ -57,6 +58,8 @@ insert into orders select i, i from generate_series(1, 20000) i
         Get-Backfill | Should -HaveCount 1
         Get-Backfill | Remove-Backfill | Should -BeNullOrEmpty
         Get-Backfill | Should -BeNullOrEmpty
+        $removal = Get-MigrationHistory -Operation BackfillRemoval
+        "$($removal.Outcome)", $removal.Target, "$($removal.Steps[0].State)" | Should -Be 'Succeeded', 'public.orders', 'Done'
         Get-SqlValue "select count(*) from orders where tier = 's'" | Should -Be 20000
         foreach ($command in 'Get-Backfill', 'Stop-Backfill', 'Resume-Backfill', 'Remove-Backfill', 'Test-Backfill') {
             { & $command nothing -ErrorAction Stop } | Should -Throw -ErrorId 'BackfillNotFound,*' -Because $command

@@ -4,7 +4,7 @@ BeforeDiscovery {
     # What scripts rely on: a name that is gone or new here is a change of the contract.
     $contract = @(
         @{ Type = 'BackfillResult'; Names = 'Archive', 'Batches', 'Database', 'Duration', 'Errors', 'Name', 'Outcome', 'Port', 'Remaining', 'Resumed', 'Rows', 'RowsPerSecond', 'Schema', 'Server', 'Steps', 'Strategy', 'Table', 'TotalRows' }
-        @{ Type = 'BackfillStatus'; Names = 'Action', 'Archive', 'Database', 'Done', 'ErrorRows', 'Errors', 'FinishedAt', 'LastError', 'MaxErrors', 'Name', 'Percent', 'Port', 'Remaining', 'RemainingTime', 'RowsPerSecond', 'Schema', 'Server', 'StartedAt', 'State', 'Strategy', 'Sweep', 'Table', 'TargetBatchTime', 'Throttle', 'UpdatedAt', 'User', 'WaitingFor', 'WaitingSince', 'Where', 'Workers', 'WorkersWanted' }
+        @{ Type = 'BackfillStatus'; Names = 'Action', 'Archive', 'Database', 'Done', 'ErrorRows', 'Errors', 'FinishedAt', 'LastError', 'MaxErrors', 'Name', 'Percent', 'Port', 'Remaining', 'RemainingTime', 'RowsPerSecond', 'Schema', 'SearchPath', 'Server', 'StartedAt', 'State', 'Strategy', 'Sweep', 'Table', 'TargetBatchTime', 'Throttle', 'TimeZone', 'UpdatedAt', 'User', 'WaitingFor', 'WaitingSince', 'Where', 'Workers', 'WorkersWanted' }
         @{ Type = 'BackfillWorkerStatus'; Names = 'Application', 'Batches', 'ClientAddress', 'Heartbeat', 'Number', 'Pid', 'Rows', 'StartedAt', 'User' }
         @{ Type = 'BackfillError'; Names = 'Again', 'FailedAt', 'Key', 'KeyColumn', 'Message', 'Place', 'SqlState', 'Table' }
         @{ Type = 'BackfillTestResult'; Names = 'Compared', 'Database', 'Detail', 'Different', 'DifferentRow', 'Duration', 'Errors', 'Matching', 'Name', 'Passed', 'Port', 'Rows', 'RowsExpected', 'Schema', 'Server', 'State', 'Table' }

@@ -61,7 +61,11 @@ public static class Backfill
             await using NpgsqlConnection connection = await OpenAsync(session, request, sink, cancellationToken).ConfigureAwait(false);
             await RefuseReadOnlyAsync(connection, cancellationToken).ConfigureAwait(false);
             request = request with { Throttle = await ThrottleLook.CheckAsync(connection, request.Throttle, cancellationToken).ConfigureAwait(false) };
+            IReadOnlyDictionary<string, string> own = await BackfillSettings.ReadAsync(connection, cancellationToken).ConfigureAwait(false);
             BackfillDefinition definition = await BackfillDefinition.FindAsync(connection, request, cancellationToken).ConfigureAwait(false);
+            IReadOnlyDictionary<string, string>? recorded = await BackfillSettings.RecordedAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false);
+            request = request with { Settings = recorded ?? own };
+            await BackfillSettings.SetAsync(connection, request.Settings, cancellationToken).ConfigureAwait(false);
             string batchPlan = await ExplainAsync(connection, definition, sink, cancellationToken).ConfigureAwait(false);
             List<MigrationStep> steps = [.. await BackfillSchema.StepsAsync(connection, cancellationToken).ConfigureAwait(false)];
             bool resumes = false;
@@ -88,7 +92,7 @@ public static class Backfill
                 Action = definition.Kind == BackfillKind.Delete ? $"Delete rows where {definition.Where}" : $"Backfill {definition.SetText} where {definition.Where}",
                 Target = definition.Table.Display,
                 Steps = steps,
-                Notes = Notes(definition, request, batchPlan, matching, all, resumes, forecast),
+                Notes = [.. Notes(definition, request, batchPlan, matching, all, resumes, forecast), BackfillSettings.Note(request.Settings, own, recorded is not null)],
                 Name = definition.Name,
                 EstimatedRows = matching,
                 EstimatedTableRows = all,
@@ -172,6 +176,11 @@ public static class Backfill
                 """;
             await using NpgsqlCommand command = new(Sql, connection) { Parameters = { new() { Value = $"{(int)request.Options.LockTimeout.TotalMilliseconds}ms" } } };
             await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+            if (request.Settings is { } settings)
+            {
+                await BackfillSettings.SetAsync(connection, settings, cancellationToken).ConfigureAwait(false);
+            }
+
             return connection;
         }
         catch

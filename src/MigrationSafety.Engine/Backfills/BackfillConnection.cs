@@ -319,6 +319,11 @@ internal sealed class BackfillConnection : IAsyncDisposable
             await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
         }
 
+        if (request.Settings is { } settings)
+        {
+            await BackfillSettings.SetAsync(Connection, settings, cancellationToken).ConfigureAwait(false);
+        }
+
         await using NpgsqlCommand own = new("select pg_catalog.pg_backend_pid(), backend_start from pg_catalog.pg_stat_activity where pid = pg_catalog.pg_backend_pid()", Connection);
         await using NpgsqlDataReader reader = await own.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         await reader.ReadAsync(cancellationToken).ConfigureAwait(false);

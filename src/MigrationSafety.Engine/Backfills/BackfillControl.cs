@@ -29,6 +29,31 @@ public static class BackfillControl
         }
     }
 
+    /// <summary>Stops one as planned, and says so to the operation's record.</summary>
+    /// <inheritdoc cref="StopAsync(EngineSession, string, TimeSpan, IOperationSink, CancellationToken)"/>
+    public static async Task<BackfillStatus> StopAsync(BackfillStopPlan plan, TimeSpan waitFor, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(plan);
+        ArgumentNullException.ThrowIfNull(sink);
+        DateTimeOffset start = DateTimeOffset.Now;
+        BackfillStatus status = await StopAsync(plan.Session, plan.Name, waitFor, sink, cancellationToken).ConfigureAwait(false);
+        Done(plan, start, IsEnded(status) ? StepState.Skipped : StepState.Done, sink);
+        return status;
+    }
+
+    /// <summary>Removes one as planned, and says so to the operation's record.</summary>
+    /// <returns>The plan.</returns>
+    /// <inheritdoc cref="RemoveAsync(EngineSession, string, bool, bool, TimeSpan, IOperationSink, CancellationToken)"/>
+    public static async Task<BackfillRemovalPlan> RemoveAsync(BackfillRemovalPlan plan, bool force, bool dropArchive, TimeSpan waitFor, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(plan);
+        ArgumentNullException.ThrowIfNull(sink);
+        DateTimeOffset start = DateTimeOffset.Now;
+        await RemoveAsync(plan.Session, plan.Name, force, dropArchive, waitFor, sink, cancellationToken).ConfigureAwait(false);
+        Done(plan, start, StepState.Done, sink);
+        return plan;
+    }
+
     /// <summary>Has everybody who works on it end after the batch at hand. What is done stays.</summary>
     /// <param name="session">Session.</param>
     /// <param name="name">Name.</param>
@@ -168,7 +193,7 @@ public static class BackfillControl
             await using NpgsqlConnection connection = await OpenAsync(session, sink, cancellationToken).ConfigureAwait(false);
             await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false);
             const string Query = $"""
-                select table_schema, table_name, set_columns, set_expressions, case when predicate_given then predicate end, workers, target_batch_ms, max_errors, throttle::text, strategy, reason, kind = 'delete', source, archive is not null
+                select table_schema, table_name, set_columns, set_expressions, case when predicate_given then predicate end, workers, target_batch_ms, max_errors, throttle::text, strategy, reason, kind = 'delete', source, archive is not null, settings::text
                 from {BackfillStore.Table}
                 where name = $1
                 """;
@@ -185,6 +210,7 @@ public static class BackfillControl
                     Delete = reader.GetBoolean(11),
                     From = reader.Text(12),
                     KeepOldValues = reader.GetBoolean(13),
+                    Settings = BackfillSettings.FromJson(reader.GetString(14)),
                     Workers = reader.GetInt32(5),
                     TargetBatchTime = TimeSpan.FromMilliseconds(reader.GetInt32(6)),
                     MaxErrors = reader.GetInt64(7),
@@ -196,6 +222,14 @@ public static class BackfillControl
         catch (Exception e) when (e is not OperationCanceledException)
         {
             throw ServerErrors.Translate(e, $"Reading backfill {name}", name);
+        }
+    }
+
+    private static void Done(OperationPlan plan, DateTimeOffset start, StepState state, IOperationSink sink)
+    {
+        foreach (MigrationStep step in plan.Steps)
+        {
+            sink.Record(new StepEvent(step with { State = state, Attempts = 1, StartedAt = start, Duration = DateTimeOffset.Now - start }));
         }
     }
 

@@ -37,7 +37,7 @@ public static class BackfillReader
                coalesce(b.last_error, (select e.message from {BackfillStore.Errors} e where e.backfill = b.name order by e.failed_at desc limit 1)),
                b.waiting_for, b.waiting_since, b.workers, b.target_batch_ms, b.max_errors, b.throttle::text, b.role, b.started_at,
                greatest(b.updated_at, (select pg_catalog.max(w.heartbeat) from {BackfillStore.Workers} w where w.backfill = b.name)), b.finished_at, pg_catalog.clock_timestamp(), b.kind = 'delete', b.source,
-               b.rows_before, pg_catalog.pg_is_in_recovery(),
+               b.rows_before, pg_catalog.pg_is_in_recovery(), b.settings ->> 'search_path', b.settings ->> 'TimeZone',
                (select c.relname::text from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = 'migration_safety' and c.relname = b.archive)
         from {BackfillStore.Table} b
         where $1::text is null or b.name = $1
@@ -176,7 +176,7 @@ public static class BackfillReader
                 : BackfillDefinition.Text(reader.GetFieldValue<string[]>(3).Zip(reader.GetFieldValue<string[]>(4), (column, expression) => new SetColumn(column, expression))))
                 + (reader.Text(27) is { } source ? $" from {source}" : ""),
             Where = reader.GetString(5),
-            Archive = reader.Text(30) is { } archive ? $"migration_safety.{SqlName.QuoteIfNeeded(archive)}" : null,
+            Archive = reader.Text(32) is { } archive ? $"migration_safety.{SqlName.QuoteIfNeeded(archive)}" : null,
             Strategy = reader.GetString(6) == "key" ? BackfillStrategy.Key : BackfillStrategy.Block,
             State = state,
             Sweep = reader.GetInt32(8),
@@ -195,6 +195,8 @@ public static class BackfillReader
             TargetBatchTime = TimeSpan.FromMilliseconds(reader.GetInt32(18)),
             MaxErrors = reader.GetInt64(19),
             Throttle = ThrottleLimits.FromJson(reader.Text(20)).Text,
+            SearchPath = reader.GetString(30),
+            TimeZone = reader.GetString(31),
             User = reader.Text(21),
             StartedAt = reader.Time(22)!.Value,
             UpdatedAt = reader.Time(23)!.Value,

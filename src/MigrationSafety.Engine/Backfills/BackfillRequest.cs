@@ -51,6 +51,9 @@ public sealed record BackfillRequest
     /// <summary>When it slows down and pauses by itself.</summary>
     public ThrottleLimits Throttle { get; init; } = ThrottleLimits.Default;
 
+    /// <summary>The settings with which its expressions are read, as <see cref="BackfillSettings"/> has them; null for those of the session.</summary>
+    internal IReadOnlyDictionary<string, string>? Settings { get; init; }
+
     /// <summary>The bounds under which it runs.</summary>
     public ExecutionOptions Options { get; init; } = new();
 }

@@ -110,12 +110,11 @@ internal sealed class BackfillStatements
         {CountPlaces()}
         """;
 
-    /// <summary>Those of some rows that match now, by place, version and key: found by key ($2) where there is one, else by place ($2) and version ($3). Locks nothing.</summary>
+    /// <summary>Those of some rows that are there now, by place, version and key, and whether they match: found by key ($2) where there is one, else by place ($2) and version ($3). Locks nothing.</summary>
     /// <param name="byKey">Whether by key.</param>
     internal string Whereabouts(bool byKey) => $"""
-        select {Qualifier}.ctid::text, {Qualifier}.xmin::text, {(byKey ? "msb_key" : "null::text")}
+        select {Qualifier}.ctid::text, {Qualifier}.xmin::text, {(byKey ? "msb_key" : "null::text")}, {Predicate}
         from {(byKey ? KeyList : PlaceList)} join only {Target} on {(byKey ? AtKey : AtPlace)}
-        where {Predicate}
         """;
 
     /// <summary>The same as <see cref="Places"/>, but it passes over the rows that others have locked. Returns besides which it locked and did not change, because a trigger kept it from that.</summary>

@@ -176,8 +176,8 @@ internal static class BackfillStore
     {
         const string Record = $"""
             insert into {Table} as b (name, table_schema, table_name, table_oid, set_columns, set_expressions, predicate, predicate_given, strategy, reason, state,
-                                      workers, target_batch_ms, max_errors, rows_estimated, rows_in_table, throttle, kind, source, archive)
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'running', $11, $12, $13, $14, $15, $16::jsonb, $17, $18, $19)
+                                      workers, target_batch_ms, max_errors, rows_estimated, rows_in_table, throttle, kind, source, archive, settings)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'running', $11, $12, $13, $14, $15, $16::jsonb, $17, $18, $19, $20::jsonb)
             on conflict (name) do update
             set table_oid = excluded.table_oid, predicate_given = excluded.predicate_given, strategy = excluded.strategy, reason = excluded.reason, state = excluded.state, sweep = 0,
                 workers = excluded.workers, target_batch_ms = excluded.target_batch_ms, max_errors = excluded.max_errors, rows_estimated = excluded.rows_estimated,
@@ -225,6 +225,7 @@ internal static class BackfillStore
                         new() { Value = definition.Kind == BackfillKind.Delete ? "delete" : "update" },
                         new() { Value = (object?)definition.From ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
                         new() { Value = (object?)definition.Archive?.Name ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
+                        new() { Value = BackfillSettings.ToJson(request.Settings!) },
                     },
                 },
                 new(NewRanges)

@@ -7,8 +7,8 @@ namespace MigrationSafety.Engine.Backfills;
 
 /// <summary>
 /// What comes after the pass: a sweep over all rows that match in one snapshot, whatever moved, was locked or came since. What of these it could not do it follows by key, wherever
-/// they go, until each is done, gone or filled by others: that proves that every row that existed when the sweep began is done. Rows that the application inserts meanwhile
-/// do not make it last longer. Where rows have no key, those that went elsewhere are looked for by another sweep.
+/// they go, until each is done or filled by others: that proves that every row that existed when the sweep began is done. Rows that the application inserts meanwhile
+/// do not make it last longer. What has no key and moved, or is not found by its key any more (deleted, or another key), is looked for by another sweep.
 /// </summary>
 internal sealed class BackfillSweep
 {
@@ -16,6 +16,8 @@ internal sealed class BackfillSweep
     // The client's memory: with more than that left over the whole table is swept again.
     private const int MostFollowed = 10_000;
     private const int LookedFor = 1000;
+    // An application may delete rows that match for ever: what is still not found by its key then is taken for deleted; the count at the end tells of any that is not.
+    private const int SweepsForGone = 3;
     // Looking after some rows is cheap: no long pauses.
     private const int LongestPause = 4;
     // transaction_timeout came with 17.
@@ -33,6 +35,7 @@ internal sealed class BackfillSweep
         _worker = worker;
     }
 
+    private int _sweeps;
     // The part that is being changed.
     private BackfillLeaf? _leaf;
 
@@ -54,6 +57,7 @@ internal sealed class BackfillSweep
 
             _context.Sweeps(number);
             Same = 0;
+            _sweeps++;
             long? open = await TrySweepAsync(number, cancellationToken).ConfigureAwait(false);
             if (open < 0)
             {
@@ -212,7 +216,7 @@ internal sealed class BackfillSweep
     }
 
     /// <summary>Tries those that a sweep had to leave, and only those, until each is done or gone.</summary>
-    /// <returns>How many without a key went elsewhere; less than zero where the backfill does not run any more.</returns>
+    /// <returns>How many are nowhere to be found; less than zero where the backfill does not run any more.</returns>
     /// <exception cref="MigrationException"><c>RowsStayLocked</c>.</exception>
     private async Task<long> FollowAsync(List<RowPlace> left, CancellationToken cancellationToken)
     {
@@ -229,8 +233,8 @@ internal sealed class BackfillSweep
                     continue;
                 }
 
-                RowPlace[] places = await FindAsync(leaf, [.. ofTable], ofTable.Key.HasKey, cancellationToken).ConfigureAwait(false);
-                lost += ofTable.Key.HasKey ? 0 : ofTable.Count() - places.Length;
+                (RowPlace[] places, int gone) = await FindAsync(leaf, [.. ofTable], ofTable.Key.HasKey, cancellationToken).ConfigureAwait(false);
+                lost += ofTable.Key.HasKey && _sweeps >= SweepsForGone ? 0 : gone;
                 RowsOutcome some = await _worker.Rows.UpdateAsync(leaf, places, isSweep: true, ofTable.Key.HasKey, cancellationToken).ConfigureAwait(false);
                 if (some.Stopped)
                 {
@@ -256,14 +260,14 @@ internal sealed class BackfillSweep
         return lost;
     }
 
-    /// <summary>Where rows lie by now that still match: found by key, or, without one, where they have not moved.</summary>
-    private async Task<RowPlace[]> FindAsync(BackfillLeaf leaf, RowPlace[] rows, bool byKey, CancellationToken cancellationToken)
+    /// <summary>Where rows lie by now that still match, and how many there are no more: found by key, or, without one, where they have not moved.</summary>
+    private async Task<(RowPlace[] Places, int Gone)> FindAsync(BackfillLeaf leaf, RowPlace[] rows, bool byKey, CancellationToken cancellationToken)
     {
         string sql = new BackfillStatements(_context.Definition, leaf).Whereabouts(byKey);
-        List<RowPlace> places = [];
+        List<(RowPlace Place, bool Matches)> there = [];
         foreach (RowPlace[] some in rows.Chunk(LookedFor))
         {
-            places.AddRange(await _worker.AskAsync(
+            there.AddRange(await _worker.AskAsync(
                 async connection =>
                 {
                     await using NpgsqlCommand command = new(sql, connection)
@@ -277,10 +281,10 @@ internal sealed class BackfillSweep
                         },
                     };
                     await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(CancellationToken.None).ConfigureAwait(false);
-                    List<RowPlace> found = [];
+                    List<(RowPlace, bool)> found = [];
                     while (await reader.ReadAsync(CancellationToken.None).ConfigureAwait(false))
                     {
-                        found.Add(new RowPlace(leaf.Table.Oid, reader.GetString(0), reader.GetString(1), reader.Text(2)));
+                        found.Add((new RowPlace(leaf.Table.Oid, reader.GetString(0), reader.GetString(1), reader.Text(2)), reader.GetBoolean(3)));
                     }
 
                     return found;
@@ -288,7 +292,7 @@ internal sealed class BackfillSweep
                 cancellationToken).ConfigureAwait(false));
         }
 
-        return [.. places];
+        return ([.. there.Where(row => row.Matches).Select(row => row.Place)], rows.Length - there.Count);
     }
 
     private async Task<List<RowPlace>> FetchAsync()

@@ -1,5 +1,6 @@
 using System.Management.Automation;
 using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.History;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Module.Completion;
 using MigrationSafety.Module.Pipeline;
@@ -42,8 +43,9 @@ public sealed class RemoveBackfillCommand : FleetCmdlet
                 string what = $"Remove what is recorded about backfill {status.Name} ({session.Info}, {status.State}): definition, checkpoints{(status.Errors > 0 ? $", {status.Errors:N0} rows that were refused" : "")}{Archive(status)}; the table stays as it is";
                 if (ShouldProcess(what, what + "?", "Remove-Backfill"))
                 {
+                    BackfillRemovalPlan plan = BackfillRemovalPlan.For(session, status, DropArchive);
                     Runner.Start(
-                        (sink, token) => BackfillControl.RemoveAsync(session, status.Name, Force, DropArchive, WaitFor.Value, sink, token),
+                        (sink, token) => OperationLog.RunAsync(plan, sink, recorder => BackfillControl.RemoveAsync(plan, Force, DropArchive, WaitFor.Value, recorder, token), token),
                         ThrottleLimit);
                 }
             }

@@ -1,5 +1,6 @@
 using System.Management.Automation;
 using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.History;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Module.Completion;
 using MigrationSafety.Module.Pipeline;
@@ -35,8 +36,10 @@ public sealed class StopBackfillCommand : FleetCmdlet
                     $"Stop backfill {status.Name} ({session.Info}) after the batch at hand?",
                     "Stop-Backfill"))
                 {
+                    BackfillStopPlan plan = BackfillStopPlan.For(session, status);
                     Runner.Start(
-                        async (sink, token) => sink.Output(await BackfillControl.StopAsync(session, status.Name, WaitFor.Value, sink, token).ConfigureAwait(false)),
+                        async (sink, token) => sink.Output(
+                            await OperationLog.RunAsync(plan, sink, recorder => BackfillControl.StopAsync(plan, WaitFor.Value, recorder, token), token).ConfigureAwait(false)),
                         ThrottleLimit);
                 }
             }

@@ -106,6 +106,12 @@ public sealed record BackfillStatus
     /// <summary>When it slows down and pauses by itself, in words.</summary>
     public string Throttle { get; init; } = "";
 
+    /// <summary>The search_path with which its expressions are read, whoever takes it up: as it worked out for the role that began it.</summary>
+    public string SearchPath { get; init; } = "";
+
+    /// <summary>The TimeZone with which its expressions are read, whoever takes it up.</summary>
+    public string TimeZone { get; init; } = "";
+
     /// <summary>Role that began it.</summary>
     public string? User { get; init; }
 

@@ -1,0 +1,55 @@
+using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Tests.Engine.Support;
+using Xunit;
+
+namespace MigrationSafety.Tests.Engine;
+
+/// <summary>What an expression means is settled when a backfill begins, whoever goes on with it.</summary>
+public sealed class BackfillSettingsTests(Servers servers)
+{
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    [Theory, EachMajor]
+    public async Task Whoever_goes_on_reads_the_expressions_as_who_began(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create schema app;
+            create schema other;
+            create function app.price(int) returns int immutable language sql as 'select $1 * 2';
+            create function other.price(int) returns int immutable language sql as 'select $1 * 3';
+            create table app.t (id int primary key, said text not null default '03/04/2024 12:00', at timestamptz, v int);
+            insert into app.t select i from generate_series(1, 3000) i;
+            """);
+        BackfillRequest request = BackfillBench.Request("app.t", "v", "price(id)", "v is null") with { Set = [new("v", "price(id)"), new("at", "said::timestamptz")] };
+        EngineSession first = await bench.SessionAsync(db => db.ConnectionString + ";Options=-c search_path=app -c TimeZone=UTC -c DateStyle=ISO,DMY");
+        EngineSession second = await bench.SessionAsync(db => db.ConnectionString + ";Options=-c search_path=other,app -c TimeZone=Asia/Tokyo");
+
+        Task<BackfillResult> run = bench.RunAsync(request with { Throttle = new() { RowsPerSecond = 1000 } }, session: first);
+        await bench.UntilBatchesAsync(1, run);
+        await BackfillControl.StopAsync(bench.Session, "app.t.v,at", TimeSpan.FromSeconds(30), bench.Sink, Token);
+        Assert.Equal(BackfillOutcome.Paused, (await run).Outcome);
+
+        BackfillStatus status = await BackfillControl.FindAsync(second, "app.t.v,at", bench.Sink, Token);
+        Assert.Equal(("app", "UTC"), (status.SearchPath, status.TimeZone));
+        BackfillPlan plan = await bench.PlanAsync(request, second);
+        Assert.Contains(plan.Notes, note => note.Contains("search_path = app, TimeZone = UTC", StringComparison.Ordinal) && note.Contains("this session has search_path = other, app, TimeZone = Asia/Tokyo", StringComparison.Ordinal));
+        await bench.RunAsync((await BackfillControl.RequestAsync(second, "app.t.v,at", bench.Sink, Token)) with { Throttle = new() }, session: second);
+
+        Assert.Equal(3000, await bench.ScalarAsync<long>("select count(*) from app.t where v = id * 2 and at = '2024-04-03 12:00+00'"));
+        BackfillTestResult proof = await BackfillProof.TestAsync(second, new() { Name = "app.t.v,at", Comparison = BackfillComparison.All }, bench.Sink, Token);
+        Assert.True(proof.Passed);
+        Assert.Equal(3000, proof.Compared);
+    }
+
+    [Theory, EachMajor]
+    public async Task The_users_own_schema_is_recorded_by_its_name(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t values (1); create schema postgres; create schema \"A b\"");
+        EngineSession session = await bench.SessionAsync(db => db.ConnectionString + ";Options=-c search_path=\"$user\",nowhere,\"A\\ b\",public");
+
+        await bench.RunAsync(BackfillBench.Request("t", "v", "1"), session: session);
+
+        Assert.Equal("postgres, \"A b\", public", (await BackfillControl.FindAsync(session, "public.t.v", bench.Sink, Token)).SearchPath);
+    }
+}
