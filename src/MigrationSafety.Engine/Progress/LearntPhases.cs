@@ -17,25 +17,24 @@ internal sealed class LearntPhases
     private readonly List<Build> _builds = [];
 
     /// <summary>
-    /// Seconds of one phase in all operations that built one index; slow keys are those that are compared by the rules of a language, null where the index is gone.
+    /// Seconds of one phase in all operations that built one index; slow is a first key that is compared by the rules of a language, null where the index is gone.
     /// </summary>
-    private sealed record Build(string Table, string? Index, bool? SlowKeys, string Phase, double Seconds, long Operations);
+    private sealed record Build(string Table, string? Index, bool? SlowKey, string Phase, double Seconds, long Operations);
 
     /// <summary>Nothing is known.</summary>
     internal static LearntPhases None { get; } = new();
 
     /// <summary>
-    /// Seconds of work by phase, waiting left out, in the mean of the builds of this very index, else of those of this table with keys of the same kind, else of any such;
+    /// Seconds of work by phase, waiting left out, in the mean of the builds of this very index, else of those of this table with a first key of the same kind, else of any such;
     /// null where the log has none. All that builds an index has the same phases: a plain CREATE INDEX learns from a concurrent one, which has more of them.
     /// </summary>
     /// <param name="table">Table as schema.name.</param>
     /// <param name="index">Index as schema.name; null where it is not to be seen yet: that of a plain CREATE INDEX.</param>
-    /// <param name="slowKeys">Whether the index's keys are compared by the rules of a language.</param>
-    internal IReadOnlyDictionary<string, double>? Of(string? table, string? index, bool slowKeys) => index is null
-        ? Mean(build => build.Table == table) ?? Mean(_ => true)
-        : Mean(build => build.Table == table && build.Index == Regex.Replace(index, NewIndex, "$1"))
-            ?? Mean(build => build.Table == table && build.SlowKeys == slowKeys)
-            ?? Mean(build => build.SlowKeys == slowKeys);
+    /// <param name="slowKey">Whether the index's first key is compared by the rules of a language.</param>
+    internal IReadOnlyDictionary<string, double>? Of(string? table, string? index, bool slowKey) =>
+        (index is null ? null : Mean(build => build.Table == table && build.Index == Regex.Replace(index, NewIndex, "$1")))
+            ?? Mean(build => build.Table == table && build.SlowKey == slowKey)
+            ?? Mean(build => build.SlowKey == slowKey);
 
     /// <summary>Reads the log; nothing where there is none, or this role may not read it.</summary>
     internal static async Task<LearntPhases> ReadAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
@@ -48,7 +47,7 @@ internal sealed class LearntPhases
             """;
         const string Query = $"""
             select b.*, (select pg_catalog.count(*) > 0 from pg_catalog.pg_attribute k join pg_catalog.pg_collation l on l.oid = k.attcollation
-                         where k.attrelid = i.oid and k.attlen = -1 and l.collname not in ('C', 'POSIX') having i.oid is not null)
+                         where k.attrelid = i.oid and k.attnum = 1 and k.attlen = -1 and l.collname not in ('C', 'POSIX') having i.oid is not null)
             from (
                 select pg_catalog.format('%I.%I', o.table_schema, o.table_name), pg_catalog.regexp_replace(p.value->>'target', '{NewIndex}', '\1') as target, p.value->>'name',
                        pg_catalog.sum(greatest(0, (p.value->>'duration')::float8 - coalesce((p.value->>'wait_time')::float8, 0))), pg_catalog.count(distinct o.id)

@@ -53,9 +53,11 @@ internal static class ProgressQueries
                     'dead_tuples', pg_catalog.pg_stat_get_dead_tuples(c.oid),
                     'index', (select pg_catalog.format('%I.%I', s.nspname, i.relname) from pg_catalog.pg_class i join pg_catalog.pg_namespace s on s.oid = i.relnamespace where i.oid = x.oid),
                     'index_file', (select relfilenode from pg_catalog.pg_class where oid = x.oid),
-                    -- keys that are compared by the rules of a language take several times as long to sort
-                    'slow_keys', (select pg_catalog.count(*) from pg_catalog.pg_attribute k join pg_catalog.pg_collation l on l.oid = k.attcollation
-                                  where k.attrelid = x.oid and k.attlen = -1 and l.collname not in ('C', 'POSIX')),
+                    -- a first key that is compared by the rules of a language takes several times as long to sort; those behind it are seldom looked at
+                    'slow_key', (select pg_catalog.count(*) from pg_catalog.pg_attribute k join pg_catalog.pg_collation l on l.oid = k.attcollation
+                                 where k.attrelid = x.oid and k.attnum = 1 and k.attlen = -1 and l.collname not in ('C', 'POSIX')),
+                    'slow_columns', (select pg_catalog.string_agg(k.attname, E'\n') from pg_catalog.pg_attribute k join pg_catalog.pg_collation l on l.oid = k.attcollation
+                                     where x.oid is null and k.attrelid = c.oid and k.attlen = -1 and l.collname not in ('C', 'POSIX')),
                     'indexes', y.indexes, 'index_pages', y.pages, 'unfinished', y.unfinished, 'unfinished_before', y.before,
                     -- they are rebuilt one after the other, by oid
                     'index_pages_rebuilt', y.rebuilt, 'index_pages_rebuilding', y.rebuilding) as facts
