@@ -163,9 +163,10 @@ public sealed class BackfillHazardTests(Servers servers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, LockedWhen("completed"));
 
-        BackfillResult result = await bench.RunAsync(BackfillBench.Request("t", "v", "id", "matches(v)", retryFor: TimeSpan.FromSeconds(2)));
+        // The last row matches again, which a sweep finds: then it is counted how many do.
+        BackfillResult result = await bench.RunAsync(BackfillBench.Request("t", "v", "case when id < 5000 then id end", "matches(v)", retryFor: TimeSpan.FromSeconds(2)));
 
-        Assert.Equal((BackfillOutcome.Completed, 5000L, 0L), (result.Outcome, result.Rows, result.Remaining));
+        Assert.Equal((BackfillOutcome.Completed, 5001L, 1L), (result.Outcome, result.Rows, result.Remaining));
         Assert.Contains(bench.Sink.Warnings, m => m.Contains("could not be counted", StringComparison.Ordinal));
     }
 

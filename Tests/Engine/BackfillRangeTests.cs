@@ -174,7 +174,7 @@ public sealed class BackfillRangeTests(Servers servers)
     public async Task Blocks_in_turns_keep_most_rows_where_they_are(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
-            create table t (id int primary key, note text, a int, b int);
+            create table t (id int primary key, note text, a int, b int) with (autovacuum_enabled = false);
             insert into t select i, 'n' || i from generate_series(1, 100000) i;
             create index on t (note);
             create index on t (b) where b > 5;

@@ -57,7 +57,7 @@ internal sealed class Bench : IAsyncDisposable
 
     internal static async Task<Bench> StartAsync(SandboxOptions options, Screen screen, CancellationToken cancellationToken)
     {
-        Shop shop = await Shop.OpenAsync(options.Postgres, options.Rows, screen, cancellationToken);
+        Shop shop = await Shop.OpenAsync(options.Postgres, options.Scenario.ShopRows(options), screen, cancellationToken);
         LockSampler? sampler = null;
         try
         {

@@ -47,6 +47,16 @@ internal static class Migration
         };
     }
 
+    /// <summary>Adds another column, at once, under the locks that a busy table allows.</summary>
+    internal static async Task AddColumnAsync(EngineSession engine, string name, Screen screen, CancellationToken cancellationToken)
+    {
+        await using StepExecutor executor = await StepExecutor.OpenAsync(engine, new ExecutionOptions(), screen, cancellationToken);
+        await executor.RunAsync(
+            [new MigrationStep { Sql = $"alter table orders add column {name} text", Purpose = $"Add column {name}", LockMode = TableLockMode.AccessExclusive, Objects = ["public.orders"], Cost = StepCost.Instant }],
+            "add-column",
+            cancellationToken);
+    }
+
     /// <summary>Runs the file's statement, as a migration tool would, but through the executor.</summary>
     internal static async Task ApplyAsync(Shop shop, Screen screen, CancellationToken cancellationToken)
     {

@@ -18,7 +18,7 @@ internal sealed record SandboxOptions
           --rows N            Rows of orders; 1,000,000 without it, at least 10,000.
           --seconds N         How long the application is measured without a step; 10 without it.
           --kills N           faults: how often the client is killed; 10 without it.
-          --part NAME         backfill: one of traffic, race, large, growth, uuid; several with a comma, all without it.
+          --part NAME         backfill: one of traffic, race, large, done, growth, uuid; several with a comma, all without it.
           --report FILE       runbook: writes the report of what ran there, as Export-MigrationReport does.
           --seed N            faults: makes the same choices again.
           --keep              Leave server and traffic up at the end and print how to connect; Enter or Ctrl-C ends them.

@@ -8,16 +8,18 @@ using Spectre.Console;
 namespace MigrationSafety.Sandbox.Scenarios;
 
 /// <summary>
-/// A backfill with two workers under traffic; then, at rest, beside one big UPDATE and beside the loop with SKIP LOCKED, at sizes that show how each grows, and by blocks beside along a random key.
-/// <c>--rows N</c>: N, 5 N and 10 N rows.
+/// What a backfill has to reach, each beside what people do instead: under traffic; at rest beside one big UPDATE and the loop with SKIP LOCKED, at sizes that show how each grows; on a table
+/// that is nearly done; and by blocks beside along a random key. <c>--rows N</c>: N, 5 N and 10 N rows.
 /// </summary>
 internal sealed class BackfillScenario : Scenario
 {
     private const int Workers = 2;
     private const int Rounds = 2;
     private const string Counting = "i";
+    private const string Nothing = "false";
+    private const int Done = 95;
 
-    // What a backfill has to reach; all of them ratios of one run.
+    // What has to be reached; all of them ratios of one run.
     private const double LeastToUpdate = 1.0;
     private const double LeastToLoop = 2.5;
     private const double LeastToLoopLarge = 6;
@@ -26,13 +28,18 @@ internal sealed class BackfillScenario : Scenario
     private const double LeastToKey = 2;
     private const long MostMoreMemory = 20 << 20;
 
+    private readonly Table _figures = new Table().Border(TableBorder.Ascii).Title("What a backfill has to reach").AddColumns("", "Measured", "Wanted", "Instead", "");
+
     internal override string Name => "backfill";
 
-    internal override string Summary => "a backfill under traffic, beside a big UPDATE, beside a SKIP LOCKED loop, and by blocks beside along a UUID; --part chooses";
+    internal override string Summary => "what a backfill has to reach, beside what people do instead; --part chooses";
+
+    internal override int ShopRows(SandboxOptions options) => options.Has("traffic") ? options.Rows : 1000;
 
     internal override async Task RunAsync(Bench bench, SandboxOptions options, CancellationToken cancellationToken)
     {
         MigrationSession session = await SessionFactory.ConnectAsync(new ConnectRequest { Text = bench.Shop.Uri }, bench.Screen, cancellationToken);
+        bench.Drawings.Add(_figures);
         try
         {
             EngineSession engine = EngineSession.Of(session);
@@ -45,21 +52,32 @@ internal sealed class BackfillScenario : Scenario
             await bench.Traffic.StopAsync();
             await bench.Shop.ExecuteAsync("checkpoint", cancellationToken);
             // The first run pays for the compiler.
-            await races.MakeTableAsync(50_000, Counting, 0, cancellationToken);
+            await races.MakeTableAsync(50_000, Counting, Nothing, cancellationToken);
             await races.BackfillAsync(Workers, BackfillStrategy.Auto, cancellationToken);
+            BackfillTiming? few = null;
             if (options.Has("race"))
             {
-                await RaceAsync(bench, races, options.Rows, LeastToLoop, cancellationToken);
+                few = await RaceAsync(bench, races, options.Rows, Rounds, LeastToLoop, cancellationToken);
             }
 
             if (options.Has("large"))
             {
-                await RaceAsync(bench, races, options.Rows * 5L, LeastToLoopLarge, cancellationToken);
+                await RaceAsync(bench, races, options.Rows * 5L, 1, LeastToLoopLarge, cancellationToken);
+            }
+
+            if (options.Has("done") || options.Has("growth"))
+            {
+                few ??= await AloneAsync(bench, races, options.Rows, cancellationToken);
+            }
+
+            if (options.Has("done"))
+            {
+                await NearlyDoneAsync(bench, races, options.Rows, few!, cancellationToken);
             }
 
             if (options.Has("growth"))
             {
-                await GrowthAsync(bench, races, options.Rows, cancellationToken);
+                await GrowthAsync(bench, races, options.Rows, few!, cancellationToken);
             }
 
             if (options.Has("uuid"))
@@ -73,69 +91,123 @@ internal sealed class BackfillScenario : Scenario
         }
     }
 
-    private static async Task UnderTrafficAsync(Bench bench, EngineSession engine, SandboxOptions options, CancellationToken cancellationToken)
+    private async Task UnderTrafficAsync(Bench bench, EngineSession engine, SandboxOptions options, CancellationToken cancellationToken)
     {
         await bench.MeasureBaselineAsync(options.Seconds, cancellationToken);
+        TimeSpan alone = bench.Of(bench.Baseline!).Latency.P99;
         await Migration.ApplyAsync(bench.Shop, bench.Screen, cancellationToken);
         bench.Traffic.WritesTier = true;
+        async Task<TimeSpan> FillAsync(string name, BackfillRequest request)
+        {
+            await bench.MeasureAsync(
+                name,
+                async () => (await Backfill.RunAsync(await Backfill.PlanAsync(engine, request, bench.Screen, cancellationToken), bench.Screen, cancellationToken)).Rows,
+                cancellationToken);
+            await bench.SettleAsync(cancellationToken);
+            return bench.Figures()[^1].Latency.P99;
+        }
+
+        TimeSpan one = await FillAsync("Backfill, as by default", Migration.Backfill);
+        // Other columns of the same table, which the application leaves empty.
+        await Migration.AddColumnAsync(engine, "tier_2", bench.Screen, cancellationToken);
+        TimeSpan two = await FillAsync("Backfill, 2 workers", Migration.Backfill with { Set = [new("tier_2", Migration.TierExpression)], Where = null, Workers = Workers });
+        await Migration.AddColumnAsync(engine, "tier_3", bench.Screen, cancellationToken);
         await bench.MeasureAsync(
-            "Backfill, 2 workers",
-            async () =>
-            {
-                BackfillPlan plan = await Backfill.PlanAsync(engine, Migration.Backfill with { Workers = Workers }, bench.Screen, cancellationToken);
-                return (await Backfill.RunAsync(plan, bench.Screen, cancellationToken)).Rows;
-            },
+            "Instead: the loop with SKIP LOCKED",
+            async () => (await BackfillRaces.LoopAsync(bench.Shop.ConnectionString, "orders", "tier_3", TimeSpan.FromSeconds(30), cancellationToken)).Rows,
             cancellationToken);
         await bench.SettleAsync(cancellationToken);
-        TimeSpan alone = bench.Of(bench.Baseline!).Latency.P99;
-        TimeSpan during = bench.Figures()[^1].Latency.P99;
-        Check(bench, during <= alone * MostMoreLatency, $"the application's p99 is {Screen.Text(during)}, {during / alone:0.00} times the {Screen.Text(alone)} without the backfill (at most {MostMoreLatency:0.0})");
+        TimeSpan loop = bench.Figures()[^1].Latency.P99;
+        string instead = string.Create(CultureInfo.InvariantCulture, $"the loop: {loop / alone:0.00} times, {Screen.Text(loop)}");
+        Judge(bench, $"the application's p99, as by default", one <= alone * MostMoreLatency, $"{one / alone:0.00} times, {Screen.Text(one)} for {Screen.Text(alone)}", $"at most {MostMoreLatency:0.0}", instead);
+        Judge(bench, $"the application's p99, 2 workers", two <= alone * MostMoreLatency, $"{two / alone:0.00} times, {Screen.Text(two)} for {Screen.Text(alone)}", $"at most {MostMoreLatency:0.0}", instead);
     }
 
-    private static async Task RaceAsync(Bench bench, BackfillRaces races, long rows, double leastToLoop, CancellationToken cancellationToken)
+    private async Task<BackfillTiming> RaceAsync(Bench bench, BackfillRaces races, long rows, int rounds, double leastToLoop, CancellationToken cancellationToken)
     {
         bench.Screen.Begin(string.Create(CultureInfo.InvariantCulture, $"{rows:N0} rows: UPDATE, ours, loop"));
         // In turns, the best of each: what the machine does besides counts least in the best.
         TimeSpan update = TimeSpan.MaxValue;
         BackfillTiming? best = null;
-        for (int round = 0; round < Rounds; round++)
+        for (int round = 0; round < rounds; round++)
         {
-            await races.MakeTableAsync(rows, Counting, 0, cancellationToken);
+            await races.MakeTableAsync(rows, Counting, Nothing, cancellationToken);
             TimeSpan once = await races.UpdateAsync(cancellationToken);
             update = once < update ? once : update;
-            await races.MakeTableAsync(rows, Counting, 0, cancellationToken);
+            await races.MakeTableAsync(rows, Counting, Nothing, cancellationToken);
             BackfillTiming timing = await races.BackfillAsync(Workers, BackfillStrategy.Auto, cancellationToken);
             best = best is null || timing.Took < best.Took ? timing : best;
         }
 
         BackfillTiming ours = best!;
-        await races.MakeTableAsync(rows, Counting, 0, cancellationToken);
-        (TimeSpan loop, bool whole) = await races.LoopAsync(ours.Took * leastToLoop * 1.05, cancellationToken);
+        await races.MakeTableAsync(rows, Counting, Nothing, cancellationToken);
+        (TimeSpan loop, long looped) = await races.LoopAsync(ours.Took * leastToLoop * 1.05, cancellationToken);
+        bool whole = looped >= rows;
         bench.Screen.End();
-        string Rate(TimeSpan took) => string.Create(CultureInfo.InvariantCulture, $"{Screen.Text(took)} ({rows / took.TotalSeconds:N0} rows/s)");
-        bench.Screen.Say($"    UPDATE {Rate(update)}, ours {Rate(ours.Took)} in {ours.Result.Batches:N0} batches, loop {(whole ? Rate(loop) : $"not at its end after {Screen.Text(loop)}")}");
-        Check(bench, update / ours.Took >= LeastToUpdate, $"{rows:N0} rows: {update / ours.Took:0.00} times as fast as one UPDATE (at least {LeastToUpdate:0.0})");
-        Check(bench, loop / ours.Took >= leastToLoop, $"{rows:N0} rows: {(whole ? "" : "more than ")}{loop / ours.Took:0.0} times as fast as the loop (at least {leastToLoop:0.0})");
+        string Rate(TimeSpan took, long done) => string.Create(CultureInfo.InvariantCulture, $"{Screen.Text(took)}, {done / took.TotalSeconds:N0} rows/s");
+        string mine = string.Create(CultureInfo.InvariantCulture, $"{Rate(ours.Took, rows)}, {ours.InPlace * 100:0} % in place");
+        Judge(bench, $"{rows:N0} rows beside one UPDATE", update / ours.Took >= LeastToUpdate, $"{update / ours.Took:0.00} times: {mine}", $"at least {LeastToUpdate:0.0}", Rate(update, rows));
+        Judge(
+            bench,
+            $"{rows:N0} rows beside the loop",
+            loop / ours.Took >= leastToLoop,
+            $"{(whole ? "" : "more than ")}{loop / ours.Took:0.0} times",
+            $"at least {leastToLoop:0.0}",
+            (whole ? "" : "broken off: ") + Rate(loop, looped));
+        return ours;
     }
 
-    private static async Task GrowthAsync(Bench bench, BackfillRaces races, long rows, CancellationToken cancellationToken)
+    private static async Task<BackfillTiming> AloneAsync(Bench bench, BackfillRaces races, long rows, CancellationToken cancellationToken)
     {
-        bench.Screen.Begin(string.Create(CultureInfo.InvariantCulture, $"{rows:N0} rows, those with 95 % done, and {rows * 10:N0}"));
-        await races.MakeTableAsync(rows, Counting, 0, cancellationToken);
-        BackfillTiming few = await races.BackfillAsync(Workers, BackfillStrategy.Auto, cancellationToken);
-        await races.MakeTableAsync(rows, Counting, 95, cancellationToken);
-        TimeSpan scan = await races.ScanAsync(cancellationToken);
-        BackfillTiming rest = await races.BackfillAsync(Workers, BackfillStrategy.Auto, cancellationToken);
-        await races.MakeTableAsync(rows * 10, Counting, 0, cancellationToken);
-        BackfillTiming many = await races.BackfillAsync(Workers, BackfillStrategy.Auto, cancellationToken);
+        bench.Screen.Begin(string.Create(CultureInfo.InvariantCulture, $"{rows:N0} rows"));
+        await races.MakeTableAsync(rows, Counting, Nothing, cancellationToken);
+        BackfillTiming ours = await races.BackfillAsync(Workers, BackfillStrategy.Auto, cancellationToken);
         bench.Screen.End();
-        bench.Screen.Say($"    {Screen.Text(few.Took)}; 95 % done {Screen.Text(rest.Took)}, a scan {Screen.Text(scan)}; ten times the rows {Screen.Text(many.Took)}; memory at most {few.PeakBytes >> 20} and {many.PeakBytes >> 20} MB");
-        Check(bench, many.Took / few.Took <= MostForTenTimes, $"ten times the rows take {many.Took / few.Took:0.0} times as long (at most {MostForTenTimes:0.0})");
-        Check(bench, rest.Took <= (few.Took * 0.05) + scan, $"with 95 % done it takes {Screen.Text(rest.Took)}, the share that is left and a scan {Screen.Text((few.Took * 0.05) + scan)}");
-        Check(bench, many.PeakBytes - few.PeakBytes <= MostMoreMemory, $"ten times the rows need {(many.PeakBytes - few.PeakBytes) / 1048576.0:0.0} MB more of the client's memory (at most {MostMoreMemory >> 20})");
+        return ours;
     }
 
-    private static async Task RandomKeyAsync(Bench bench, SandboxOptions options, CancellationToken cancellationToken)
+    private async Task NearlyDoneAsync(Bench bench, BackfillRaces races, long rows, BackfillTiming all, CancellationToken cancellationToken)
+    {
+        bench.Screen.Begin(string.Create(CultureInfo.InvariantCulture, $"{rows:N0} rows, nearly done"));
+        async Task<(TimeSpan Update, TimeSpan Scan, TimeSpan Ours)> TimeAsync(FormattableString filled)
+        {
+            string condition = filled.ToString(CultureInfo.InvariantCulture);
+            await races.MakeTableAsync(rows, Counting, condition, cancellationToken);
+            TimeSpan update = await races.UpdateAsync(cancellationToken);
+            await races.MakeTableAsync(rows, Counting, condition, cancellationToken);
+            TimeSpan scan = await races.ScanAsync(cancellationToken);
+            return (update, scan, (await races.BackfillAsync(Workers, BackfillStrategy.Auto, cancellationToken)).Took);
+        }
+
+        // What an interrupted backfill leaves, and what comes from all over the table: then nearly every page is written.
+        (TimeSpan update, TimeSpan scan, TimeSpan rest) = await TimeAsync($"i <= {rows / 100 * Done}");
+        (TimeSpan updateAll, _, TimeSpan restAll) = await TimeAsync($"i % 100 < {Done}");
+        bench.Screen.End();
+        TimeSpan most = (all.Took * (100 - Done) / 100) + scan;
+        Judge(
+            bench,
+            $"{rows:N0} rows, the first {Done} % done",
+            rest <= most,
+            $"{Screen.Text(rest)}",
+            $"at most {Screen.Text(most)}: the share that is left, and a scan of {Screen.Text(scan)}",
+            $"one UPDATE: {Screen.Text(update)}");
+        Judge(bench, $"{rows:N0} rows, {Done} of each 100 done", restAll <= updateAll, $"{Screen.Text(restAll)}", $"at most one UPDATE", $"one UPDATE: {Screen.Text(updateAll)}");
+    }
+
+    private async Task GrowthAsync(Bench bench, BackfillRaces races, long rows, BackfillTiming few, CancellationToken cancellationToken)
+    {
+        BackfillTiming many = await AloneAsync(bench, races, rows * 10, cancellationToken);
+        Judge(bench, $"ten times the rows", many.Took / few.Took <= MostForTenTimes, $"{many.Took / few.Took:0.0} times as long: {Screen.Text(many.Took)} for {Screen.Text(few.Took)}", $"at most {MostForTenTimes:0.0}", "");
+        Judge(
+            bench,
+            $"the client's memory for ten times the rows",
+            many.PeakBytes - few.PeakBytes <= MostMoreMemory,
+            $"{(many.PeakBytes - few.PeakBytes) / 1048576.0:0.0} MB more: {many.PeakBytes >> 20} MB for {few.PeakBytes >> 20}",
+            $"at most {MostMoreMemory >> 20} MB",
+            "");
+    }
+
+    private async Task RandomKeyAsync(Bench bench, SandboxOptions options, CancellationToken cancellationToken)
     {
         // A server of its own, whose buffers hold a tenth of the table.
         PostgresServerOptions small = new()
@@ -150,20 +222,18 @@ internal sealed class BackfillScenario : Scenario
         try
         {
             BackfillRaces races = new(server.ConnectionString("postgres"), EngineSession.Of(session), bench.Screen);
-            await races.MakeTableAsync(options.Rows, "gen_random_uuid()", 0, cancellationToken);
+            await races.MakeTableAsync(options.Rows, "gen_random_uuid()", Nothing, cancellationToken);
             BackfillTiming key = await races.BackfillAsync(Workers, BackfillStrategy.Key, cancellationToken);
-            await races.MakeTableAsync(options.Rows, "gen_random_uuid()", 0, cancellationToken);
-            string size;
-            await using (NpgsqlDataSource source = NpgsqlDataSource.Create(server.ConnectionString("postgres")))
-            await using (NpgsqlCommand command = source.CreateCommand("select pg_size_pretty(pg_table_size('race'))"))
-            {
-                size = (string)(await command.ExecuteScalarAsync(cancellationToken))!;
-            }
-
+            await races.MakeTableAsync(options.Rows, "gen_random_uuid()", Nothing, cancellationToken);
             BackfillTiming block = await races.BackfillAsync(Workers, BackfillStrategy.Block, cancellationToken);
             bench.Screen.End();
-            bench.Screen.Say($"    a table of {size} with shared_buffers of {small.SharedBuffers}: by blocks {Screen.Text(block.Took)}, along the key {Screen.Text(key.Took)}");
-            Check(bench, key.Took / block.Took >= LeastToKey, $"a UUID as key: by blocks {key.Took / block.Took:0.0} times as fast as along the key (at least {LeastToKey:0.0})");
+            Judge(
+                bench,
+                $"{options.Rows:N0} rows, UUID as key, shared_buffers of {small.SharedBuffers}",
+                key.Took / block.Took >= LeastToKey,
+                $"by blocks {key.Took / block.Took:0.0} times as fast as along the key: {Screen.Text(block.Took)}, {block.InPlace * 100:0} % in place",
+                $"at least {LeastToKey:0.0}",
+                string.Create(CultureInfo.InvariantCulture, $"along the key: {Screen.Text(key.Took)}, {key.InPlace * 100:0} % in place"));
         }
         finally
         {
@@ -171,14 +241,14 @@ internal sealed class BackfillScenario : Scenario
         }
     }
 
-    private static void Check(Bench bench, bool held, FormattableString text)
+    private void Judge(Bench bench, FormattableString what, bool held, FormattableString measured, FormattableString wanted, string instead)
     {
-        string line = text.ToString(CultureInfo.InvariantCulture);
-        bench.Screen.Say((held ? "    held: " : "    MISSED: ") + line);
-        bench.Drawings.Add(new Text((held ? "held    " : "MISSED  ") + line));
+        string[] texts = [what.ToString(CultureInfo.InvariantCulture), measured.ToString(CultureInfo.InvariantCulture), wanted.ToString(CultureInfo.InvariantCulture)];
+        bench.Screen.Say($"    {(held ? "held" : "MISSED")}: {texts[0]}: {texts[1]} ({texts[2]}){(instead.Length > 0 ? $"; instead, {instead}" : "")}");
+        _figures.AddRow([.. texts.Append(instead).Append(held ? "held" : "MISSED").Select(text => new Text(text))]);
         if (!held)
         {
-            bench.Broken.Add("As fast as the server allows: " + line);
+            bench.Broken.Add($"As fast as the server allows: {texts[0]}: {texts[1]}, {texts[2]}.");
         }
     }
 }

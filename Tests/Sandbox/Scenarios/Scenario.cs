@@ -12,6 +12,9 @@ internal abstract class Scenario
     /// <summary>What it does, in a line.</summary>
     internal abstract string Summary { get; }
 
+    /// <summary>How many rows the shop's orders have at the start.</summary>
+    internal virtual int ShopRows(SandboxOptions options) => options.Rows;
+
     /// <summary>Does it where it needs neither server nor traffic, and gives the exit code; null where it needs them.</summary>
     internal virtual int? RunAlone(Screen screen) => null;
 

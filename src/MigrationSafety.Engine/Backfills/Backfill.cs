@@ -81,8 +81,8 @@ public static class Backfill
                 steps.AddRange(await definition.Archive.StepsAsync(connection, cancellationToken).ConfigureAwait(false));
             }
 
-            (long matching, long all) = await EstimateAsync(connection, definition, cancellationToken).ConfigureAwait(false);
-            definition = definition.InTurns((double)matching / Math.Max(1, all));
+            (long matching, long all, long buffers) = await EstimateAsync(connection, definition, cancellationToken).ConfigureAwait(false);
+            definition = definition.InTurns((double)matching / Math.Max(1, all), buffers, request.Workers);
             BackfillForecast? measured = request.SampleBatch > 0 ? await BackfillForecast.MeasureAsync(connection, definition, request, all, sink, cancellationToken).ConfigureAwait(false) : null;
             BackfillForecast forecast = measured ?? await BackfillForecast.AssumeAsync(connection, definition, all, cancellationToken).ConfigureAwait(false);
             steps.Add(BatchStep(definition));
@@ -190,6 +190,9 @@ public static class Backfill
         }
     }
 
+    /// <summary>The percentage of the table's blocks that is looked at for an estimate.</summary>
+    internal static double SamplePercent(BackfillDefinition definition) => Math.Min(100, 100 * SampleBlocks / Math.Max(1, definition.Blocks));
+
     private static async Task RefuseReadOnlyAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
         await using NpgsqlCommand command = new("select pg_catalog.current_setting('transaction_read_only')", connection);
@@ -256,16 +259,16 @@ public static class Backfill
         return string.Join(Environment.NewLine, lines);
     }
 
-    private static async Task<(long Matching, long All)> EstimateAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
+    private static async Task<(long Matching, long All, long Buffers)> EstimateAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
     {
         // A new column has no statistics, and the planner's guess at it is far off; at a new table's rows too. Look at some blocks instead.
-        double percent = Math.Min(100, 100 * SampleBlocks / Math.Max(1, definition.Blocks));
+        double percent = SamplePercent(definition);
         await using NpgsqlCommand sample = new(new BackfillQueries(definition).Sample, connection) { Parameters = { new() { Value = (float)percent } } };
         await using NpgsqlDataReader reader = await sample.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
         (long matching, long seen, long seenBlocks) = (reader.GetInt64(0), reader.GetInt64(1), reader.GetInt64(2));
         double scale = percent >= 100 ? 1 : (double)definition.Blocks / Math.Max(1, seenBlocks);
-        return ((long)(matching * scale), (long)(seen * scale));
+        return ((long)(matching * scale), (long)(seen * scale), reader.GetInt64(3));
     }
 
     private static string[] Notes(BackfillDefinition definition, BackfillRequest request, string batchPlan, long matching, long all, bool resumes, BackfillForecast forecast)

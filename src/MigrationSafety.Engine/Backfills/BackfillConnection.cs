@@ -10,7 +10,8 @@ namespace MigrationSafety.Engine.Backfills;
 /// <param name="AtEnd">Whether it reached the end of the range.</param>
 /// <param name="Passed">Rows passed, matching or not; by blocks an estimate.</param>
 /// <param name="ServerTime">Time that the server took.</param>
-internal sealed record BatchOutcome(long Changed, long Same, bool AtEnd, long Passed, TimeSpan ServerTime);
+/// <param name="Whole">Whether it was as large as was asked for: the end of a turn or of the range cuts it short.</param>
+internal sealed record BatchOutcome(long Changed, long Same, bool AtEnd, long Passed, TimeSpan ServerTime, bool Whole);
 
 /// <summary>What a batch of single rows did, as the server committed it.</summary>
 /// <param name="Changed">Rows updated.</param>

@@ -19,6 +19,7 @@ internal sealed class BackfillContext
     private long _rowsInTable;
     private int _sweep;
     private string? _throttled;
+    private TaskCompletionSource _rangeEnded = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     internal BackfillContext(BackfillPlan plan, IOperationSink sink)
     {
@@ -48,6 +49,11 @@ internal sealed class BackfillContext
 
     /// <summary>Where workers wait before each batch; set before they begin.</summary>
     internal ThrottleGate Gate { get; set; } = null!;
+
+    /// <summary>Ends when a worker of this run comes to the end of a range: whoever has none looks again.</summary>
+    internal Task RangeEnded => Volatile.Read(ref _rangeEnded).Task;
+
+    internal void EndRange() => Interlocked.Exchange(ref _rangeEnded, new(TaskCreationOptions.RunContinuationsAsynchronously)).SetResult();
 
     /// <summary>Since the run began.</summary>
     internal TimeSpan Elapsed => Stopwatch.GetElapsedTime(_start);

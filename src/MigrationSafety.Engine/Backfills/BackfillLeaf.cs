@@ -21,6 +21,9 @@ internal sealed record KeyColumn(string Name, string Type);
 /// <param name="ByKey">Whether the batches go along the key rather than by blocks.</param>
 internal sealed record BackfillLeaf(TableReference Table, long Blocks, string AccessMethod, string? Index, IReadOnlyList<KeyColumn> Key, bool ChangesUniqueKey, bool ChangesIndex, bool ByKey)
 {
+    /// <summary>The most of <see cref="Stretch"/>: 128 MB.</summary>
+    internal const long MostStretch = 16384;
+
     /// <summary>
     /// In how many turns a block's rows are done; a power of two. The versions that one turn leaves dead make room for the next: so most new versions stay in their block, as
     /// heap-only tuples, no index is written for them, and the table grows by a fraction. All at once, each would go to another block and into every index, whose
@@ -30,6 +33,9 @@ internal sealed record BackfillLeaf(TableReference Table, long Blocks, string Ac
 
     /// <summary>Whether a change of a row fires triggers, those of foreign keys among them: they run when the statement has returned its rows, or at the end of the transaction.</summary>
     internal bool HasTriggers { get; init; }
+
+    /// <summary>How many blocks are done so, one turn after the other, before the next ones: as many as stay in the server's buffers from turn to turn.</summary>
+    internal long Stretch { get; init; } = MostStretch;
 
     internal bool IsHeap => AccessMethod == "heap";
 

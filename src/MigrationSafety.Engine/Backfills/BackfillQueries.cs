@@ -41,14 +41,18 @@ internal sealed class BackfillQueries
             """;
     }
 
-    /// <summary>A sample of $1 percent of the blocks: rows that match, rows, blocks that hold rows.</summary>
+    /// <summary>A sample of $1 percent of the blocks: rows that match, rows, blocks that hold rows; and the server's shared_buffers in blocks.</summary>
     internal string Sample => $"""
-        select pg_catalog.count(*) filter (where {Predicate}), pg_catalog.count(*), pg_catalog.count(distinct (tableoid, (ctid::text::point)[0]))
-        from {Rows} tablesample system ($1)
+        select coalesce(pg_catalog.sum(msb_matching), 0)::int8, coalesce(pg_catalog.sum(msb_rows), 0)::int8, pg_catalog.count(*),
+               pg_catalog.pg_size_bytes(pg_catalog.current_setting('shared_buffers')) / pg_catalog.current_setting('block_size')::int8
+        from (select pg_catalog.count(*) filter (where {Predicate}) as msb_matching, pg_catalog.count(*) as msb_rows
+              from {Rows} tablesample system ($1)
+              group by {Name}.tableoid, ({Name}.ctid::text::point)[0]) as msb_blocks
         """;
 
-    /// <summary>Physical places of $1 rows that match, with their table.</summary>
-    internal string PickSample => $"select tableoid, ctid::text from {Rows} where {Predicate} limit $1";
+    /// <summary>Physical places of $1 rows that match, with their table; from a sample of $2 percent of the blocks or from all.</summary>
+    /// <param name="sampled">Whether from a sample: where most rows are done, a look at all would pass them all.</param>
+    internal string PickSample(bool sampled) => $"select tableoid, ctid::text from {Rows}{(sampled ? " tablesample system ($2)" : "")} where {Predicate} limit $1";
 
     /// <summary>
     /// Finds all rows that match, by table, place and version, in one snapshot, and keeps them on the server without holding that snapshot: whatever moves afterwards

@@ -8,8 +8,6 @@ internal static class BackfillRanges
 {
     // A range is worth some batches; no more of them than a look at all of them is quick.
     private const long BlocksOfRange = 1024;
-    // What is done in turns comes back to a block when the batches of others that still could see its old versions have ended.
-    private const long BlocksOfSlicedRange = 16384;
     private const long FewestBlocks = 128;
     private const long Most = 1024;
     // Some rows for each boundary.
@@ -32,7 +30,8 @@ internal static class BackfillRanges
     {
         double rowsOfBlock = (double)rowsInTable / Math.Max(1, definition.Blocks);
         bool sliced = definition.Leaves.Any(leaf => leaf.Slices > 1);
-        long wanted = Math.Clamp(Math.Max(definition.Blocks / (sliced ? BlocksOfSlicedRange : BlocksOfRange), Math.Min(definition.Blocks / FewestBlocks, (sliced ? 2 : 4) * workers)), 1, Most);
+        long blocks = sliced ? Math.Max(BlocksOfRange, definition.Leaves[0].Stretch) : BlocksOfRange;
+        long wanted = Math.Clamp(Math.Max(definition.Blocks / blocks, Math.Min(definition.Blocks / FewestBlocks, (sliced ? 2 : 4) * workers)), 1, Most);
         List<BackfillRange> ranges = [];
         foreach (BackfillLeaf leaf in definition.Leaves)
         {

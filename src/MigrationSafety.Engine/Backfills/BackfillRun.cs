@@ -133,7 +133,9 @@ internal sealed class BackfillRun : IAsyncDisposable
             return result with { Remaining = Math.Max(0, _plan.EstimatedRows - result.Rows) };
         }
 
-        result = result with { Remaining = await TryCountAsync(cancellationToken).ConfigureAwait(false) ?? sweep.Same + result.Errors };
+        // What a sweep has just looked for in vain is not looked for again.
+        bool none = sweep.FoundNothing && result.Errors == 0;
+        result = result with { Remaining = none ? 0 : await TryCountAsync(cancellationToken).ConfigureAwait(false) ?? sweep.Same + result.Errors };
 
         if (result.Errors > 0)
         {
@@ -293,7 +295,19 @@ internal sealed class BackfillRun : IAsyncDisposable
     private async Task<(BackfillLeaf Leaf, string Place)[]> PickAsync(long rows, CancellationToken cancellationToken)
     {
         await using NpgsqlConnection connection = await Backfill.OpenAsync(_plan.Session, _plan.Request, _sink, cancellationToken).ConfigureAwait(false);
-        await using NpgsqlCommand command = new(new BackfillQueries(_definition).PickSample, connection) { Parameters = { new() { Value = rows } } };
+        double percent = Backfill.SamplePercent(_definition);
+        (BackfillLeaf Leaf, string Place)[] sampled = percent < 100 ? await PickAsync(connection, sampled: true, rows, percent, cancellationToken).ConfigureAwait(false) : [];
+        return sampled.Length > 0 ? sampled : await PickAsync(connection, sampled: false, rows, percent, cancellationToken).ConfigureAwait(false);
+    }
+
+    private async Task<(BackfillLeaf Leaf, string Place)[]> PickAsync(NpgsqlConnection connection, bool sampled, long rows, double percent, CancellationToken cancellationToken)
+    {
+        await using NpgsqlCommand command = new(new BackfillQueries(_definition).PickSample(sampled), connection) { CommandTimeout = 0, Parameters = { new() { Value = rows } } };
+        if (sampled)
+        {
+            command.Parameters.Add(new() { Value = (float)percent });
+        }
+
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         List<(BackfillLeaf, string)> places = [];
         while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))

@@ -12,7 +12,7 @@ namespace MigrationSafety.Engine.Backfills;
 /// asked for. <c>waiting_for</c>, <c>waiting_since</c>: why it is slow or paused by itself, while somebody works on it. <c>state</c>: <c>running</c> (begun and not at its end, whether or not somebody works on it), <c>paused</c> or <c>completed</c>. <c>sweep</c>: 0 while it passes
 /// through its ranges, then the number of the sweep after it. <c>rows_estimated</c> matched when it began, of <c>rows_in_table</c>: both estimates; <c>rows_before</c>: rows that runs had changed before that. <c>rows_counted</c>: rows when it began, counted where the table is small; <c>rows_balance</c>: rows inserted less rows deleted by then, as the statistics of
 /// its <c>rows_leaves</c> tables have them since <c>stats_since</c>. <c>last_error</c>: what ended the last run.</item>
-/// <item><c>backfill_range</c>, the ranges of its pass: the table (<c>relation</c>), <c>key_columns</c> (null: block numbers), <c>lower</c> to <c>upper</c>, both as texts; <c>slices</c>: in how many turns its blocks are done; <c>position</c>: the
+/// <item><c>backfill_range</c>, the ranges of its pass: the table (<c>relation</c>), <c>key_columns</c> (null: block numbers), <c>lower</c> to <c>upper</c>, both as texts; <c>slices</c>: in how many turns its blocks are done, <c>stretch</c> of them at a time; <c>position</c>: the
 /// checkpoint, in blocks counted on over the turns; <c>rows_seen</c>: rows passed, matching or not, of about <c>rows_estimated</c>; who last worked on it (<c>run</c>, <c>worker</c>, <c>pid</c>) and when (<c>heartbeat</c>).</item>
 /// <item><c>backfill_worker</c>, one row for each connection of each run: what it did (<c>rows_done</c>, <c>batches</c>), <c>pid</c>, <c>application</c>, <c>client</c>, <c>role</c>. Somebody works on
 /// the backfill while a backend with such a <c>pid</c> holds the advisory lock (0x4D695361, table's oid) of <see cref="TableOperationLock"/>.</item>
@@ -66,6 +66,7 @@ internal static class BackfillSchema
             backfill text not null references migration_safety.backfill on delete cascade,
             id int4 not null,
             slices int4 not null,
+            stretch int8 not null,
             relation oid not null,
             relation_name text not null,
             key_columns text[],
@@ -128,7 +129,7 @@ internal static class BackfillSchema
                        pg_catalog.count(*) filter (where w.columns <@ (select pg_catalog.array_agg(a.attname::text) from pg_catalog.pg_attribute a where a.attrelid = c.oid and not a.attisdropped)) as known,
                        pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT') and pg_catalog.has_table_privilege(c.oid, 'INSERT')
                                            and pg_catalog.has_table_privilege(c.oid, 'UPDATE') and pg_catalog.has_table_privilege(c.oid, 'DELETE')) as write
-                from (values ('backfill', '{name,set_columns,predicate_given,kind,archive,sweep,max_errors,rows_before,rows_balance,throttle,waiting_for,settings}'::text[]), ('backfill_range', '{backfill,slices,relation,key_columns,position,rows_seen}'),
+                from (values ('backfill', '{name,set_columns,predicate_given,kind,archive,sweep,max_errors,rows_before,rows_balance,throttle,waiting_for,settings}'::text[]), ('backfill_range', '{backfill,slices,stretch,relation,key_columns,position,rows_seen}'),
                              ('backfill_worker', '{backfill,run,number,rows_done}'), ('backfill_error', '{backfill,relation,place,version,again}')) as w (name, columns)
                 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.name
             ) t

@@ -69,7 +69,7 @@ internal sealed class BackfillStatements
 
     /// <summary>
     /// A batch of the range, whether its rows match or not. It waits shortly for rows that are locked.
-    /// Returns rows changed, rows that match as before, whether the range's end was reached, rows passed, and the server's time in milliseconds; nothing where somebody else
+    /// Returns rows changed, rows that match as before, whether the range's end was reached, rows passed, the server's time in milliseconds, and whether nothing cut it short; nothing where somebody else
     /// works on the range, where it is at its end, or where the backfill does not run any more.
     /// </summary>
     /// <param name="first">Whether the range has no checkpoint yet, which only the first range along a key has not.</param>
@@ -185,13 +185,13 @@ internal sealed class BackfillStatements
             set position = {StopTexts}, finished = s.at_end, rows_seen = {Seen}, run = $4::uuid, worker = $5, pid = pg_catalog.pg_backend_pid(), heartbeat = pg_catalog.clock_timestamp()
             from msb_stop s, msb_sum n, msb_range g
             where r.backfill = $1 and r.id = $2
-            returning n.changed, n.same, s.at_end, r.rows_seen - g.rows_seen as passed
+            returning n.changed, n.same, s.at_end, r.rows_seen - g.rows_seen as passed, {(_leaf.ByKey ? "not s.at_end" : "s.to_block - s.from_block = $3::int8")} as whole
         )
         update {BackfillStore.Workers} w
         set rows_done = w.rows_done + d.changed, batches = w.batches + 1, heartbeat = pg_catalog.clock_timestamp()
         from msb_done d
         where w.backfill = $1 and w.run = $4::uuid and w.number = $5
-        returning d.changed, d.same, d.at_end, d.passed, {Milliseconds}
+        returning d.changed, d.same, d.at_end, d.passed, {Milliseconds}, d.whole
         """;
 
     // By blocks nobody counts the rows that do not match: the share of the blocks stands for them.
@@ -249,18 +249,21 @@ internal sealed class BackfillStatements
 
     private string Piece(bool first, bool locks = true) => $"""
         with msb_range as materialized (
-            select g.position, g.lower, g.upper, g.rows_seen, g.slices from {BackfillStore.Ranges} g
+            select g.position, g.lower, g.upper, g.rows_seen, g.slices, g.stretch from {BackfillStore.Ranges} g
             where g.backfill = $1 and g.id = $2 and not g.finished and g.position is {(first ? "" : "not ")}null and {IsRunning}{IsPart}{(locks ? " for update of g skip locked" : "")}
         ), msb_stop as materialized (
             {(_leaf.ByKey ? KeyStop(first) : BlockStop)}
         )
         """;
 
-    // The range is walked once for each slice of its rows: the position counts on, and no batch goes beyond the end of a walk.
+    // Stretch by stretch, each walked once for each slice of its rows: the position counts on, and no batch goes beyond the end of a walk.
     private const string BlockStop = """
-        select block, block >= lo + (slices * n) as at_end, lo + ((pos - lo) % n) as from_block, lo + ((pos - lo) % n) + block - pos as to_block, (pos - lo) / n as slice
-            from (select position[1]::int8 as pos, lower[1]::int8 as lo, greatest(1, upper[1]::int8 - lower[1]::int8) as n, slices from msb_range) as r
-            cross join lateral (select least(pos + $3::int8, lo + (((pos - lo) / n + 1) * n)) as block) as s
+        select block, block >= lo + (slices * n) as at_end, from_block, from_block + block - pos as to_block, slice
+            from (select position[1]::int8 as pos, lower[1]::int8 as lo, greatest(1, upper[1]::int8 - lower[1]::int8) as n, slices, stretch from msb_range) as r
+            cross join lateral (select (pos - lo) / (slices * stretch) as number) as q
+            cross join lateral (select lo + (number * slices * stretch) as start, least(stretch, n - (number * stretch)) as blocks) as t
+            cross join lateral (select (pos - start) / blocks as slice, lo + (number * stretch) + ((pos - start) % blocks) as from_block) as w
+            cross join lateral (select least(pos + $3::int8, start + ((slice + 1) * blocks)) as block) as s
         """;
 
     private string KeyStop(bool first) => $"""

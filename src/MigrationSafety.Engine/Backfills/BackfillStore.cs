@@ -187,11 +187,11 @@ internal static class BackfillStore
                 rows_counted = null, rows_balance = null, rows_leaves = null, stats_since = null
             """;
         const string NewRanges = $"""
-            insert into {Ranges} (backfill, id, slices, relation, relation_name, key_columns, lower, upper, position, rows_estimated)
-            select $1, n, r.slices, r.relation, r.relation_name, case when r.key <> '' then r.key::text[] end, case when r.lower <> '' then r.lower::text[] end, r.upper::text[],
+            insert into {Ranges} (backfill, id, slices, stretch, relation, relation_name, key_columns, lower, upper, position, rows_estimated)
+            select $1, n, r.slices, r.stretch, r.relation, r.relation_name, case when r.key <> '' then r.key::text[] end, case when r.lower <> '' then r.lower::text[] end, r.upper::text[],
                    case when r.lower <> '' then r.lower::text[] end, r.rows
             from rows from (pg_catalog.unnest($2::oid[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[]), pg_catalog.unnest($5::text[]), pg_catalog.unnest($6::text[]),
-                            pg_catalog.unnest($7::int8[]), pg_catalog.unnest($8::int4[])) with ordinality as r (relation, relation_name, key, lower, upper, rows, slices, n)
+                            pg_catalog.unnest($7::int8[]), pg_catalog.unnest($8::int4[]), pg_catalog.unnest($9::int8[])) with ordinality as r (relation, relation_name, key, lower, upper, rows, slices, stretch, n)
             """;
         await using NpgsqlBatch batch = new(connection)
         {
@@ -240,6 +240,7 @@ internal static class BackfillStore
                         new() { Value = ranges.Select(range => ArrayText(range.Upper)).ToArray() },
                         new() { Value = ranges.Select(range => range.Rows).ToArray() },
                         new() { Value = ranges.Select(range => range.Leaf.Slices).ToArray() },
+                        new() { Value = ranges.Select(range => range.Leaf.Stretch).ToArray() },
                     },
                 },
             },
@@ -332,9 +333,9 @@ internal static class BackfillStore
                 set run = $2, worker = $3, pid = pg_catalog.pg_backend_pid(), heartbeat = pg_catalog.clock_timestamp()
                 from msb_free c
                 where r.backfill = $1 and r.id = c.id
-                returning r.id, r.relation, r.key_columns is not null as by_key, r.position is null as first, r.slices
+                returning r.id, r.relation, r.key_columns is not null as by_key, r.position is null as first, r.slices, r.stretch
             )
-            select c.id, c.relation, c.by_key, c.first, c.slices, (select pg_catalog.count(*) from {Ranges} where backfill = $1 and not finished), b.state
+            select c.id, c.relation, c.by_key, c.first, c.slices, c.stretch, (select pg_catalog.count(*) from {Ranges} where backfill = $1 and not finished), b.state
             from {Table} b left join msb_claim c on b.state = 'running'
             where b.name = $1
             """;
@@ -352,8 +353,8 @@ internal static class BackfillStore
 
         RangeClaim? claim = await reader.IsDBNullAsync(0, cancellationToken).ConfigureAwait(false)
             ? null
-            : new RangeClaim(reader.GetInt32(0), reader.GetFieldValue<uint>(1), reader.GetBoolean(2), reader.GetBoolean(3), reader.GetInt32(4));
-        return (claim, reader.GetInt64(5), reader.GetString(6));
+            : new RangeClaim(reader.GetInt32(0), reader.GetFieldValue<uint>(1), reader.GetBoolean(2), reader.GetBoolean(3), reader.GetInt32(4), reader.GetInt64(5));
+        return (claim, reader.GetInt64(6), reader.GetString(7));
     }
 
     /// <summary>Ends the ranges of a part that is none any more.</summary>
@@ -523,7 +524,8 @@ internal static class BackfillStore
 /// <param name="ByKey">Whether it is one of keys rather than of blocks.</param>
 /// <param name="First">Whether it has no checkpoint yet and begins before the first key.</param>
 /// <param name="Slices">In how many turns its blocks are done.</param>
-internal sealed record RangeClaim(int Id, uint Relation, bool ByKey, bool First, int Slices);
+/// <param name="Stretch">How many blocks are done so, one turn after the other, before the next ones.</param>
+internal sealed record RangeClaim(int Id, uint Relation, bool ByKey, bool First, int Slices, long Stretch);
 
 /// <summary>A version of a row: where it lies and which transaction made it. What moved or was changed has another one.</summary>
 /// <param name="Relation">Oid of its table.</param>

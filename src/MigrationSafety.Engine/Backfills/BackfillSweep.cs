@@ -42,6 +42,9 @@ internal sealed class BackfillSweep
     /// <summary>Rows of the last sweep that match as before although they were updated.</summary>
     internal long Same { get; private set; }
 
+    /// <summary>Whether the last sweep found nothing, so that by then no row was left.</summary>
+    internal bool FoundNothing { get; private set; }
+
     /// <summary>Sweeps until one proves the end, which is then recorded; or until somebody else has.</summary>
     internal async Task<bool> RunAsync(CancellationToken cancellationToken)
     {
@@ -56,7 +59,7 @@ internal sealed class BackfillSweep
             }
 
             _context.Sweeps(number);
-            Same = 0;
+            (Same, FoundNothing) = (0, false);
             _sweeps++;
             long? open = await TrySweepAsync(number, cancellationToken).ConfigureAwait(false);
             if (open < 0)
@@ -212,6 +215,7 @@ internal sealed class BackfillSweep
             _context.Sink.Verbose($"Sweep {number} of {_context.Plan.Name} found {found:N0} rows, of which {left.Count + lost:N0} were locked or changed meanwhile.");
         }
 
+        FoundNothing = found == 0;
         return lost > 0 ? left.Count + lost : await FollowAsync(left, cancellationToken).ConfigureAwait(false);
     }
 

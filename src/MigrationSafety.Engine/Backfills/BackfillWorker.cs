@@ -14,6 +14,8 @@ internal sealed class BackfillWorker : IAsyncDisposable
     private const int MostRowsOfPiece = 5000;
     // Short waits are the usual ones.
     private const int BatchesBeforeRows = 3;
+    // Between two looks at a block lie the other batches of its turn, and with them the end of what others do meanwhile.
+    private const int BatchesOfTurn = 4;
 
     private readonly BackfillContext _context;
     private readonly int _number;
@@ -138,6 +140,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
             await AttendAsync(cancellationToken).ConfigureAwait(false);
             while (true)
             {
+                Task rangeEnded = _context.RangeEnded;
                 (RangeClaim? claim, long unfinished, string state) = await AskAsync(
                     connection => BackfillStore.ClaimAsync(connection, _context.Definition, _context.Run, _number, s_silence + (2 * Connection.HoldLimit), CancellationToken.None),
                     cancellationToken).ConfigureAwait(false);
@@ -150,7 +153,8 @@ internal sealed class BackfillWorker : IAsyncDisposable
                 {
                     // Others work on what is left.
                     _context.Moved();
-                    await Task.Delay(s_poll, cancellationToken).ConfigureAwait(false);
+                    await Task.WhenAny(rangeEnded, Task.Delay(s_poll, cancellationToken)).ConfigureAwait(false);
+                    cancellationToken.ThrowIfCancellationRequested();
                     continue;
                 }
 
@@ -173,6 +177,8 @@ internal sealed class BackfillWorker : IAsyncDisposable
                         throw;
                     }
                 }
+
+                _context.EndRange();
             }
         },
         cancellationToken);
@@ -325,7 +331,8 @@ internal sealed class BackfillWorker : IAsyncDisposable
         {
             await ThrottleAsync(cancellationToken).ConfigureAwait(false);
             int rows = Math.Min(_size.Rows, _context.Gate.MostRows ?? int.MaxValue);
-            long amount = claim.ByKey ? rows : Math.Max(1, (long)(rows * (long)claim.Slices / _context.RowsOfBlock));
+            long wanted = claim.ByKey ? rows : Math.Max(1, (long)(rows * (long)claim.Slices / _context.RowsOfBlock));
+            long amount = claim.Slices == 1 ? wanted : Math.Min(wanted, Math.Max(1, claim.Stretch / BatchesOfTurn));
             bool skip = _skipping > 0;
             BatchOutcome? outcome = null;
             bool atOnce = _byRow && !claim.ByKey;
@@ -367,7 +374,8 @@ internal sealed class BackfillWorker : IAsyncDisposable
                 return;
             }
 
-            if (rows == _size.Rows)
+            // One that was cut short says nothing about how long a whole one takes, unless that it takes too long.
+            if ((rows == _size.Rows && amount == wanted && outcome.Whole) || took > _context.Request.TargetBatchTime)
             {
                 _size.Took(took);
             }
@@ -381,7 +389,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
                         leaf,
                         skip ? statements.SkippingBatch(first) : statements.Batch(first),
                         [Name, claim.Id, amount, _context.Run, _number],
-                        reader => new BatchOutcome(reader.GetInt64(0), reader.GetInt64(1), reader.GetBoolean(2), reader.GetInt64(3), TimeSpan.FromMilliseconds(reader.GetDouble(4))),
+                        reader => new BatchOutcome(reader.GetInt64(0), reader.GetInt64(1), reader.GetBoolean(2), reader.GetInt64(3), TimeSpan.FromMilliseconds(reader.GetDouble(4)), reader.GetBoolean(5)),
                         _setbacks > 0,
                         cancellationToken).ConfigureAwait(false);
                     return null;
