@@ -238,13 +238,13 @@ internal sealed class StepExecutor : IAsyncDisposable
         _sink.Debug(step.Sql);
 
         long start = Stopwatch.GetTimestamp();
-        await using NpgsqlCommand command = new(step.Sql, connection);
-        Task work = command.ExecuteNonQueryAsync(cancellationToken);
+        await using NpgsqlBatch batch = StatementBatch.Of(connection, step.Sql);
+        Task work = batch.ExecuteNonQueryAsync(cancellationToken);
         WaitRecorder recorder = new(_sink, step.Purpose, queued: true);
         Verdict verdict = Verdict.Done;
         try
         {
-            verdict = await WatchAsync(command, work, connection.ProcessID, step, scope, lockTimeout, recorder, cancellationToken).ConfigureAwait(false);
+            verdict = await WatchAsync(batch, work, connection.ProcessID, step, scope, lockTimeout, recorder, cancellationToken).ConfigureAwait(false);
         }
         finally
         {
@@ -289,7 +289,7 @@ internal sealed class StepExecutor : IAsyncDisposable
     /// while there is none, nobody can say that a wait is over, and it counts on by this client's clock.
     /// </summary>
     private async Task<Verdict> WatchAsync(
-        NpgsqlCommand command,
+        NpgsqlBatch batch,
         Task work,
         int pid,
         MigrationStep step,
@@ -330,7 +330,7 @@ internal sealed class StepExecutor : IAsyncDisposable
             if (failures > 0 && !stopsTraffic && _options.WaitFor is { } bound && recorder.CurrentWait > bound)
             {
                 // Over a connection of its own, which blocks where the network is dead; the statement is awaited anyway.
-                await Task.Run(command.Cancel, CancellationToken.None).ConfigureAwait(false);
+                await Task.Run(batch.Cancel, CancellationToken.None).ConfigureAwait(false);
                 return Verdict.WaitedTooLong;
             }
         }
