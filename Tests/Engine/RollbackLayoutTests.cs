@@ -110,10 +110,29 @@ public sealed class RollbackLayoutTests
     }
 
     [Fact]
-    public void A_reversal_that_Liquibase_would_cut_is_refused()
+    public void A_reversal_that_Liquibase_would_cut_is_refused_where_no_delimiter_helps()
     {
-        RollbackScript script = RollbackGenerator.FromSteps("x", [new MigrationStep { Sql = "select 1", Purpose = "x", Reversal = "do $$ begin perform 1; commit; end $$", Reversibility = Reversibility.Reversible, State = StepState.Done }]);
+        RollbackScript script = RollbackGenerator.FromSteps("x", [new MigrationStep { Sql = "select 1", Purpose = "x", Reversal = "do $$ begin perform 1 as go; commit; end $$", Reversibility = Reversibility.Reversible, State = StepState.Done }]);
         Assert.Equal("FormatCannotHold", Assert.Throws<MigrationException>(() => RollbackLayouts.Of(script, null, RollbackFormat.Liquibase)).ErrorId);
+    }
+
+    [Theory]
+    [InlineData("alter table u rename to w;\ncreate table u (a int);\n", "", " rollbackSplitStatements:false splitStatements:true", false)]
+    [InlineData("alter table u rename to w;\ncreate table u (a int);\n", " splitStatements:false rollbackSplitStatements:true", " rollbackSplitStatements:false splitStatements:true", false)]
+    [InlineData("alter table u rename to w;\ncreate table u (a int);\ncreate index concurrently i on w (a);\n", " runInTransaction:false", " runInTransaction:false rollbackEndDelimiter:GO", true)]
+    [InlineData("create table t (a int);\n", " rollbackSplitStatements:false", " splitStatements:false", false)]
+    public void What_Liquibase_would_cut_is_sent_whole_or_with_a_delimiter(string sql, string attributes, string expected, bool delimited)
+    {
+        using TemporaryFolder folder = new();
+        string head = "--liquibase formatted sql\n\n--changeset ann:1";
+        MigrationFile file = MigrationFile.Read(folder.Write("x.sql", $"{head}{attributes}\n{sql}"), MigrationFormat.Liquibase);
+        RollbackScript script = RollbackGenerator.FromFile(file);
+        string text = Assert.Single(RollbackLayouts.Of(script, file, RollbackFormat.Liquibase).Files).Text;
+        Assert.StartsWith($"{head}{expected}\n", text, StringComparison.Ordinal);
+        Assert.Equal(delimited, text.Contains("--rollback GO\n", StringComparison.Ordinal));
+        MigrationFile read = MigrationFile.Read(folder.Write("y.sql", text), MigrationFormat.Liquibase);
+        Assert.Equal(script.Statements.Where(RollbackText.Runs).Select(s => RollbackText.OneLine(s.Reversal!, 10_000)), read.Down!.Script.Statements.Where(s => StatementParser.Parse(s) is not SetVariable).Select(s => RollbackText.OneLine(s.Text, 10_000)));
+        Assert.DoesNotContain(read.Warnings, w => w.Contains("cuts", StringComparison.Ordinal));
     }
 
     [Fact]

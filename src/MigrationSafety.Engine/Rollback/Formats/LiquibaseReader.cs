@@ -121,7 +121,8 @@ internal sealed partial class LiquibaseReader
             Id = $"{author}:{start.Groups["id"].Value.Trim('"')}",
             End = line.End,
             InTransaction = !IsFalse(Attribute(attributes, "runInTransaction")),
-            Splits = !IsFalse(Attribute(attributes, "splitStatements")),
+            // Liquibase takes the last of them on the line, that of the rollback too (AbstractFormattedChangeLogParser.SPLIT_STATEMENTS_REGEX).
+            Splits = !IsFalse(SplitStatements().Match(attributes) is { Success: true } splits ? splits.Groups["value"].Value : null),
             EndDelimiter = Attribute(attributes, "endDelimiter"),
             RollbackSplits = !IsFalse(Attribute(attributes, "rollbackSplitStatements")),
             RollbackEndDelimiter = Attribute(attributes, "rollbackEndDelimiter"),
@@ -191,6 +192,9 @@ internal sealed partial class LiquibaseReader
 
     [GeneratedRegex(@"^\s*/\*\s*liquibase\s*rollback\s*$", RegexOptions.IgnoreCase)]
     private static partial Regex RollbackBlock();
+
+    [GeneratedRegex(@".*splitStatements:(?<value>\w+)", RegexOptions.IgnoreCase)]
+    private static partial Regex SplitStatements();
 
     [GeneratedRegex(@"^--\s*ignoreLines:(?<what>\w+)", RegexOptions.IgnoreCase)]
     private static partial Regex IgnoreLines();

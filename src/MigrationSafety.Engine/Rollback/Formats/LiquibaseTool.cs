@@ -83,7 +83,7 @@ internal sealed partial class LiquibaseTool : MigrationTool
             string text = line.Text.TrimEnd();
 
             // Without a delimiter of the changeset's own, / and GO end a statement too where they stand alone.
-            bool ends = delimiter is { Length: > 0 } and not ";" ? text.EndsWith(delimiter, StringComparison.OrdinalIgnoreCase)
+            bool ends = delimiter is { Length: > 0 } and not ";" ? text.EndsWith(delimiter, StringComparison.OrdinalIgnoreCase) && !(char.IsLetter(delimiter[0]) && text.Length > delimiter.Length && (char.IsLetterOrDigit(text[^(delimiter.Length + 1)]) || text[^(delimiter.Length + 1)] == '_'))
                 : delimiter is null && splits && (text.Trim() == "/" || text.Trim().Equals("go", StringComparison.OrdinalIgnoreCase));
             if (ends)
             {

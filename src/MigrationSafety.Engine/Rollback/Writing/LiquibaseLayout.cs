@@ -14,6 +14,22 @@ internal static partial class LiquibaseLayout
 {
     private const string NotRequired = "not required";
 
+    // Alone in its line. A word: marks have a meaning of their own to one Liquibase or another.
+    private const string Delimiter = "GO";
+
+    /// <summary>How Liquibase sends a rollback.</summary>
+    private enum Sending
+    {
+        /// <summary>Cut at the semicolons.</summary>
+        Split,
+
+        /// <summary>As it is.</summary>
+        Whole,
+
+        /// <summary>Cut at the delimiter.</summary>
+        Delimited,
+    }
+
     internal static RollbackLayout Of(LayoutRequest request)
     {
         StringBuilder text = new();
@@ -27,7 +43,7 @@ internal static partial class LiquibaseLayout
             {
                 bool transactional = shared[i].All(s => s.Transactional) && (i >= forward.Count || forward[i].Transactional);
                 string id = i == 0 ? title : string.Create(CultureInfo.InvariantCulture, $"{title}-{i + 1}");
-                text.Append(CultureInfo.InvariantCulture, $"--changeset MigrationSafety:{id} splitStatements:false{(transactional ? "" : " runInTransaction:false")}\n");
+                text.Append(WithSending($"--changeset MigrationSafety:{id}", false, How(shared[i], transactional))).Append(transactional ? "\n" : " runInTransaction:false\n");
                 text.Append(i < forward.Count ? forward[i].Text : request.Told(request.Name.Title) + "select 1;\n");
                 text.Append(Lines((i == shared.Count - 1 ? request.Head.TrimEnd('\n') + "\n" : "") + Body(shared[i], transactional))).Append('\n');
             }
@@ -72,7 +88,7 @@ internal static partial class LiquibaseLayout
             }
 
             bool transactional = set.InTransaction && !(outside && behind.Count == 0);
-            text.Append(line);
+            text.Append(WithSending(line, set.Splits, How(segments, transactional)));
             at = set.Line.End;
             int stop = Math.Max(at, Math.Min(set.End, file.Source.Text.Length));
             text.Append(Without(file.Source.Text, at, stop, set).TrimEnd()).Append('\n');
@@ -86,7 +102,7 @@ internal static partial class LiquibaseLayout
             text.Append(Lines((behind.Count == 0 ? head : "") + Body(segments, transactional)));
             if (behind.Count > 0)
             {
-                text.Append(CultureInfo.InvariantCulture, $"\n--changeset {set.Id}-rollback runInTransaction:false\nselect 1;\n").Append(Lines(head + Body(behind, false)));
+                text.Append(WithSending($"\n--changeset {set.Id}-rollback", true, How(behind, false))).Append(" runInTransaction:false\nselect 1;\n").Append(Lines(head + Body(behind, false)));
             }
 
             text.Append('\n');
@@ -127,20 +143,40 @@ internal static partial class LiquibaseLayout
             return segments.TrueForAll(s => s.Statements.All(n => n.Statement.Reversibility == Reversibility.NotNeeded)) ? NotRequired : "";
         }
 
-        foreach (NumberedStatement statement in segments.SelectMany(s => s.Statements).Where(s => s.Number is not null))
+        Sending how = How(segments, transactional);
+        return transactional ? string.Concat(segments.Select(RollbackBody.InTransaction)) : RollbackBody.OneByOne(segments, how == Sending.Delimited ? $";\n{Delimiter}" : ";");
+    }
+
+    /// <summary>How a rollback has to be sent so that what is in its dollar quotes stays together: Liquibase does not know these, and cuts at each semicolon.</summary>
+    private static Sending How(List<RollbackSegment> segments, bool transactional)
+    {
+        string[] reversals = [.. segments.SelectMany(s => s.Statements).Where(s => s.Number is not null).Select(s => s.Statement.Reversal!)];
+        if (!Array.Exists(reversals, sql => SqlLexer.Tokens(sql, psql: false).Exists(t => t.Kind == SqlTokenKind.DollarString && t.Span(sql).Contains(';'))))
         {
-            // Liquibase ends a statement at each semicolon outside of quotation marks, and does not know dollar quotes.
-            if (statement.Statement.Reversal!.Contains(';', StringComparison.Ordinal) && SqlLexer.Tokens(statement.Statement.Reversal!, psql: false).Exists(t => t.Kind == SqlTokenKind.DollarString && t.Span(statement.Statement.Reversal!).Contains(';')))
-            {
-                throw new MigrationException(
-                    "FormatCannotHold",
-                    MigrationErrorKind.NotSupported,
-                    $"A rollback line of Liquibase cannot hold \"{RollbackText.OneLine(statement.Statement.Reversal!, 60)}\": it would be cut at the semicolons inside its dollar quotes.",
-                    "Write the rollback as -Format Plain, and have the changeset point to it.");
-            }
+            return Sending.Split;
         }
 
-        return transactional ? string.Concat(segments.Select(RollbackBody.InTransaction)) : RollbackBody.OneByOne(segments);
+        // In one message a transaction takes them all; outside of one each has to come alone.
+        return transactional ? Sending.Whole
+            : Array.Find(reversals, sql => DelimiterWord().IsMatch(sql)) is not { } cut ? Sending.Delimited
+            : throw new MigrationException(
+                "FormatCannotHold",
+                MigrationErrorKind.NotSupported,
+                $"A rollback line of Liquibase cannot hold \"{RollbackText.OneLine(cut, 60)}\": the word {Delimiter}, which would end its statements, is in it.",
+                "Write the rollback as -Format Plain, and have the changeset point to it.");
+    }
+
+    /// <summary>A changeset's line that says how its rollback is sent. The rollback's splitStatements comes first, since Liquibase takes the last of the line for the migration.</summary>
+    private static string WithSending(string line, bool splits, Sending how)
+    {
+        string plain = RollbackAttributes().Replace(line, "");
+        bool said = SplitStatements().IsMatch(plain);
+        if (how == Sending.Whole || (!splits && !said))
+        {
+            plain = SplitStatements().Replace(plain, "") + (how == Sending.Whole ? " rollbackSplitStatements:false" : "") + $" splitStatements:{(splits ? "true" : "false")}";
+        }
+
+        return plain + (how == Sending.Delimited ? $" rollbackEndDelimiter:{Delimiter}" : "");
     }
 
     /// <summary>A text as rollback lines; none for comments alone, which Liquibase would take for a rollback.</summary>
@@ -151,6 +187,15 @@ internal static partial class LiquibaseLayout
             : Array.TrueForAll(lines, l => l.StartsWith("--", StringComparison.Ordinal) || l.Length == 0) ? ""
             : string.Concat(lines.Select(l => $"--rollback {l}\n"));
     }
+
+    [GeneratedRegex(@"\bgo\b", RegexOptions.IgnoreCase)]
+    private static partial Regex DelimiterWord();
+
+    [GeneratedRegex(@"\s+(rollbackSplitStatements:\w+|rollbackEndDelimiter:\S+)", RegexOptions.IgnoreCase)]
+    private static partial Regex RollbackAttributes();
+
+    [GeneratedRegex(@"\s+splitStatements:\w+", RegexOptions.IgnoreCase)]
+    private static partial Regex SplitStatements();
 
     [GeneratedRegex(@"\s+runInTransaction:\w+", RegexOptions.IgnoreCase)]
     private static partial Regex RunInTransaction();

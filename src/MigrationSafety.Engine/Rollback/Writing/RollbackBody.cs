@@ -27,7 +27,9 @@ internal static class RollbackBody
     }
 
     /// <summary>Statements that run one by one in one session.</summary>
-    internal static string OneByOne(IEnumerable<RollbackSegment> segments)
+    /// <param name="segments">Statements.</param>
+    /// <param name="end">What ends each of them.</param>
+    internal static string OneByOne(IEnumerable<RollbackSegment> segments, string end = ";")
     {
         StringBuilder text = new();
         foreach (RollbackSegment segment in segments)
@@ -35,13 +37,13 @@ internal static class RollbackBody
             if (segment.Runs)
             {
                 // CONCURRENTLY that runs into a time-out leaves an invalid index, and while it waits it stops no read and no write.
-                text.AppendLf(segment.Transactional ? "SET lock_timeout = '500ms';" : "SET lock_timeout = 0;");
+                text.AppendLf((segment.Transactional ? "SET lock_timeout = '500ms'" : "SET lock_timeout = 0") + end);
             }
 
-            Append(text, segment, (t, sql) => t.Append(sql).AppendLf(";"));
+            Append(text, segment, (t, sql) => t.Append(sql).AppendLf(end));
         }
 
-        return text.AppendLf("RESET lock_timeout;").ToString();
+        return text.AppendLf("RESET lock_timeout" + end).ToString();
     }
 
     /// <summary>Statements alone, each written by a function.</summary>
