@@ -20,7 +20,7 @@ public sealed class RollbackTests(Servers servers)
             foreach (bool withCatalog in textIsEnough ? [true, false] : new[] { true })
             {
                 string before = await bench.SnapshotAsync();
-                RollbackScript rollback = withCatalog ? await bench.RollbackAsync(sql) : RollbackGenerator.FromScript(what, sql);
+                RollbackScript rollback = withCatalog ? await bench.RollbackAsync(sql) : RollbackBench.FromText(what, sql);
                 await bench.RunAsync(sql, what);
                 Assert.NotEqual(before, await bench.SnapshotAsync());
                 await bench.RunAsync(rollback.Text, what);

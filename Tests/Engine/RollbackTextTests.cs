@@ -25,8 +25,18 @@ public sealed class RollbackTextTests
     [InlineData("drop role r", Reversibility.Unknown, "Connect")]
     [InlineData("alter table p attach partition c for values in (1)", Reversibility.Reversible, "stay")]
     [InlineData("alter table p detach partition c", Reversibility.Unknown, "Which bound")]
-    [InlineData("do $$ begin drop table t; end $$", Reversibility.Unknown, "DO")]
-    [InlineData("select setval('s', 1)", Reversibility.Unknown, "SELECT")]
+    [InlineData("do $$ begin drop table t; end $$", Reversibility.Unknown, "What the table t is")]
+    [InlineData("do $$ begin create table t (a int); end $$", Reversibility.ReversibleWithDataLoss, "All rows of t")]
+    [InlineData("do $$ begin execute 'drop table t'; update t set a = 1; end $$", Reversibility.Unknown, "it holds EXECUTE, UPDATE")]
+    [InlineData("do $$ begin if not exists (select 1 from pg_type where typname = 'mood') then create type mood as enum ('a'); end if; end $$", Reversibility.Unknown, "whether type mood was there")]
+    [InlineData("do $$ begin create type mood as enum ('a'); exception when duplicate_object then null; end $$", Reversibility.Unknown, "whether type mood was there")]
+    [InlineData("do $$ begin if not exists (select 1 from t) then create type mood as enum ('a'); end if; end $$", Reversibility.Unknown, "cannot be told beforehand")]
+    [InlineData("do $$ begin create table t (a int); create table u (a int); exception when duplicate_table then null; end $$", Reversibility.Unknown, "it holds CREATE")]
+    [InlineData("call app.clean(1)", Reversibility.Unknown, "what app.clean does is in the procedure")]
+    [InlineData("select 1; select count(*) from t where a in (1, 2); values (1)", Reversibility.NotNeeded, "")]
+    [InlineData("select app.twice(1), lower('x')", Reversibility.Unknown, "what twice does")]
+    [InlineData("alter table shop.public.t add column a int", Reversibility.ReversibleWithDataLoss, "All values of a")]
+    [InlineData("select setval('s', 1)", Reversibility.Unknown, "How sequence s was before")]
     [InlineData("create table if not exists t (a int)", Reversibility.Unknown, "IF NOT EXISTS")]
     [InlineData("alter table t add column if not exists a int", Reversibility.Unknown, "IF NOT EXISTS")]
     [InlineData("create index if not exists i on t (a)", Reversibility.Unknown, "IF NOT EXISTS")]
@@ -47,7 +57,7 @@ public sealed class RollbackTextTests
     [InlineData("", Reversibility.NotNeeded, "")]
     public void What_the_text_does_not_tell_is_said(string sql, Reversibility expected, string note)
     {
-        RollbackScript rollback = RollbackGenerator.FromScript("x.sql", sql);
+        RollbackScript rollback = RollbackBench.FromText("x.sql", sql);
         Assert.Equal(expected, rollback.Reversibility);
         RollbackStatement[] worst = [.. rollback.Statements.Where(s => s.Reversibility == expected)];
         Assert.True(worst.Length == 0 ? note.Length == 0 : worst.Any(s => (s.Note ?? "").Contains(note, StringComparison.Ordinal)), rollback.Text);
@@ -61,7 +71,7 @@ public sealed class RollbackTextTests
     [Fact]
     public void One_ALTER_is_taken_back_as_far_as_it_is_known_and_the_rest_is_said()
     {
-        RollbackScript rollback = RollbackGenerator.FromScript("x.sql", "alter table s.t add column a int, alter column b set default 1, add check (b > 0)");
+        RollbackScript rollback = RollbackBench.FromText("x.sql", "alter table s.t add column a int, alter column b set default 1, add check (b > 0)");
         Assert.Equal([Reversibility.ReversibleWithDataLoss, Reversibility.Unknown], rollback.Statements.Select(s => s.Reversibility));
         Assert.Equal("alter table if exists s.t drop constraint if exists t_b_check, drop column if exists a", rollback.Statements[0].Reversal);
         Assert.Contains("derived by PostgreSQL's rule", rollback.Statements[0].Note!, StringComparison.Ordinal);
@@ -72,7 +82,7 @@ public sealed class RollbackTextTests
     public void Nothing_of_a_migration_gets_out_of_its_comment()
     {
         // Only comments and the settings may be in the script: every line of the statement is behind "--".
-        RollbackScript rollback = RollbackGenerator.FromScript("a\r\ndrop table x;\nb.sql", "do $$\rdrop table a;\ndrop table b;\u2028drop table c; $$;\nupdate t set a = '\ndrop table d;\n'");
+        RollbackScript rollback = RollbackBench.FromText("a\r\ndrop table x;\nb.sql", "do $$\rdrop table a;\ndrop table b;\u2028drop table c; $$;\nupdate t set a = '\ndrop table d;\n'");
         SqlScript parsed = SqlScript.Parse(rollback.Text);
         Assert.Equal(["\\set ON_ERROR_STOP on", "\\set AUTOCOMMIT on", "set lock_timeout = '500ms'"], parsed.Statements.Select(s => s.Text));
     }
@@ -98,11 +108,11 @@ public sealed class RollbackTextTests
                 text = known.Remove(from, random.Next(Math.Min(20, known.Length - from))).Insert(from, text);
             }
 
-            RollbackScript rollback = RollbackGenerator.FromScript("x", text);
+            RollbackScript rollback = RollbackBench.FromText("x", text);
             Assert.DoesNotContain(rollback.Statements, s => s.Statement.Length == 0);
         }
 
         string deep = "create index on t (" + new string('(', 100_000) + "a" + new string(')', 100_000) + ")";
-        Assert.Single(RollbackGenerator.FromScript("x", deep).Statements);
+        Assert.Single(RollbackBench.FromText("x", deep).Statements);
     }
 }

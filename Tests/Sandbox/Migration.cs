@@ -2,6 +2,7 @@ using MigrationSafety.Engine.Backfills;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Indexes;
 using MigrationSafety.Engine.Rollback;
+using MigrationSafety.Engine.Rollback.Formats;
 using MigrationSafety.Engine.Sessions;
 
 namespace MigrationSafety.Sandbox;
@@ -32,7 +33,7 @@ internal static class Migration
     /// <summary>The file's statement as a step, with the reversal that the engine makes for it.</summary>
     internal static async Task<MigrationStep> AddColumnAsync(EngineSession engine, IOperationSink sink, CancellationToken cancellationToken)
     {
-        RollbackScript rollback = await RollbackGenerator.FromScriptAsync(engine, FileName, await File.ReadAllTextAsync(Path, cancellationToken), sink, cancellationToken);
+        RollbackScript rollback = await RollbackGenerator.FromFileAsync(engine, MigrationFile.Read(Path, MigrationFormat.Plain), false, sink, cancellationToken);
         RollbackStatement statement = rollback.Statements.Single();
         return new MigrationStep
         {

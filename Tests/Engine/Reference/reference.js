@@ -37,7 +37,8 @@ function object(node, kind) {
   const items = node.List.items;
   if (kind === 'OBJECT_OPCLASS' || kind === 'OBJECT_OPFAMILY') return names(items.slice(1));
   if (kind === 'OBJECT_CAST' || kind === 'OBJECT_TRANSFORM' || kind === 'OBJECT_DOMCONSTRAINT') return object(items[0], kind);
-  return names(ofTable.has(kind) ? items.slice(0, -1) : items);
+  // Of three parts the first is the database.
+  return names((ofTable.has(kind) ? items.slice(0, -1) : items).slice(-2));
 }
 
 const one = x => x === undefined ? [] : [x];

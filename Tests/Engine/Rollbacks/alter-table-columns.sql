@@ -122,6 +122,14 @@ alter table app.orders alter column code set (n_distinct = 10, n_distinct_inheri
 alter table app.orders alter column note reset (n_distinct);
 --- ALTER TABLE RENAME COLUMN | Reversible
 alter table app.orders rename column note to remark;
+--- ALTER TABLE DROP COLUMN, ADD COLUMN (another type) | ReversibleWithDataLoss | moves
+alter table app.orders drop column payload;
+alter table app.orders add column payload text;
+--- ALTER TABLE DROP COLUMN, ADD COLUMN (in one) | ReversibleWithDataLoss | moves
+alter table app.orders drop column payload, add column payload int;
+--- ALTER TABLE DROP COLUMN, ADD COLUMN (the same type) | ReversibleWithDataLoss | moves | once
+alter table app.orders drop column payload;
+alter table app.orders add column payload bytea;
 --- ALTER TABLE RENAME COLUMN (swap) | Reversible | once
 alter table app.orders rename column note to tmp;
 alter table app.orders rename column code to note;

@@ -60,6 +60,26 @@ alter table app.orders rename to purchases;
 alter table app.purchases alter column note set default 'x', drop constraint total_small;
 drop index app.orders_note_idx;
 alter table app.purchases rename constraint code_once to code_twice;
+--- DROP TABLE, CREATE TABLE (other columns) | ReversibleWithDataLoss
+drop table app.lines;
+create table app.lines (id int, note text);
+--- DROP TABLE, CREATE TABLE (fewer columns) | ReversibleWithDataLoss
+drop table app.lines;
+create table app.lines (id int);
+--- DROP TABLE, CREATE TABLE (another type) | ReversibleWithDataLoss
+drop table app.lines;
+create table app.lines (id bigint, order_id bigint);
+--- DROP TABLE, CREATE TABLE (partitioned) | ReversibleWithDataLoss
+drop table app.lines;
+create table app.lines (id int, order_id bigint) partition by range (id);
+--- DROP TABLE, CREATE TABLE (the same columns) | ReversibleWithDataLoss | once
+drop table app.lines;
+create table app.lines (id int, order_id bigint);
+--- DROP SCHEMA CASCADE, CREATE all again | ReversibleWithDataLoss
+create table other.things (id int);
+drop schema empty_one;
+create schema empty_one;
+create table empty_one.things (id int);
 --- ALTER TABLE RENAME (swap) | Reversible | once
 alter table app.plain rename to tmp;
 alter table app.lone rename to plain;

@@ -21,13 +21,60 @@ merge into app.customers c using app.seeds s on s.id = c.id when matched then up
 --- TRUNCATE | Irreversible
 truncate app.lines;
 --- COPY FROM | Irreversible
-copy app.lines from '/nowhere';
+copy app.seeds (id, kind) from program 'printf "1\\ta\\n"';
 --- WITH DELETE | Irreversible
 with gone as (delete from app.lines returning *) insert into app.seeds select id, 'a', 'b' from gone;
---- SELECT | Unknown
+--- SELECT (setval) | Reversible
 select setval('app.numbers', 100);
+--- SELECT (reads) | NotNeeded
+select count(*), max(id) from app.orders;
+--- SELECT (a function of the user's) | Unknown
+select app.twice(1);
 --- DO | Unknown
 do $$ begin perform 1; end $$;
+--- DO (EXECUTE) | Unknown
+do $$ declare t text; begin for t in select 'app.lines' loop execute format('alter table %s add column x int', t); end loop; end $$;
+--- DO (IF NOT EXISTS, CREATE SCHEMA: Entity Framework) | Reversible
+DO $EF$
+BEGIN
+    IF NOT EXISTS(SELECT 1 FROM pg_namespace WHERE nspname = 'fresh') THEN
+        CREATE SCHEMA fresh;
+    END IF;
+END $EF$;
+--- DO (IF NOT EXISTS, there already) | NotNeeded
+DO $$
+BEGIN
+    IF NOT EXISTS(SELECT 1 FROM pg_namespace WHERE nspname = 'app') THEN
+        CREATE SCHEMA app;
+    END IF;
+END $$;
+--- DO (IF EXISTS, DROP and CREATE) | Reversible
+do $$ begin
+    if exists (select from information_schema.views where table_schema = 'app' and table_name = 'totals') then
+        drop view app.totals;
+        create index on app.lines (id);
+    end if;
+end $$;
+--- DO (duplicate_object, CREATE TYPE: Drizzle) | Reversible
+DO $$ BEGIN
+ CREATE TYPE app.color AS ENUM('red', 'green');
+EXCEPTION
+ WHEN duplicate_object THEN null;
+END $$;
+--- DO (duplicate_object, there already) | NotNeeded
+DO $$ BEGIN CREATE TYPE app.mood AS ENUM('sad'); EXCEPTION WHEN duplicate_object THEN null; END $$;
+--- DO (duplicate_object, ADD CONSTRAINT: Drizzle) | Reversible
+DO $$ BEGIN
+ ALTER TABLE "app"."lines" ADD CONSTRAINT "lines_id_fk" FOREIGN KEY ("id") REFERENCES "app"."customers"("id") ON DELETE no action ON UPDATE no action;
+EXCEPTION
+ WHEN duplicate_object THEN null;
+END $$;
+--- DO (duplicate_object, constraint there already) | NotNeeded
+DO $$ BEGIN ALTER TABLE app.lines ADD CONSTRAINT lines_order FOREIGN KEY (order_id) REFERENCES app.orders (id); EXCEPTION WHEN duplicate_object THEN null; END $$;
+--- DO (duplicate_column) | ReversibleWithDataLoss
+DO $$ BEGIN ALTER TABLE app.lines ADD COLUMN fresh int; EXCEPTION WHEN duplicate_column THEN RAISE NOTICE 'there'; END $$;
+--- DO (undefined_table, DROP) | ReversibleWithDataLoss
+DO $$ BEGIN DROP TABLE app.lines; EXCEPTION WHEN undefined_table THEN null; END $$;
 --- CALL | Unknown
 call app.clean(1);
 --- SET | NotNeeded

@@ -2,6 +2,7 @@ create function app.sum_up(a int, b int default 1) returns int language sql stab
 create function app.over(a int) returns int language sql as 'select a';
 create function app.over(a text) returns text language sql as 'select a';
 create function app.rows_of(out id int, out note text) returns setof record language sql as 'select 1, ''x''';
+create function app.atomic(i int) returns int language sql begin atomic select i; select i + 1; end;
 create aggregate app.total(int) (sfunc = int4pl, stype = int, initcond = '0');
 create view app.doubled as select app.twice(1) as two;
 create trigger second after insert on app.lines for each statement execute function app.touched();
@@ -16,6 +17,14 @@ grant execute on function app.twice(int) to rb_reader;
 revoke execute on function app.over(int) from public;
 --- CREATE FUNCTION | Reversible
 create function app.fresh(x int, variadic y text[]) returns int language sql as 'select 1';
+--- CREATE FUNCTION (BEGIN ATOMIC) | Reversible
+create function app.fresh(x int) returns int language sql begin atomic select x; select case when x > 1 then 2 else 3 end; end;
+--- CREATE OR REPLACE FUNCTION (BEGIN ATOMIC) | Reversible
+create or replace function app.atomic(i int) returns int language sql begin atomic select 1; select i * 2; end;
+--- DROP FUNCTION (BEGIN ATOMIC) | Reversible
+drop function app.atomic(int);
+--- CREATE PROCEDURE (BEGIN ATOMIC) | Reversible
+create procedure app.refill(n int) begin atomic insert into app.lines values (n, 1); delete from app.lines where id = n; end;
 --- CREATE FUNCTION (out arguments) | Reversible
 create function app.fresh(in a int, out b int, inout c text default 'x') language sql as 'select 1, c';
 --- CREATE FUNCTION RETURNS TABLE | Reversible

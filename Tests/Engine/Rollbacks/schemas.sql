@@ -11,6 +11,9 @@ create user mapping for rb_reader server away options (user 'u');
 create publication news for table app.lines, app.parent;
 create language plx handler plpgsql_call_handler;
 comment on schema app is 'the app';
+create extension postgres_fdw;
+do $$ begin execute format('create server loop foreign data wrapper postgres_fdw options (host ''127.0.0.1'', port %L, dbname %L)', current_setting('port'), current_database()); end $$;
+create user mapping for current_user server loop options (user 'postgres', password 'x');
 --- CREATE SCHEMA | Reversible
 create schema fresh;
 --- CREATE SCHEMA IF NOT EXISTS | NotNeeded
@@ -97,8 +100,8 @@ alter foreign table app.far set schema other;
 drop foreign table app.far;
 --- DROP FOREIGN DATA WRAPPER CASCADE | Reversible
 drop foreign data wrapper nothing cascade;
---- IMPORT FOREIGN SCHEMA | Unknown
-import foreign schema x from server away into app;
+--- IMPORT FOREIGN SCHEMA | Reversible
+import foreign schema app from server loop into empty_one;
 --- CREATE PUBLICATION | Reversible
 create publication all_of_it for all tables with (publish = 'insert');
 --- CREATE PUBLICATION FOR TABLE | Reversible

@@ -10,6 +10,7 @@ create cast (app.pair as text) with inout;
 create operator app.=== (leftarg = int, rightarg = int, function = int4eq);
 create operator family app.fam using btree;
 create operator class app.odd_ops for type int using btree family app.fam as operator 1 <, operator 3 =, function 1 btint4cmp(int, int);
+alter operator family app.fam using btree add operator 1 < (int8, int4), function 1 btint84cmp(int8, int4);
 create text search dictionary app.words (template = simple, accept = false);
 create text search configuration app.plain (copy = pg_catalog.simple);
 create conversion app.convert for 'LATIN1' to 'UTF8' from iso8859_1_to_utf8;
@@ -127,6 +128,8 @@ drop operator app.=== (int, int);
 create operator family app.family using hash;
 --- ALTER OPERATOR FAMILY ADD | Reversible
 alter operator family app.fam using btree add operator 1 < (int4, int8), function 1 btint48cmp(int4, int8);
+--- ALTER OPERATOR FAMILY DROP | Reversible
+alter operator family app.fam using btree drop operator 1 (int8, int4), function 1 (int8, int4);
 --- ALTER OPERATOR FAMILY RENAME | Reversible
 alter operator family app.fam using btree rename to folk;
 --- CREATE OPERATOR CLASS | Reversible

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text;
 using MigrationSafety.Engine.Rollback;
+using MigrationSafety.Engine.Rollback.Formats;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Engine.Sql;
 using MigrationSafety.Tests.Postgres;
@@ -45,7 +46,11 @@ internal sealed class RollbackBench : IAsyncDisposable
         return bench;
     }
 
-    internal Task<RollbackScript> RollbackAsync(string sql) => RollbackGenerator.FromScriptAsync(Session, "migration.sql", sql, Sink, Token);
+    internal Task<RollbackScript> RollbackAsync(string sql, bool preserveData = false) =>
+        RollbackGenerator.FromFileAsync(Session, MigrationFile.OfText("migration.sql", sql, MigrationFormat.Plain), preserveData, Sink, Token);
+
+    /// <summary>The rollback as far as the text alone tells it.</summary>
+    internal static RollbackScript FromText(string name, string sql) => RollbackGenerator.FromFile(MigrationFile.OfText(name, sql, MigrationFormat.Plain));
 
     /// <summary>Runs a script with psql, or without one statement by statement.</summary>
     internal async Task RunAsync(string script, string what)
@@ -71,7 +76,7 @@ internal sealed class RollbackBench : IAsyncDisposable
             """
             with ours as (
                 select c.oid, c.oid::regclass::text as name, c.relkind, c.relpersistence, c.relispartition from pg_class c
-                join pg_namespace n on n.oid = c.relnamespace where n.nspname in ('public', 'sales')
+                join pg_namespace n on n.oid = c.relnamespace where n.nspname in ('public', 'sales', 'shop')
             )
             select 'class ' || name || ' ' || relkind::text || relpersistence::text || relispartition::text from ours
             union all

@@ -99,13 +99,14 @@ internal sealed class AlterReversal
         string name = SqlName.QuoteIfNeeded(add.Column.Name);
         ObjectReference column = ObjectReference.OfColumn(Table, add.Column.Name);
         bool there = !_tableIsMade && await _r.FindAsync(column).ConfigureAwait(false) is not null;
-        if (there && add.IfNotExists)
+        bool ifNotExists = add.IfNotExists || _r.Optional;
+        if (there && ifNotExists)
         {
-            _others.Add([Forward.NotNeeded($"{Table} has the column {name} in {_r.Catalog!.Facts.Database}: IF NOT EXISTS does nothing there, and the column must stay. (If the migration has run already, it may be its own.)")]);
+            _others.Add([Forward.NotNeeded($"{Table} has the column {name} in {_r.Catalog!.Facts.Database}: {_r.OnlyIfMissing} does nothing there, and the column must stay. (If the migration has run already, it may be its own.)")]);
             return;
         }
 
-        ScriptObject made = _r.Names.MakePart(_script, ObjectKind.Column, add.Column.Name, !add.IfNotExists || _r.Catalog is not null);
+        ScriptObject made = _r.Names.MakePart(_script, ObjectKind.Column, add.Column.Name, !ifNotExists || _r.Catalog is not null);
         _script.Parents.UnionWith(add.Column.References.Select(r => _r.Names.Existing(r, Forward.Path).Name));
         if (_tableIsMade)
         {
@@ -118,10 +119,10 @@ internal sealed class AlterReversal
             return;
         }
 
-        if (add.IfNotExists && _r.Catalog is null)
+        if (ifNotExists && _r.Catalog is null)
         {
             _others.Add([Forward.Unknown(
-                $"IF NOT EXISTS: whether {Table} had the column {name} before, with data of its own, cannot be told from the text. Connect before the migration runs, or run this only if the migration made it.",
+                $"{_r.Whether} {Table} had the column {name} before, with data of its own, cannot be told from the text. Connect before the migration runs, or run this only if the migration made it.",
                 $"alter table if exists {Table} drop column if exists {name}")]);
             return;
         }
@@ -130,6 +131,12 @@ internal sealed class AlterReversal
         {
             // The name was another column's, which must not be dropped where it has it back.
             _others.Add([Forward.By($"alter table if exists {Table} drop column if exists {name}", $"All values of {name} are lost; indexes and constraints on the column go with it.", lossy: true, condition: displaced)]);
+            return;
+        }
+
+        if (await Recreated.ColumnAsync(_r, column, add.Column.Type).ConfigureAwait(false) is { } recreated)
+        {
+            _others.Add([Forward.By($"alter table if exists {Table} drop column if exists {name}", $"All values of {name} are lost; indexes and constraints on the column go with it. {recreated.Note}", lossy: true, condition: recreated.Condition)]);
             return;
         }
 
@@ -147,6 +154,17 @@ internal sealed class AlterReversal
     private void Add(TableConstraint constraint)
     {
         string name = NameOf(constraint);
+        bool there = constraint.Name is not null && _table.Relation?.Constraints.Contains(name) == true && !_script.Parts.Values.Any(p => p.Kind == ObjectKind.Constraint && p.Before?.Name == name);
+        if (_r.Optional && !_tableIsMade && (there || _r.Catalog is null))
+        {
+            _others.Add([there
+                ? Forward.NotNeeded($"{Table} has the constraint {SqlName.QuoteIfNeeded(name)} in {_r.Catalog!.Facts.Database}: {_r.OnlyIfMissing} does nothing there, and the constraint must stay. (If the migration has run already, it may be its own.)")
+                : Forward.Unknown(
+                    $"{_r.Whether} {Table} had the constraint {SqlName.QuoteIfNeeded(name)} before cannot be told from the text. Connect before the migration runs, or run this only if the migration made it.",
+                    $"alter table if exists {Table} drop constraint if exists {SqlName.QuoteIfNeeded(name)}")]);
+            return;
+        }
+
         ScriptObject made = _r.Names.MakePart(_script, ObjectKind.Constraint, name);
         if (constraint is ForeignKeyConstraint foreign)
         {
@@ -164,7 +182,6 @@ internal sealed class AlterReversal
             return;
         }
 
-        bool there = constraint.Name is not null && _table.Relation?.Constraints.Contains(name) == true && !_script.Parts.Values.Any(p => p.Kind == ObjectKind.Constraint && p.Before?.Name == name);
         if (there)
         {
             _notes.Add($"{Table} has the constraint {SqlName.QuoteIfNeeded(name)} already: the migration has run, or will fail here.");

@@ -15,7 +15,7 @@ namespace MigrationSafety.Engine.Rollback;
 /// <param name="IndexDefinition">pg_get_indexdef of an index; null of everything else.</param>
 /// <param name="Rows">The planner's estimate of its rows; negative where it was never analyzed.</param>
 /// <param name="OwnColumns">Whether none of its columns is there by inheritance alone.</param>
-/// <param name="PrimaryKey">Columns of its primary key; empty where it has none.</param>
+/// <param name="Key">Columns of its primary key, else of a unique index over NOT NULL columns; empty where it has neither.</param>
 /// <param name="StoredColumns">Columns that are not generated.</param>
 internal sealed record CatalogRelation(
     string Schema,
@@ -26,8 +26,21 @@ internal sealed record CatalogRelation(
     string? IndexDefinition,
     float Rows,
     bool OwnColumns,
-    IReadOnlyList<string> PrimaryKey,
-    IReadOnlyList<string> StoredColumns);
+    IReadOnlyList<string> Key,
+    IReadOnlyList<string> StoredColumns)
+{
+    /// <summary>Whether other tables inherit from it, which is not meant of partitions.</summary>
+    internal bool HasChildren { get; init; }
+
+    /// <summary>Why no value can be brought back to its row; null where one can.</summary>
+    internal string? NoKey => Kind is not ('r' or 'p') ? "it is no table"
+        : HasChildren ? "other tables inherit from it, and no key holds over all of them"
+        : Key.Count == 0 ? "it has neither a primary key nor a unique index over NOT NULL columns, by which a row would be found again"
+        : null;
+
+    /// <summary>It as a query reads it for its key: partitions with it, tables that inherit from it not.</summary>
+    internal string Source => (Kind == 'p' ? "" : "only ") + new QualifiedName(Schema, Name);
+}
 
 /// <summary>What the catalog knows, before the migration, about the names of a script.</summary>
 internal sealed class CatalogFacts
@@ -71,10 +84,11 @@ internal sealed class CatalogFacts
         CatalogFacts facts = await ReadPathAsync(connection, database, cancellationToken).ConfigureAwait(false);
         HashSet<string> names = [];
         HashSet<string> tables = [];
-        foreach (SqlStatement statement in script.Statements.Where(s => s.Kind == SqlStatementKind.Sql))
+        foreach (SqlStatement statement in script.Statements.Where(s => s.Kind == SqlStatementKind.Sql).SelectMany(s => StatementParser.Parse(s) is DoBlock block && DoBody.Read(block) is { } body ? body.Statements : [s]))
         {
             names.UnionWith(statement.Tokens.Select(t => SqlReader.NameOf(statement.Script, t)).OfType<string>());
-            if (StatementParser.Parse(statement) is CreateIndex or AlterTable or MakesTable or RenameObject)
+            names.UnionWith(QueryReversal.NamesInStrings(statement));
+            if (StatementParser.Parse(statement) is CreateIndex or AlterTable or MakesTable or RenameObject or CreateStatistics)
             {
                 tables.UnionWith(statement.Tokens.Select(t => SqlReader.NameOf(statement.Script, t)).OfType<string>().Where(n => !SqlKeywords.NeedsQuotes(n)));
             }
@@ -116,6 +130,13 @@ internal sealed class CatalogFacts
         return new CatalogFacts(database, reader.GetBoolean(2), reader.Text(0), await reader.GetFieldValueAsync<string[]>(1, cancellationToken).ConfigureAwait(false));
     }
 
+    /// <summary>Asks the catalog for relations that the script does not name.</summary>
+    internal Task AddAsync(NpgsqlConnection connection, IReadOnlyCollection<QualifiedName> relations, CancellationToken cancellationToken)
+    {
+        QualifiedName[] missing = [.. relations.Where(r => r.Schema is not null && Find(r.Schema, r.Name) is null)];
+        return missing.Length == 0 ? Task.CompletedTask : ReadRelationsAsync(connection, [.. missing.Select(r => r.Schema!)], [.. missing.Select(r => r.Name)], cancellationToken);
+    }
+
     private async Task ReadRelationsAsync(NpgsqlConnection connection, string[] schemas, string[] names, CancellationToken cancellationToken)
     {
         const string Query = """
@@ -127,11 +148,17 @@ internal sealed class CatalogFacts
                    array(select k.conname::text from pg_catalog.pg_constraint k where k.conrelid = c.oid),
                    case when c.relkind in ('i', 'I') then pg_catalog.pg_get_indexdef(c.oid) end, c.reltuples,
                    not exists (select from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and not a.attislocal),
-                   array(select a.attname::text from pg_catalog.pg_constraint k, pg_catalog.unnest(k.conkey) with ordinality as p (attnum, place)
+                   array(select a.attname::text
+                         from (select x.indrelid, x.indkey::int2[] as keys, x.indnkeyatts from pg_catalog.pg_index x
+                               where x.indrelid = c.oid and x.indisunique and x.indimmediate and x.indisvalid and x.indpred is null and x.indexprs is null
+                                 and not exists (select from pg_catalog.pg_attribute o where o.attrelid = c.oid and o.attnum = any ((x.indkey::int2[])[0:x.indnkeyatts - 1]) and not o.attnotnull)
+                               order by x.indisprimary desc, x.indnkeyatts, x.indexrelid limit 1) as k,
+                              pg_catalog.unnest(k.keys) with ordinality as p (attnum, place)
                          join pg_catalog.pg_attribute a on a.attnum = p.attnum
-                         where k.conrelid = c.oid and k.contype = 'p' and a.attrelid = c.oid order by p.place),
+                         where a.attrelid = c.oid and p.place <= k.indnkeyatts order by p.place),
                    array(select a.attname::text from pg_catalog.pg_attribute a
-                         where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' order by a.attnum)
+                         where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' order by a.attnum),
+                   c.relkind = 'r' and exists (select from pg_catalog.pg_inherits h where h.inhparent = c.oid)
             from pg_catalog.pg_namespace n
             join pg_catalog.pg_class c on c.relnamespace = n.oid
             where n.nspname = any ($1) and c.relname = any ($2)
@@ -153,7 +180,10 @@ internal sealed class CatalogFacts
                 reader.GetFloat(7),
                 reader.GetBoolean(8),
                 reader.GetFieldValue<string[]>(9),
-                reader.GetFieldValue<string[]>(10));
+                reader.GetFieldValue<string[]>(10))
+            {
+                HasChildren = reader.GetBoolean(11),
+            };
             _relations[(relation.Schema, relation.Name)] = relation;
         }
     }

@@ -36,29 +36,42 @@ internal static partial class ColumnAgain
 
         (string, string?)[] parts = [.. statements.Select(Part)];
         CatalogRelation? table = column.On is { Schema: { } schema } on ? r.Names.Catalog?.Find(schema, on.Name) : null;
-        bool moved = NameRewriter.UsedColumns(SqlName.Quote(column.Name.Name), r.Names, column).Any();
-        bool kept = r.Archive is not null && !moved && table is { Kind: 'r', PrimaryKey.Count: > 0 } && !table.PrimaryKey.Contains(column.Name.Name) && !computed;
+        string Renamed(string name) => NameRewriter.UsedColumns(SqlName.Quote(name), r.Names, column).FirstOrDefault()?.Name.Name ?? name;
+        string? notKept = r.Archive is null || computed ? null
+            : table is null ? "it is not named in the migration"
+            : table.NoKey ?? (table.Key.Contains(column.Name.Name) ? "it is part of the key by which a row would be found again" : null);
+        bool kept = r.Archive is not null && !computed && notKept is null;
         string loss = add?.Column.Generated is not null ? "The column comes back as the last one; its values are computed again, with a rewrite of the table."
-            : $"The column comes back, as the last one, without its values{(table is { Rows: >= 0 } ? string.Create(System.Globalization.CultureInfo.InvariantCulture, $" (about {(long)table.Rows} rows)") : "")}: these are lost.";
+            : $"The column comes back, as the last one, without its values{(table is { Rows: >= 0 } ? string.Create(System.Globalization.CultureInfo.InvariantCulture, $" (about {(long)table.Rows} rows)") : "")}: these are lost.{(notKept is null ? "" : $" They are not kept: {table?.Schema}.{table?.Name}: {notKept}.")}";
         List<RollbackStatement> result =
         [
             r.Forward.By(parts, kept ? "The column comes back as the last one." : loss, !kept) with { EstimatedRows = kept || table is not { Rows: >= 0 } ? null : (long)table.Rows },
         ];
         if (kept)
         {
-            string columns = string.Join(", ", table!.PrimaryKey.Append(column.Name.Name).Select(SqlName.QuoteIfNeeded));
-            QualifiedName archive = r.Archive!.Keep(r, column.On!, column.Name.Name, $"select {columns} from only {column.On}");
-            result.Add(DataArchive.Values(r, archive, now, table.PrimaryKey, [column.Name.Name], true, "The values as they were kept; rows that have come since have none."));
+            string columns = string.Join(", ", table!.Key.Append(column.Name.Name).Select(SqlName.QuoteIfNeeded));
+            QualifiedName archive = r.Archive!.Keep(r, column.On!, column.Name.Name, $"select {columns} from {table.Source}");
+            result.Add(DataArchive.Values(r, archive, now, table.Key.Select(k => (Renamed(k), k)), [(Renamed(column.Name.Name), column.Name.Name)], true, "The values as they were kept; rows that have come since have none."));
         }
 
         if (notNull)
         {
             string name = SqlName.QuoteIfNeeded(column.Name.Name);
-            result.Add(r.Forward.By(
-                $"alter table {now} alter column {name} set not null",
+            RollbackStatement again = r.Forward.By(
+                $"alter table {column.On} alter column {name} set not null",
                 "NOT NULL comes back only where every row has a value: fill the column, and run this again.",
                 !kept,
-                $"not exists (select from {now} where {name} is null)"));
+                $"not exists (select from {column.On} where {name} is null)");
+
+            // A condition cannot name what has another name still.
+            if (now == column.On && Renamed(column.Name.Name) == column.Name.Name)
+            {
+                result.Add(again);
+            }
+            else
+            {
+                r.Names.AtTheEnd.Add(again);
+            }
         }
 
         return result;

@@ -77,16 +77,19 @@ internal static class ColumnTypeReversal
             + "The table may be rewritten under this lock, and it fails where a value does not fit the old type.";
         RollbackStatement back = r.Forward.By([($"alter {alter.Kind.Words()} {(alter.Only ? "only " : "")}{column.On} {string.Join(", ", actions)}", changed), .. kept], note, lossy);
         CatalogRelation? relation = r.Names.Existing(column.On!, r.Forward.Path).Relation;
-        if (!lossy || r.Archive is not { } archive || relation is not { Kind: 'r', PrimaryKey.Count: > 0 } || relation.PrimaryKey.Contains(change.Column) || r.Before(column) != column)
+        string? notKept = r.Archive is null || !lossy ? null
+            : relation is null ? "its table is not to be found under this name"
+            : relation.NoKey ?? (relation.Key.Contains(change.Column) ? "it is part of the key by which a row would be found again" : r.Before(column) != column ? "the migration gives it or its table another name before" : null);
+        if (!lossy || r.Archive is not { } archive || notKept is not null)
         {
-            return [back with { EstimatedRows = lossy && relation is { Rows: >= 0 } ? (long)relation.Rows : null }];
+            return [back with { EstimatedRows = lossy && relation is { Rows: >= 0 } ? (long)relation.Rows : null, Note = notKept is null ? back.Note : $"{back.Note} The values are not kept: {column.Identity()}: {notKept}." }];
         }
 
-        string columns = string.Join(", ", relation.PrimaryKey.Append(change.Column).Select(SqlName.QuoteIfNeeded));
+        string columns = string.Join(", ", relation!.Key.Append(change.Column).Select(SqlName.QuoteIfNeeded));
         return
         [
             back,
-            DataArchive.Values(r, archive.Keep(r, column.On!, change.Column, $"select {columns} from only {column.On}"), column.On!, relation.PrimaryKey, [change.Column], false, "The values from before; what has been written there since is lost."),
+            DataArchive.Values(r, archive.Keep(r, column.On!, change.Column, $"select {columns} from {relation.Source}"), column.On!, relation.Key.Select(k => (k, k)), [(change.Column, change.Column)], false, "The values from before; what has been written there since is lost."),
         ];
     }
 

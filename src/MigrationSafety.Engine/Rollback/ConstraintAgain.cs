@@ -18,6 +18,13 @@ internal static class ConstraintAgain
                 continue;
             }
 
+            // What its condition reads has another name still: it comes when all names are back.
+            if (condition is not null && Parsed(sql) is AlterTable { Actions: [AddConstraint { Constraint: NotNullConstraint }] })
+            {
+                r.Names.AtTheEnd.AddRange(Again(r, constraint, statement.Sql, null, fresh));
+                continue;
+            }
+
             foreach (RollbackStatement again in Again(r, Here(sql, constraint), sql, condition, fresh))
             {
                 yield return again;

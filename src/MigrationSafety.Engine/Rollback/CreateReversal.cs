@@ -30,6 +30,8 @@ internal static class CreateReversal
             return null;
         }
 
+        creation = r.Optional ? creation with { IfNotExists = true } : creation;
+
         if (parsed is CreateView { Persistence: Persistence.Temporary } or CreateSequence { Persistence: Persistence.Temporary } or MakesTable { Temporary: true })
         {
             return [r.Forward.NotNeeded("What is temporary goes with its session.")];
@@ -53,12 +55,12 @@ internal static class CreateReversal
         if (creation.IfNotExists && r.Catalog is null && !ours)
         {
             r.Make(made, certain: false);
-            return [r.Forward.Unknown($"IF NOT EXISTS: whether {what} was there before cannot be told from the text. Connect before the migration runs, or run this only if the migration made it.", drop)];
+            return [r.Forward.Unknown($"{r.Whether} {what} was there before cannot be told from the text. Connect before the migration runs, or run this only if the migration made it.", drop)];
         }
 
         if (creation.IfNotExists && (there || ours))
         {
-            return [r.Forward.NotNeeded(ours ? $"The script has made {what} before: IF NOT EXISTS does nothing." : $"{what} exists in {r.Catalog!.Facts.Database}: IF NOT EXISTS does nothing there, and it must stay. (If the migration has run already, it may be its own.)")];
+            return [r.Forward.NotNeeded(ours ? $"The script has made {what} before: {r.OnlyIfMissing} does nothing." : $"{what} exists in {r.Catalog!.Facts.Database}: {r.OnlyIfMissing} does nothing there, and it must stay. (If the migration has run already, it may be its own.)")];
         }
 
         if (creation.Replace && ours)
@@ -83,6 +85,8 @@ internal static class CreateReversal
             return [r.Forward.NotNeeded($"The script drops the {what} itself.")];
         }
 
+        string? once = await Recreated.DependentsAsync(r, made).ConfigureAwait(false);
+
         // A class without FAMILY makes one of its own name where there is none.
         ObjectReference family = new(ObjectKind.OperatorFamily, made.Name, null, null, made.Using);
         List<RollbackStatement> besides = parsed is CreateOperatorClass { Family: null } && r.Catalog is not null && await r.FindAsync(family).ConfigureAwait(false) is null && !r.Made(family)
@@ -90,7 +94,7 @@ internal static class CreateReversal
             : [];
         return
         [
-            r.Forward.By(drop, string.Join(' ', new[] { creation.Loss, creation.Note, there ? $"{what} exists already: the migration has run, or will fail here." : null }.OfType<string>()), creation.Loss is not null),
+            r.Forward.By(drop, string.Join(' ', new[] { creation.Loss, creation.Note, once, there ? $"{what} exists already: the migration has run, or will fail here." : null }.OfType<string>()), creation.Loss is not null),
             .. besides,
         ];
     }

@@ -28,7 +28,7 @@ internal sealed class DataArchive
     /// <returns>The archive.</returns>
     internal QualifiedName Keep(Reversing r, QualifiedName table, string part, string query)
     {
-        string hash = Convert.ToHexString(SHA256.HashData(Encoding.UTF8.GetBytes($"{_source}\n{r.Forward.Statement.Line}\n{table}\n{part}")))[..8].ToLowerInvariant();
+        string hash = Convert.ToHexString(SHA256.HashData(Encoding.UTF8.GetBytes($"{_source}\n{r.Forward.Statement.Line}\n{table}\n{part}\n{query}")))[..8].ToLowerInvariant();
         string plain = $"kept_{hash}_{table.Name}{(part.Length > 0 ? "_" : "")}{part}";
         QualifiedName archive = new("migration_safety", SqlReader.CutToBytes(plain, ChosenName.MaxBytes));
         if (_names.Add(archive.Name))
@@ -42,20 +42,39 @@ internal sealed class DataArchive
     }
 
     /// <summary>Puts values back into the rows that still have their key.</summary>
-    internal static RollbackStatement Values(Reversing r, QualifiedName archive, QualifiedName table, IEnumerable<string> key, IEnumerable<string> columns, bool reversible, string note) =>
+    /// <param name="r">The statement that loses them.</param>
+    /// <param name="archive">Archive.</param>
+    /// <param name="table">Table.</param>
+    /// <param name="key">Columns of the key, by their name now and in the archive.</param>
+    /// <param name="columns">Columns, the same way.</param>
+    /// <param name="reversible">Whether nothing is lost.</param>
+    /// <param name="note">What must be known.</param>
+    internal static RollbackStatement Values(
+        Reversing r, QualifiedName archive, QualifiedName table, IEnumerable<(string Now, string Kept)> key, IEnumerable<(string Now, string Kept)> columns, bool reversible, string note) =>
         Batches(
             r,
             archive,
             table,
-            $"update {table} as t set {string.Join(", ", columns.Select(c => $"{SqlName.QuoteIfNeeded(c)} = batch.{SqlName.QuoteIfNeeded(c)}"))} from batch where {string.Join(" and ", key.Select(k => $"t.{SqlName.QuoteIfNeeded(k)} = batch.{SqlName.QuoteIfNeeded(k)}"))}",
+            $"update {table} as t set {string.Join(", ", columns.Select(c => $"{SqlName.QuoteIfNeeded(c.Now)} = batch.{SqlName.QuoteIfNeeded(c.Kept)}"))} from batch where {string.Join(" and ", key.Select(k => $"t.{SqlName.QuoteIfNeeded(k.Now)} = batch.{SqlName.QuoteIfNeeded(k.Kept)}"))}",
             reversible,
             note);
 
-    /// <summary>Puts rows back.</summary>
-    internal static RollbackStatement Rows(Reversing r, QualifiedName archive, QualifiedName table, IEnumerable<string> columns, string note)
+    /// <summary>Puts rows back that are not there.</summary>
+    internal static RollbackStatement Rows(Reversing r, QualifiedName archive, QualifiedName table, IEnumerable<string> columns, bool reversible, string note) =>
+        Insert(r, archive, table, columns, "do nothing", reversible, note);
+
+    /// <summary>Puts rows back, those that are there with other values too.</summary>
+    internal static RollbackStatement RowsOver(Reversing r, QualifiedName archive, QualifiedName table, IReadOnlyList<string> key, IReadOnlyList<string> columns, bool reversible, string note)
+    {
+        string[] others = [.. columns.Except(key).Select(SqlName.QuoteIfNeeded)];
+        string set = others.Length == 0 ? "nothing" : $"update set {string.Join(", ", others.Select(c => $"{c} = excluded.{c}"))}";
+        return Insert(r, archive, table, columns, $"({string.Join(", ", key.Select(SqlName.QuoteIfNeeded))}) do {set}", reversible, note);
+    }
+
+    private static RollbackStatement Insert(Reversing r, QualifiedName archive, QualifiedName table, IEnumerable<string> columns, string onConflict, bool reversible, string note)
     {
         string list = string.Join(", ", columns.Select(SqlName.QuoteIfNeeded));
-        return Batches(r, archive, table, $"insert into {table} ({list}) overriding system value select {list} from batch on conflict do nothing", true, note);
+        return Batches(r, archive, table, $"insert into {table} ({list}) overriding system value select {list} from batch on conflict {onConflict}", reversible, note);
     }
 
     private static RollbackStatement Batches(Reversing r, QualifiedName archive, QualifiedName table, string write, bool reversible, string note)

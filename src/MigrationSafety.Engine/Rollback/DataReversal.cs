@@ -47,6 +47,11 @@ internal static class DataReversal
             });
         }
 
+        if (parsed is CallProcedure call)
+        {
+            return forward.Unknown($"CALL: what {call.Procedure} does is in the procedure, not in the migration; write its reversal by hand.");
+        }
+
         string command = effect.Tag.Length == 0 ? "The text" : effect.Tag;
         bool variable = forward.Statement.Tokens.Zip(forward.Statement.Tokens.Skip(1)).Any(t =>
             t.First.Length == 1 && forward.Statement.Script[t.First.Start] == ':' && t.First.EndIndex == t.Second.Start);

@@ -31,6 +31,11 @@ internal static partial class DefinitionReversal
             r.Names.Go(o.Address);
         }
 
+        if (r.Archive is not null)
+        {
+            await r.Catalog.KnowAsync([.. objects.Where(o => o.Kind == ObjectKind.Table).Select(o => ObjectNames.Parse(o.Kind, o.Identity).Name)], r.CancellationToken).ConfigureAwait(false);
+        }
+
         HashSet<string> fresh = [.. objects.Where(o => o.Kind.IsRelation() && o.Kind != ObjectKind.Index).Select(o => o.Identity)];
         List<RollbackStatement> result = [];
         List<RollbackStatement> later = [];
@@ -129,14 +134,19 @@ internal static partial class DefinitionReversal
         (string, string?)[] parts = [.. all.SelectMany(s => s.Property == DefinitionProperty.Create && s == o[DefinitionProperty.Create] ? [Create(reference, s.Sql, Now)] : Repeatable(s).Select(sql => Now(sql, Linked(sql))))];
         bool rows = o.Kind == ObjectKind.Table && all.Any(s => s.Property == DefinitionProperty.Create);
         RollbackStatement made = r.Forward.By(parts, Loss(o, rows), rows) with { EstimatedRows = rows ? o.EstimatedRows : null };
-        return rows && r.Archive is { } archive && r.Names.Catalog?.Find(reference.Name.Schema ?? "", reference.Name.Name) is { Kind: 'r' } table
-            ?
-            [
-                made with { Reversibility = Reversibility.Reversible, Note = null, EstimatedRows = null },
-                DataArchive.Rows(r, archive.Keep(r, reference.Name, "", $"select * from only {reference.Name}"), reference.Name, table.StoredColumns, "The rows as they were kept."),
-            ]
-            : [made];
+        if (!rows || r.Archive is not { } archive || r.Names.Catalog?.Find(reference.Name.Schema ?? "", reference.Name.Name) is not { Kind: 'r' or 'p' } table)
+        {
+            return [made];
+        }
+
+        // The rows of a partitioned table are in its partitions, which go with it and are kept each for itself.
+        RollbackStatement empty = made with { Reversibility = Reversibility.Reversible, Note = null, EstimatedRows = null };
+        return table.Kind == 'p' ? [empty]
+            : [empty, DataArchive.Rows(r, archive.Keep(r, reference.Name, "", $"select * from only {reference.Name}"), NowOf(r, reference.Name), table.StoredColumns, true, "The rows as they were kept.")];
     }
+
+    /// <summary>The name that a table has at this statement.</summary>
+    private static QualifiedName NowOf(Reversing r, QualifiedName table) => r.Names.Renamed.FirstOrDefault(o => o.Before == table && o.Kind.IsRelation())?.Name ?? table;
 
     private static string? Loss(ObjectDefinition o, bool rows) => o.Kind switch
     {
@@ -168,6 +178,7 @@ internal static partial class DefinitionReversal
                 $"not exists (select from pg_catalog.pg_publication_rel where prpubid = (select oid from pg_catalog.pg_publication where pubname = {SqlName.Literal(alter.Name)}) and prrelid = to_regclass({SqlName.Literal(table.ToString())}))",
             AlterPublication { Action: "add", Objects: [{ Schema: { } schema }] } alter =>
                 $"not exists (select from pg_catalog.pg_publication_namespace where pnpubid = (select oid from pg_catalog.pg_publication where pubname = {SqlName.Literal(alter.Name)}) and pnnspid = to_regnamespace({SqlName.Literal(SqlName.QuoteIfNeeded(schema))}))",
+            AlterOperatorFamily { Add: true } alter => $"not {OtherReversal.HasItem(alter.Family, alter.Items[0])}",
             AlterTable { Actions: [SetInherit { Inherit: true } inherit] } alter => $"not {PartitionReversal.Linked(alter.Table, inherit.Parent)}",
             _ => null,
         };

@@ -19,7 +19,7 @@ internal static class DropReversal
                 continue;
             }
 
-            (RollbackStatement? said, CatalogAddress? address) = await LookAsync(r, o, drop.IfExists).ConfigureAwait(false);
+            (RollbackStatement? said, CatalogAddress? address) = await LookAsync(r, o, drop.IfExists || r.Optional).ConfigureAwait(false);
             r.Drop(o);
             if (said is not null)
             {

@@ -26,6 +26,10 @@ internal static class Guard
             """.ReplaceLineEndings("\n");
     }
 
+    /// <summary>The statements that a block of ours guards; the statement itself where it is none.</summary>
+    internal static IReadOnlyList<SqlStatement> Inside(SqlStatement statement) =>
+        StatementParser.Parse(statement) is DoBlock block && DoBody.Read(block) is { } body ? body.Statements : [statement];
+
     /// <summary>Runs a statement only if an object is there.</summary>
     internal static string IfThere(ObjectReference o, string sql) => If(o.Exists(), sql);
 

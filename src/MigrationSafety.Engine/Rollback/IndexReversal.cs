@@ -34,17 +34,18 @@ internal static class IndexReversal
         bool partitioned = table.Relation is { Kind: 'p' } || (create.Only && table.Relation is null);
         string sql = $"drop index {(partitioned ? "" : "concurrently ")}if exists {index}";
         bool there = index.Schema is { } schema && names.Catalog?.HasRelation(schema, name) == true && names.StillThere(ObjectKind.Index, index);
-        if (create.IfNotExists && names.Catalog is null)
+        bool ifNotExists = create.IfNotExists || r.Optional;
+        if (ifNotExists && names.Catalog is null)
         {
             yield return forward.Unknown(
-                $"IF NOT EXISTS: whether {index} was there before cannot be told from the text. Connect before the migration runs, or run this only if the migration made it.",
+                $"{r.Whether} {index} was there before cannot be told from the text. Connect before the migration runs, or run this only if the migration made it.",
                 sql);
             yield break;
         }
 
-        if (create.IfNotExists && there)
+        if (ifNotExists && there)
         {
-            yield return forward.NotNeeded($"{index} exists in {names.Catalog!.Database}: IF NOT EXISTS does nothing there, and the index must stay. (If the migration has run already, it may be its own.)");
+            yield return forward.NotNeeded($"{index} exists in {names.Catalog!.Database}: {r.OnlyIfMissing} does nothing there, and the index must stay. (If the migration has run already, it may be its own.)");
             yield break;
         }
 

@@ -11,7 +11,7 @@ internal static class InsertedRows
     /// <param name="table">Table.</param>
     internal static string? Delete(Insert insert, ResolvedName table)
     {
-        if (table.Relation is not { PrimaryKey: { Count: > 0 } key } || insert.OnConflict is not null || !key.All(insert.Columns.Contains))
+        if (table.Relation is not { Key: { Count: > 0 } key } || insert.OnConflict is not null || !key.All(insert.Columns.Contains))
         {
             return null;
         }

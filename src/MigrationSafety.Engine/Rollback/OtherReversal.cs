@@ -73,7 +73,7 @@ internal static class OtherReversal
             case RefreshCollationVersion:
                 return [r.Forward.NotNeeded("It notes which version of the library sorts; the note before would only bring the warning back.")];
             case ImportForeignSchema s:
-                return Imported(r, s);
+                return await ImportedAsync(r, s).ConfigureAwait(false);
             case ReassignOwned s:
                 return await ReassignedAsync(r, s).ConfigureAwait(false);
             case MoveAllInTablespace s:
@@ -176,8 +176,34 @@ internal static class OtherReversal
             return [.. alter.Items.Reverse().Select(item => r.Forward.By($"alter operator family {now.Identity()} drop {DropItem(item)}", condition: HasItem(now, item)))];
         }
 
-        return await AgainAsync(r, alter.Family).ConfigureAwait(false) is [{ Reversibility: not Reversibility.Reversible }] said ? said
-            : [r.Forward.Unknown("Which operators and functions the family had is not put together here: write its reversal by hand.")];
+        if (r.Made(now) || r.Catalog is not { } catalog || await r.FindAsync(now).ConfigureAwait(false) is not { } address)
+        {
+            return await PropertyReversal.ReverseAsync(r, now, []).ConfigureAwait(false);
+        }
+
+        List<RollbackStatement> result = [];
+        foreach (SqlFragment item in alter.Items.Reverse())
+        {
+            (bool op, string number, string left, string right) = Member(item);
+            string query = op
+                ? $"""
+                  select format('operator %s %I.%s (%s, %s)%s', amopstrategy, n.nspname, o.oprname, format_type(oprleft, null), format_type(oprright, null),
+                                case when amoppurpose = 'o' then format(' for order by %I.%I', fn.nspname, f.opfname) else '' end)
+                  from pg_catalog.pg_amop a join pg_catalog.pg_operator o on o.oid = amopopr join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
+                  left join pg_catalog.pg_opfamily f on f.oid = amopsortfamily left join pg_catalog.pg_namespace fn on fn.oid = f.opfnamespace
+                  where amopfamily = {address.ObjectId} and amopstrategy = {number} and amoplefttype = {left} and amoprighttype = {right}
+                  """
+                : $"""
+                  select format('function %s (%s, %s) %s', amprocnum, format_type(amproclefttype, null), format_type(amprocrighttype, null), amproc::regprocedure)
+                  from pg_catalog.pg_amproc
+                  where amprocfamily = {address.ObjectId} and amprocnum = {number} and amproclefttype = {left} and amprocrighttype = {right}
+                  """;
+            string? before = await catalog.ScalarAsync($"set local search_path to pg_catalog; {query}", r.CancellationToken).ConfigureAwait(false);
+            result.Add(before is null ? r.Forward.Unknown($"The operator family {now.Name} has no such member in {catalog.Facts.Database} now.")
+                : r.Forward.By($"alter operator family {now.Identity()} add {NameRewriter.Now(before, r.Names)}", condition: $"{now.Exists()} and not {HasItem(now, item)}"));
+        }
+
+        return result;
     }
 
     /// <summary>OPERATOR 1 &lt; (int4, int8) is dropped as OPERATOR 1 (int4, int8); FUNCTION 1 (int4, int8) f(int4, int8) as FUNCTION 1 (int4, int8).</summary>
@@ -195,7 +221,16 @@ internal static class OtherReversal
     }
 
     /// <summary>That the family has an operator or function of that number for these types.</summary>
-    private static string HasItem(ObjectReference family, SqlFragment item)
+    internal static string HasItem(ObjectReference family, SqlFragment item)
+    {
+        (bool op, string number, string left, string right) = Member(item);
+        return op
+            ? $"exists (select from pg_catalog.pg_amop where amopfamily = {family.Find().Oid} and amopstrategy = {number} and amoplefttype = {left} and amoprighttype = {right})"
+            : $"exists (select from pg_catalog.pg_amproc where amprocfamily = {family.Find().Oid} and amprocnum = {number} and amproclefttype = {left} and amprocrighttype = {right})";
+    }
+
+    /// <summary>Whether an item is an operator, its number, and its two types as SQL.</summary>
+    private static (bool Operator, string Number, string Left, string Right) Member(SqlFragment item)
     {
         SqlReader r = item.Read();
         bool op = r.OneOf("operator", "function") == "operator";
@@ -205,11 +240,8 @@ internal static class OtherReversal
             r.Skip();
         }
 
-        string[] types = [.. r.Parenthesized().Read().SplitAtCommas().Select(t => t.Rest())];
-        string Type(int i) => $"to_regtype({SqlName.Literal(types[Math.Min(i, types.Length - 1)])})";
-        return op
-            ? $"exists (select from pg_catalog.pg_amop where amopfamily = {family.Find().Oid} and amopstrategy = {number} and amoplefttype = {Type(0)} and amoprighttype = {Type(1)})"
-            : $"exists (select from pg_catalog.pg_amproc where amprocfamily = {family.Find().Oid} and amprocnum = {number} and amproclefttype = {Type(0)} and amprocrighttype = {Type(1)})";
+        string[] types = [.. r.Parenthesized().Read().SplitAtCommas().Select(t => $"to_regtype({SqlName.Literal(t.Rest())})")];
+        return (op, number, types[0], types[^1]);
     }
 
     private static string MemberCondition(AlterExtensionMember s, ObjectReference member)
@@ -257,17 +289,57 @@ internal static class OtherReversal
             : [r.Forward.By($"refresh materialized view {view.Name}{(populated ? "" : " with no data")}", populated ? "It is filled again from its query, under this lock." : null, condition: view.Exists())];
     }
 
-    private static List<RollbackStatement> Imported(Reversing r, ImportForeignSchema import) => import.Only == true
-        ?
+    private static async Task<List<RollbackStatement>> ImportedAsync(Reversing r, ImportForeignSchema import)
+    {
+        if (import.Only == true)
+        {
+            return
+            [
+                .. import.Tables.Reverse().Select(t =>
+                {
+                    ObjectReference table = new(ObjectKind.ForeignTable, new QualifiedName(import.LocalSchema, t.Name));
+                    r.Make(table);
+                    return r.Forward.By(table.Drop());
+                }),
+            ];
+        }
+
+        if (r.Catalog is not { } catalog)
+        {
+            return [r.Forward.Unknown($"Which foreign tables it makes only the other server knows. {ForwardStatement.Connect}")];
+        }
+
+        // Those that are there now stay: the others of the server and the schema are the import's.
+        string ofServer = $"""
+            from pg_catalog.pg_foreign_table f
+            join pg_catalog.pg_foreign_server s on s.oid = f.ftserver and s.srvname = {SqlName.Literal(import.Server)}
+            join pg_catalog.pg_class c on c.oid = f.ftrelid
+            where c.relnamespace = to_regnamespace({SqlName.Literal(SqlName.QuoteIfNeeded(import.LocalSchema))})
+            """.ReplaceLineEndings("\n");
+        IReadOnlyList<string> before = await catalog.ListAsync($"select c.relname::text {ofServer} order by 1", r.CancellationToken).ConfigureAwait(false);
+        string drop = $"""
+            do $rollback$
+            declare
+                imported regclass;
+            begin
+                for imported in
+                    select c.oid {ofServer.Replace("\n", "\n            ", StringComparison.Ordinal)}
+                        and c.relname <> all (array[{string.Join(", ", before.Select(SqlName.Literal))}]::text[])
+                loop
+                    execute format('drop foreign table if exists %s', imported);
+                end loop;
+            end
+            $rollback$
+            """.ReplaceLineEndings("\n");
+        return
         [
-            .. import.Tables.Reverse().Select(t =>
+            r.Forward.By($"drop foreign table if exists {SqlName.QuoteIfNeeded(import.LocalSchema)}.imported", $"It drops every foreign table of the server {import.Server} in the schema {import.LocalSchema} that is not there now{(before.Count == 0 ? "" : $" (there are {string.Join(", ", before)})")}, whoever made it.") with
             {
-                ObjectReference table = new(ObjectKind.ForeignTable, new QualifiedName(import.LocalSchema, t.Name));
-                r.Make(table);
-                return r.Forward.By(table.Drop());
-            }),
-        ]
-        : [r.Forward.Unknown("Which foreign tables it makes only the other server knows: drop them by hand, or import with LIMIT TO.")];
+                Reversal = drop,
+                Objects = [],
+            },
+        ];
+    }
 
     private static async Task<List<RollbackStatement>> ReassignedAsync(Reversing r, ReassignOwned reassign)
     {

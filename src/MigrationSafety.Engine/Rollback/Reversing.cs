@@ -13,6 +13,15 @@ namespace MigrationSafety.Engine.Rollback;
 /// <param name="CancellationToken">Cancels.</param>
 internal sealed record Reversing(ForwardStatement Forward, ScriptNames Names, NameChooser Chooser, RollbackCatalog? Catalog, DataArchive? Archive, CancellationToken CancellationToken)
 {
+    /// <summary>Whether the statement does nothing where what it makes is there already, and where what it drops is not, though its own words do not say so.</summary>
+    internal bool Optional { get; init; }
+
+    /// <summary>What makes the statement do nothing there.</summary>
+    internal string OnlyIfMissing => Optional ? "The block" : "IF NOT EXISTS";
+
+    /// <summary>The same at the beginning of what is not known of it.</summary>
+    internal string Whether => Optional ? "The block does nothing where it exists: whether" : "IF NOT EXISTS: whether";
+
     /// <summary>What is said where the path of the script leaves several schemas.</summary>
     internal RollbackStatement SchemaUnknown(QualifiedName name) =>
         Forward.Unknown($"In which schema of the script's search_path {name} is cannot be told from the text: connect, or write the schema.");

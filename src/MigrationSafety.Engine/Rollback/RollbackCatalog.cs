@@ -97,12 +97,34 @@ internal sealed class RollbackCatalog : IAsyncDisposable
             : null;
     }
 
+    /// <summary>Name of the database.</summary>
+    internal string Name => _connection.Database;
+
     /// <summary>Major version of the server.</summary>
     internal int Major => _connection.PostgreSqlVersion.Major;
 
     /// <summary>Names of a table's triggers that are not PostgreSQL's own.</summary>
     internal Task<IReadOnlyList<string>> TriggersAsync(ObjectReference table, CancellationToken cancellationToken) =>
         ListAsync($"select tgname::text from pg_catalog.pg_trigger where tgrelid = {table.Find().Oid} and not tgisinternal order by tgname", cancellationToken);
+
+    /// <summary>Whether a condition holds; null where the server does not understand it. It is asked in a transaction that reads only, for five seconds at most.</summary>
+    internal async Task<bool?> HoldsAsync(string condition, CancellationToken cancellationToken)
+    {
+        await using NpgsqlTransaction transaction = await _connection.BeginTransactionAsync(cancellationToken).ConfigureAwait(false);
+        await using NpgsqlBatch batch = new(_connection) { BatchCommands = { new("set transaction read only"), new("set local statement_timeout = '5s'"), new($"select ({condition})::bool") } };
+        try
+        {
+            return await batch.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false) as bool?;
+        }
+        catch (PostgresException e) when (!cancellationToken.IsCancellationRequested && e.SqlState is not PostgresErrorCodes.AdminShutdown)
+        {
+            // It stands in code that the migration will run: what is wrong with it is the migration's matter.
+            return null;
+        }
+    }
+
+    /// <summary>Asks for tables that the script does not name.</summary>
+    internal Task KnowAsync(IReadOnlyCollection<Sql.QualifiedName> tables, CancellationToken cancellationToken) => Facts.AddAsync(_connection, tables, cancellationToken);
 
     /// <summary>The only value of a query as text; null where there is no row.</summary>
     internal async Task<string?> ScalarAsync(string query, CancellationToken cancellationToken)

@@ -9,110 +9,48 @@ namespace MigrationSafety.Engine.Rollback;
 public static class RollbackGenerator
 {
     /// <summary>
-    /// Makes the rollback of a migration from its text alone. What depends on the state of the database (IF NOT EXISTS, names that PostgreSQL
-    /// chooses, schemas that search_path finds) is marked.
+    /// Makes the rollback of a migration from its text alone. What depends on the state of the database (IF NOT EXISTS, names that PostgreSQL chooses, schemas
+    /// that search_path finds) is marked.
     /// </summary>
-    /// <param name="source">Where the text is from, such as a file's name.</param>
-    /// <param name="sql">The migration, as psql would read it.</param>
-    /// <returns>The rollback.</returns>
-    public static RollbackScript FromScript(string source, string sql)
-    {
-        ArgumentNullException.ThrowIfNull(source);
-        ArgumentNullException.ThrowIfNull(sql);
-        return RollbackText.Compose(source, Plan(SqlScript.Parse(sql)), null);
-    }
-
-    /// <summary>Makes the rollback of a migration's file from its text alone.</summary>
-    /// <param name="file">File.</param>
+    /// <param name="file">The migration.</param>
     /// <returns>The rollback.</returns>
     public static RollbackScript FromFile(MigrationFile file)
     {
         ArgumentNullException.ThrowIfNull(file);
-        return RollbackText.Compose(file.Name, Plan(file.Up.Script), null, file);
+
+        // Without a catalog nothing is waited for.
+        List<RollbackStatement> statements = RollbackPlanner.PlanAsync(file.Up.Script, null, null, CancellationToken.None).GetAwaiter().GetResult();
+        return RollbackText.Compose(file.Name, statements, null, file);
     }
 
-    /// <summary>Makes the rollback of a migration's file from its text and the catalog as it is before the migration runs. Reads only.</summary>
+    /// <summary>Makes the rollback of a migration from its text and the catalog as it is before the migration runs. Reads only.</summary>
     /// <param name="session">Session in which the migration is going to run.</param>
-    /// <param name="file">File.</param>
+    /// <param name="file">The migration.</param>
     /// <param name="preserveData">Whether what would be lost is kept before the migration, and brought back by the rollback.</param>
     /// <param name="sink">Where notices go.</param>
     /// <param name="cancellationToken">Cancels.</param>
     /// <returns>The rollback.</returns>
     /// <exception cref="MigrationException">The catalog cannot be read.</exception>
-    public static Task<RollbackScript> FromFileAsync(EngineSession session, MigrationFile file, bool preserveData, IOperationSink sink, CancellationToken cancellationToken)
+    public static async Task<RollbackScript> FromFileAsync(EngineSession session, MigrationFile file, bool preserveData, IOperationSink sink, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(session);
         ArgumentNullException.ThrowIfNull(file);
         ArgumentNullException.ThrowIfNull(sink);
-        return FromSqlAsync(session, file.Name, file.Up.Script, file, preserveData, sink, cancellationToken);
-    }
-
-    /// <summary>Makes the rollback of a migration from its text and the catalog as it is before the migration runs. Reads only.</summary>
-    /// <param name="session">Session in which the migration is going to run.</param>
-    /// <param name="source">Where the text is from, such as a file's name.</param>
-    /// <param name="sql">The migration, as psql would read it.</param>
-    /// <param name="sink">Where notices go.</param>
-    /// <param name="cancellationToken">Cancels.</param>
-    /// <returns>The rollback.</returns>
-    /// <exception cref="MigrationException">The catalog cannot be read.</exception>
-    public static Task<RollbackScript> FromScriptAsync(
-        EngineSession session,
-        string source,
-        string sql,
-        IOperationSink sink,
-        CancellationToken cancellationToken) => FromScriptAsync(session, source, sql, false, sink, cancellationToken);
-
-    /// <summary>Makes the rollback of a migration from its text and the catalog as it is before the migration runs. Reads only.</summary>
-    /// <param name="session">Session in which the migration is going to run.</param>
-    /// <param name="source">Where the text is from, such as a file's name.</param>
-    /// <param name="sql">The migration, as psql would read it.</param>
-    /// <param name="preserveData">Whether what would be lost is kept before the migration, and brought back by the rollback.</param>
-    /// <param name="sink">Where notices go.</param>
-    /// <param name="cancellationToken">Cancels.</param>
-    /// <returns>The rollback.</returns>
-    /// <exception cref="MigrationException">The catalog cannot be read.</exception>
-    public static Task<RollbackScript> FromScriptAsync(
-        EngineSession session,
-        string source,
-        string sql,
-        bool preserveData,
-        IOperationSink sink,
-        CancellationToken cancellationToken)
-    {
-        ArgumentNullException.ThrowIfNull(session);
-        ArgumentNullException.ThrowIfNull(source);
-        ArgumentNullException.ThrowIfNull(sql);
-        ArgumentNullException.ThrowIfNull(sink);
-        return FromSqlAsync(session, source, SqlScript.Parse(sql), null, preserveData, sink, cancellationToken);
-    }
-
-    private static async Task<RollbackScript> FromSqlAsync(
-        EngineSession session,
-        string source,
-        SqlScript script,
-        MigrationFile? file,
-        bool preserveData,
-        IOperationSink sink,
-        CancellationToken cancellationToken)
-    {
         try
         {
-            RollbackCatalog catalog = await RollbackCatalog.OpenAsync(session, script, sink, cancellationToken).ConfigureAwait(false);
+            RollbackCatalog catalog = await RollbackCatalog.OpenAsync(session, file.Up.Script, sink, cancellationToken).ConfigureAwait(false);
             await using (catalog.ConfigureAwait(false))
             {
-                DataArchive? archive = preserveData ? new DataArchive(source) : null;
-                List<RollbackStatement> statements = await RollbackPlanner.PlanAsync(script, catalog, archive, cancellationToken).ConfigureAwait(false);
-                return RollbackText.Compose(source, statements, catalog.Facts.Database, file) with { BeforeText = archive?.Before is { Count: > 0 } before ? RollbackText.Before(source, before) : null };
+                DataArchive? archive = preserveData ? new DataArchive(file.Name) : null;
+                List<RollbackStatement> statements = await RollbackPlanner.PlanAsync(file.Up.Script, catalog, archive, cancellationToken).ConfigureAwait(false);
+                return RollbackText.Compose(file.Name, statements, catalog.Facts.Database, file) with { BeforeText = archive?.Before is { Count: > 0 } before ? RollbackText.Before(file.Name, before) : null };
             }
         }
         catch (Npgsql.NpgsqlException e)
         {
-            throw ServerErrors.Translate(e, $"Reading the catalog for the rollback of {source}");
+            throw ServerErrors.Translate(e, $"Reading the catalog for the rollback of {file.Name}");
         }
     }
-
-    // Without a catalog nothing is waited for.
-    private static List<RollbackStatement> Plan(SqlScript script) => RollbackPlanner.PlanAsync(script, null, null, CancellationToken.None).GetAwaiter().GetResult();
 
     /// <summary>Makes the rollback of steps that ran, from the reversals that they carry.</summary>
     /// <param name="source">What they come from, such as the operation's name.</param>

@@ -99,22 +99,23 @@ internal static class RollbackHeader
     /// <summary>What a reversal does that takes time; null where it only changes the catalog.</summary>
     private static string? Works(RollbackStatement statement)
     {
-        IReadOnlyList<SqlStatement> sql = SqlScript.Parse(statement.Reversal!, psql: false).Statements;
-        if (sql.Count == 0)
-        {
-            return null;
-        }
+        SqlStatement[] statements = [.. SqlScript.Parse(statement.Reversal!, psql: false).Statements.SelectMany(Guard.Inside)];
 
-        ParsedStatement parsed = StatementParser.Parse(sql[0]);
-        return SqlFacts.Of(parsed).BuildsIndex ? "builds an index" : parsed switch
+        // What is done to a table that has just been made is done at once. Blocks that commit do so in batches.
+        string[] works = Array.Exists(statements, s => StatementParser.Parse(s) is CreateTable) ? []
+            : [.. statements.Select(s => StatementParser.Parse(s)).Select(p => p is DoBlock ? statement.Transactional ? null : "changes rows" : Works(p)).OfType<string>().Distinct()];
+        return works.Length == 0 ? null : string.Join(" and ", works);
+    }
+
+    private static string? Works(ParsedStatement parsed) =>
+        SqlFacts.Of(parsed).BuildsIndex ? "builds an index" : parsed switch
         {
-            DoBlock or DataStatement and not Query => "changes rows",
+            DataStatement and not Query => "changes rows",
             CreateTableAs or RefreshMaterializedView => "fills a table",
             AlterTable alter when alter.Actions.Any(a => a is AlterColumnType or SetLogged or SetTablespace or SetAccessMethod) => "may rewrite a table",
             AlterTable alter when alter.Actions.Any(a => a is ValidateConstraint or SetNotNull { NotNull: true } or AddConstraint { Constraint: CheckConstraint or ForeignKeyConstraint, Constraint.Traits.NotValid: false } or AttachPartition) => "reads a table",
             _ => null,
         };
-    }
 
     private static string Window(IReadOnlyList<RollbackStatement> statements, int[] lossy)
     {

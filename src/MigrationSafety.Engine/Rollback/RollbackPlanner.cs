@@ -62,7 +62,8 @@ internal sealed class RollbackPlanner
         return [.. forward.SelectMany(statements => statements), .. _names.AtTheEnd];
     }
 
-    private static async Task<List<RollbackStatement>> ReverseAsync(Reversing r)
+    /// <summary>What takes one statement back.</summary>
+    internal static async Task<List<RollbackStatement>> ReverseAsync(Reversing r)
     {
         if (r.Forward.Statement.RolledBack)
         {
@@ -75,10 +76,15 @@ internal sealed class RollbackPlanner
         }
 
         ParsedStatement parsed = StatementParser.Parse(r.Forward.Statement);
+        if (parsed.OfDatabase is { } database && r.Catalog is { } catalog && catalog.Name != database)
+        {
+            return [r.Forward.Unknown($"It names the database {database}, and this is {catalog.Name}: the migration fails here, since no statement reaches into another database.")];
+        }
+
         List<RollbackStatement> reversal = parsed switch
         {
             CreateIndex index => [.. IndexReversal.Reverse(r, index)],
-            MakesTable { Kind: ObjectKind.Table } table => [.. TableReversal.Reverse(r, table)],
+            MakesTable { Kind: ObjectKind.Table } table => [await TableReversal.ReverseAsync(r, table).ConfigureAwait(false)],
             AlterTable alter => await TableReversal.ReverseAsync(r, alter).ConfigureAwait(false),
             RenameObject rename => RenameReversal.Reverse(r, rename),
             SetSchema moved => await RenameReversal.ReverseAsync(r, moved).ConfigureAwait(false),
@@ -87,11 +93,13 @@ internal sealed class RollbackPlanner
             GrantRoles grant => await PrivilegeReversal.ReverseAsync(r, grant).ConfigureAwait(false),
             AlterDefaultPrivileges alter => await PrivilegeReversal.ReverseAsync(r, alter).ConfigureAwait(false),
             AddEnumValue add => await TypeReversal.ReverseAsync(r, add).ConfigureAwait(false),
+            Query { With: var with } query when with.All(w => w.Statement is Query) => await QueryReversal.ReverseAsync(r, query).ConfigureAwait(false),
+            DoBlock block => await DoReversal.ReverseAsync(r, block).ConfigureAwait(false),
             AlterDomain alter => await TypeReversal.ReverseAsync(r, alter).ConfigureAwait(false),
             _ => await CreateReversal.TryReverseAsync(r, parsed).ConfigureAwait(false)
                 ?? await OtherReversal.TryReverseAsync(r, parsed).ConfigureAwait(false)
                 ?? await SettingReversal.TryReverseAsync(r, parsed).ConfigureAwait(false)
-                ?? (StatementEffect.Of(parsed).Kind == EffectKind.WritesRows ? DataReversal.TryNotNeeded(r, parsed) ?? KeptData.TryKeep(r, parsed) : null)
+                ?? (StatementEffect.Of(parsed).Kind == EffectKind.WritesRows ? DataReversal.TryNotNeeded(r, parsed) ?? await KeptData.TryKeepAsync(r, parsed).ConfigureAwait(false) : null)
                 ?? [DataReversal.Reverse(r, StatementEffect.Of(parsed), parsed)],
         };
         TableLockMode forward = SqlFacts.Of(parsed).LockMode;

@@ -147,6 +147,11 @@ internal sealed class ScriptNames
     /// <summary>Notes that a part of a relation is dropped.</summary>
     internal static void DropPart(ScriptObject whole, ObjectKind kind, string name)
     {
+        if (kind == ObjectKind.Column)
+        {
+            whole.Gone.Add(name);
+        }
+
         if (whole.Parts.Remove((kind, name), out ScriptObject? part))
         {
             part.Dropped = true;

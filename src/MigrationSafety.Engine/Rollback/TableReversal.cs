@@ -6,15 +6,16 @@ namespace MigrationSafety.Engine.Rollback;
 /// <summary>What takes CREATE TABLE and ALTER TABLE back.</summary>
 internal static class TableReversal
 {
-    internal static IEnumerable<RollbackStatement> Reverse(Reversing r, MakesTable create)
+    internal static async Task<RollbackStatement> ReverseAsync(Reversing r, MakesTable create)
     {
         (ForwardStatement forward, ScriptNames names) = (r.Forward, r.Names);
+        bool ifNotExists = create.IfNotExists || r.Optional;
         ResolvedName table = names.New(ObjectKind.Table, create.Table, forward.Path);
         CatalogRelation? there = names.StillThere(ObjectKind.Table, table.Name) ? table.Relation : null;
-        bool skipped = create.IfNotExists && (there is not null || names.Made(table.Name) is not null);
+        bool skipped = ifNotExists && (there is not null || names.Made(table.Name) is not null);
 
         // With IF NOT EXISTS only the catalog can say that it is made; a temporary table goes by itself.
-        bool certain = create.Temporary || (table.Known && !skipped && (!create.IfNotExists || names.Catalog is not null));
+        bool certain = create.Temporary || (table.Known && !skipped && (!ifNotExists || names.Catalog is not null));
         string? displaced = r.Displaced(new ObjectReference(ObjectKind.Table, table.Name));
         ScriptObject made = skipped ? names.Touch(ObjectKind.Table, table.Name) : names.Make(ObjectKind.Table, table.Name, certain);
         if (!skipped)
@@ -33,48 +34,45 @@ internal static class TableReversal
 
         if (create.Temporary)
         {
-            yield return forward.NotNeeded("A temporary table goes with its session.");
-            yield break;
+            return forward.NotNeeded("A temporary table goes with its session.");
         }
 
         if (!table.Known)
         {
-            yield return forward.Unknown($"In which schema the script makes {create.Table} cannot be told from the text: connect, or write the schema.");
-            yield break;
+            return forward.Unknown($"In which schema the script makes {create.Table} cannot be told from the text: connect, or write the schema.");
         }
 
         r.Chooser.TakeRelation(table.Name.Schema, table.Name.Name);
         string sql = $"drop table if exists {table.Name}";
-        if (create.IfNotExists && names.Catalog is null && !skipped)
+        if (ifNotExists && names.Catalog is null && !skipped)
         {
-            yield return forward.Unknown(
-                $"IF NOT EXISTS: whether {table.Name} was there before, with data of its own, cannot be told from the text. Connect before the migration runs, or run this only if the migration made it.",
+            return forward.Unknown(
+                $"{r.Whether} {table.Name} was there before, with data of its own, cannot be told from the text. Connect before the migration runs, or run this only if the migration made it.",
                 sql);
-            yield break;
         }
 
         if (skipped)
         {
-            yield return forward.NotNeeded(there is null
-                ? $"The script has made {table.Name} before: IF NOT EXISTS does nothing."
-                : $"{table.Name} exists in {names.Catalog!.Database}: IF NOT EXISTS does nothing there, and the table must stay. (If the migration has run already, it may be its own.)");
-            yield break;
+            return forward.NotNeeded(there is null
+                ? $"The script has made {table.Name} before: {r.OnlyIfMissing} does nothing."
+                : $"{table.Name} exists in {names.Catalog!.Database}: {r.OnlyIfMissing} does nothing there, and the table must stay. (If the migration has run already, it may be its own.)");
         }
 
         if (made.Fate.Dropped)
         {
-            yield return forward.NotNeeded($"The script drops the table {table.Name} itself.");
-            yield break;
+            return forward.NotNeeded($"The script drops the table {table.Name} itself.");
         }
 
+        Recreated? recreated = displaced is null && there is null ? await Recreated.TableAsync(r, create, table.Name, made.Fate).ConfigureAwait(false) : null;
         HashSet<QualifiedName> parents = [.. made.Fate.Parents.Where(p => p != table.Name)];
-        yield return forward.By(
-            displaced is null ? sql : Guard.If(displaced, sql),
+        return forward.By(
+            (displaced ?? recreated?.Condition) is { } condition ? Guard.If(condition, sql) : sql,
             lossy: true,
             TableLockMode.AccessExclusive,
             [table.Name, .. parents],
             [
                 $"All rows of {table.Name} are lost; its indexes, constraints and triggers go with it.",
+                recreated?.Note,
                 ParentsNote(parents),
                 there is not null ? $"{table.Name} exists already: the migration has run, or will fail here." : null,
             ]);

@@ -20,10 +20,10 @@ internal static class TypeReversal
             return [r.Forward.NotNeeded($"It goes with the type {now.Name}, which this script makes.")];
         }
 
-        if (add.IfNotExists && r.Catalog is { } catalog && await r.FindAsync(now).ConfigureAwait(false) is { } address
+        if ((add.IfNotExists || r.Optional) && r.Catalog is { } catalog && await r.FindAsync(now).ConfigureAwait(false) is { } address
             && await catalog.ScalarAsync($"select enumlabel::text from pg_catalog.pg_enum where enumtypid = {address.ObjectId} and enumlabel = {add.Value}", r.CancellationToken).ConfigureAwait(false) is not null)
         {
-            return [r.Forward.NotNeeded($"{now.Name} has the value {add.Value} in {catalog.Facts.Database}: IF NOT EXISTS does nothing there.")];
+            return [r.Forward.NotNeeded($"{now.Name} has the value {add.Value} in {catalog.Facts.Database}: {r.OnlyIfMissing} does nothing there.")];
         }
 
         return

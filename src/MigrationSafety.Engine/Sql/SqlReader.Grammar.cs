@@ -99,10 +99,10 @@ internal sealed partial class SqlReader
     /// <summary>Roles, with commas between them.</summary>
     internal IReadOnlyList<string> Roles() => List(r => r.Role());
 
-    /// <summary>A name of one or two parts.</summary>
+    /// <summary>A name of one to three parts, of which the database is kept in <see cref="Database"/>.</summary>
     internal QualifiedName Qualified() => Parts(Name());
 
-    /// <summary>A name of a function or type, of one or two parts.</summary>
+    /// <summary>A name of a function or type, of one to three parts.</summary>
     internal QualifiedName QualifiedFunction() => Parts(FunctionName());
 
     /// <summary>An operator with or without a schema: <c>+</c>, <c>public.+</c>.</summary>
@@ -306,13 +306,14 @@ internal sealed partial class SqlReader
         }
 
         string second = Label();
-        if (SeesMark("."))
+        if (!TakeMark("."))
         {
-            // Three parts: the first is the database, which must be the current one.
-            Fail();
+            return new QualifiedName(first, second);
         }
 
-        return new QualifiedName(first, second);
+        // Three parts: the first is the database, which the server wants to be the current one.
+        Database = first;
+        return new QualifiedName(second, Label());
     }
 
     private void SkipOne(bool expected)

@@ -41,6 +41,9 @@ internal sealed partial class SqlReader
     /// <summary>Whether something was not as expected. From then on nothing is left, so that every loop ends and nothing more is taken.</summary>
     internal bool Failed { get; private set; }
 
+    /// <summary>The database that a name of three parts has given; null where none has.</summary>
+    internal string? Database { get; set; }
+
     /// <summary>Whether nothing is left.</summary>
     internal bool AtEnd => At >= _end;
 

@@ -210,6 +210,8 @@ internal static class RelationQueries
                    jsonb_build_array('Persistence', case when current_setting('server_version_num')::int4 >= 150000 then format('alter sequence %s set %s', s.identity, case c.relpersistence when 'u' then 'unlogged' else 'logged' end) end, true),
                    jsonb_build_array('SequencePosition', 'select pg_catalog.setval(' || quote_literal(s.identity) || ', ' || (
                        case when has_sequence_privilege(c.oid, 'USAGE, SELECT') and not (c.relpersistence = 'u' and pg_is_in_recovery()) then pg_sequence_last_value(c.oid) end) || ', true)', false),
+                   jsonb_build_array('SequencePosition', 'select pg_catalog.setval(' || quote_literal(s.identity) || ', ' || (
+                       case when has_sequence_privilege(c.oid, 'USAGE, SELECT') and not (c.relpersistence = 'u' and pg_is_in_recovery()) and pg_sequence_last_value(c.oid) is null then q.seqstart end) || ', false)', true),
                    jsonb_build_array('OwnedBy', 'alter sequence ' || s.identity || ' owned by ' || owner.identity, false),
                    jsonb_build_array('OwnedBy', 'alter sequence ' || s.identity || ' owned by ' || coalesce(owner.identity, 'none'), true))
         from pg_class c

@@ -12,6 +12,12 @@ internal abstract record DataStatement(string Tag) : ParsedStatement(Tag)
     /// <summary>WITH.</summary>
     internal IReadOnlyList<CommonTable> With { get; init; } = [];
 
+    /// <summary>The same as text, with the word WITH; empty where there is none.</summary>
+    internal SqlFragment WithClause { get; init; }
+
+    /// <summary>What the statement calls the table that it writes: its alias, else the table's name.</summary>
+    internal string? Alias { get; init; }
+
     /// <summary>The statement itself and all that its WITH holds.</summary>
     internal IEnumerable<DataStatement> All => With.Select(w => w.Statement).OfType<DataStatement>().SelectMany(s => s.All).Append(this);
 }
@@ -84,12 +90,13 @@ internal static class DataStatements
     {
         int start = r.At;
         IReadOnlyList<CommonTable> with = r.Take("with") ? CommonTables(r) : [];
+        SqlFragment clause = r.From(start);
         return r.Word() switch
         {
-            "insert" => ReadInsert(r) with { With = with },
-            "update" => ReadUpdate(r) with { With = with },
-            "delete" => ReadDelete(r) with { With = with },
-            "merge" => ReadMerge(r) with { With = with },
+            "insert" => ReadInsert(r) with { With = with, WithClause = clause },
+            "update" => ReadUpdate(r) with { With = with, WithClause = clause },
+            "delete" => ReadDelete(r) with { With = with, WithClause = clause },
+            "merge" => ReadMerge(r) with { With = with, WithClause = clause },
             "select" when r.HasAhead("into") => SelectInto(r, start),
             "select" or "values" or "table" => Select(r, start, with),
             _ when r.SeesMark("(") => Select(r, start, with),
@@ -196,33 +203,33 @@ internal static class DataStatements
     {
         r.Expect("update");
         (QualifiedName table, bool only) = r.Table();
-        Alias(r, "set");
+        string alias = Alias(r, "set") ?? table.Name;
         r.Expect("set");
         IReadOnlyList<Assignment> assignments = r.List(ReadAssignment);
         SqlFragment? from = r.Take("from") ? r.Until("where", "returning") : null;
         SqlFragment? predicate = r.Take("where") ? r.Until("returning") : null;
         Returning(r);
-        return new Update(table, only, assignments, from, predicate);
+        return new Update(table, only, assignments, from, predicate) { Alias = alias };
     }
 
     private static Delete ReadDelete(SqlReader r)
     {
         r.Expect("delete", "from");
         (QualifiedName table, bool only) = r.Table();
-        Alias(r, "using");
+        string alias = Alias(r, "using") ?? table.Name;
         SqlFragment? using_ = r.Take("using") ? r.Until("where", "returning") : null;
         SqlFragment? predicate = r.Take("where") ? r.Until("returning") : null;
         Returning(r);
-        return new Delete(table, only, using_, predicate);
+        return new Delete(table, only, using_, predicate) { Alias = alias };
     }
 
     private static Merge ReadMerge(SqlReader r)
     {
         r.Expect("merge", "into");
         (QualifiedName table, _) = r.Table();
-        Alias(r, "using");
+        string alias = Alias(r, "using") ?? table.Name;
         r.Expect("using");
-        SqlFragment source = r.Until("on");
+        SqlFragment source = JoinedSource(r);
         r.Expect("on");
         SqlFragment predicate = r.Until("when");
         List<MergeAction> actions = [];
@@ -237,7 +244,38 @@ internal static class DataStatements
             r.Fail();
         }
 
-        return new Merge(table, source, predicate, actions);
+        return new Merge(table, source, predicate, actions) { Alias = alias };
+    }
+
+    /// <summary>The source up to the ON of MERGE itself: each JOIN in it has an ON or USING of its own, but for CROSS and NATURAL ones.</summary>
+    private static SqlFragment JoinedSource(SqlReader r)
+    {
+        int start = r.At;
+        int open = 0;
+        bool plain = false;
+        while (!r.AtEnd)
+        {
+            r.SkipTo("join", "on", "using", "cross", "natural");
+            if (r.AtEnd || (r.Sees("on") && open == 0))
+            {
+                break;
+            }
+
+            plain |= r.Sees("cross") || r.Sees("natural");
+            if (r.Sees("join"))
+            {
+                open += plain ? 0 : 1;
+                plain = false;
+            }
+            else if (r.Sees("on") || r.Sees("using"))
+            {
+                open--;
+            }
+
+            r.Skip();
+        }
+
+        return r.From(start);
     }
 
     private static MergeAction ReadMergeAction(SqlReader r)
@@ -287,13 +325,7 @@ internal static class DataStatements
         return name;
     }
 
-    private static void Alias(SqlReader r, string next)
-    {
-        if (r.Take("as") || (r.SeesName() && !r.Sees(next)))
-        {
-            r.Name();
-        }
-    }
+    private static string? Alias(SqlReader r, string next) => r.Take("as") || (r.SeesName() && !r.Sees(next)) ? r.Name() : null;
 
     private static void Returning(SqlReader r)
     {

@@ -85,10 +85,12 @@ internal sealed record ObjectReference(ObjectKind Kind, QualifiedName Name, SqlF
             parts.Add(r.Label());
         }
 
+        r.Database = parts.Count == 4 ? parts[0] : r.Database;
         return parts.Count switch
         {
             2 => OfColumn(new QualifiedName(null, parts[0]), parts[1]),
             3 => OfColumn(new QualifiedName(parts[0], parts[1]), parts[2]),
+            4 => OfColumn(new QualifiedName(parts[1], parts[2]), parts[3]),
             _ => r.Fail<ObjectReference>() ?? OfColumn(new QualifiedName(null, ""), ""),
         };
     }

@@ -6,6 +6,9 @@ internal abstract record ParsedStatement(string Tag)
 {
     /// <summary>The things that it makes, changes or reads first of all; of a trigger, rule or policy its table. Empty where there are none, or where it names none.</summary>
     internal virtual IReadOnlyList<QualifiedName> Targets => [];
+
+    /// <summary>The database that a name of three parts gives; null where none does.</summary>
+    internal string? OfDatabase { get; init; }
 }
 
 /// <summary>A statement that is not understood, or not in this form: kept as text.</summary>
@@ -23,7 +26,7 @@ internal static class StatementParser
             SqlReader reader = new(statement);
             if (Read(reader) is { } parsed && !reader.Failed && reader.AtEnd)
             {
-                return parsed;
+                return reader.Database is null ? parsed : parsed with { OfDatabase = reader.Database };
             }
         }
 
