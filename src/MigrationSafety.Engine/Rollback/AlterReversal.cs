@@ -154,7 +154,7 @@ internal sealed class AlterReversal
     private void Add(TableConstraint constraint)
     {
         string name = NameOf(constraint);
-        bool there = constraint.Name is not null && _table.Relation?.Constraints.Contains(name) == true && !_script.Parts.Values.Any(p => p.Kind == ObjectKind.Constraint && p.Before?.Name == name);
+        bool there = constraint.Name is not null && _table.Relation?.Constraints.Contains(name) == true && !_script.Gone.Contains((ObjectKind.Constraint, name)) && !_script.Parts.Values.Any(p => p.Kind == ObjectKind.Constraint && p.Before?.Name == name);
         if (_r.Optional && !_tableIsMade && (there || _r.Catalog is null))
         {
             _others.Add([there

@@ -21,7 +21,7 @@ internal static partial class ColumnAgain
         // Rows that are there have no value: NOT NULL without a default would fail on the first of them.
         bool notNull = add?.Column is { NotNull: true, Default: null } && !computed;
         QualifiedName now = Now(r, column.On!);
-        string missing = $"{(column with { On = now }).Exists()} is not true";
+        string missing = (column with { On = now }).Missing();
         string? there = now == column.On ? null : new ObjectReference(ObjectKind.Table, now).Exists();
         (string, string?) Part(DefinitionStatement s)
         {
@@ -29,6 +29,11 @@ internal static partial class ColumnAgain
 
             // Where the script gives the column another name, the old one is there only when all has been taken back.
             bool renamed = sql != NameRewriter.Now(s == create && notNull ? NotNull().Replace(s.Sql, "", 1) : s.Sql, r.Names);
+            if (s == create && there is null && !renamed)
+            {
+                return (AddColumnWords().Replace(sql, "add column if not exists ", 1), null);
+            }
+
             string?[] conditions = [there, s == create || renamed ? missing : null];
             string[] all = [.. conditions.OfType<string>()];
             return (sql, all.Length == 0 ? null : string.Join(" and ", all));
@@ -78,6 +83,9 @@ internal static partial class ColumnAgain
     }
 
     private static QualifiedName Now(Reversing r, QualifiedName table) => r.Names.Renamed.FirstOrDefault(o => o.Before == table && o.Kind.IsRelation())?.Name ?? table;
+
+    [GeneratedRegex(@"\badd\s+column\s+", RegexOptions.IgnoreCase)]
+    private static partial Regex AddColumnWords();
 
     [GeneratedRegex(@"\s+not\s+null\b", RegexOptions.IgnoreCase)]
     private static partial Regex NotNull();

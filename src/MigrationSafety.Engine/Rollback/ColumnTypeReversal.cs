@@ -72,25 +72,57 @@ internal static class ColumnTypeReversal
 
         // A change of type gives the column the storage and compression of the new type.
         (string, string?)[] kept = [.. definition?.Statements.Where(s => !s.Alone && s.Property is (DefinitionProperty.Storage or DefinitionProperty.Compression)).Select(s => r.Now(s.Sql, column)) ?? []];
-        bool lossy = !IsLossless(before.Type, change.Type) || (change.Using is { } how && !IsPlainCast(how, change));
-        string note = (lossy ? $"Values that the change to {change.Type} cut, rounded or rewrote do not come back. " : "")
+        bool computed = change.Using is { } how && !IsPlainCast(how, change);
+        bool labels = change.Type is { Name.Name: "text" or "varchar", Modifiers: "", ArrayDimensions: 0 }
+            && await catalog.ScalarAsync($"select 'x' from pg_catalog.pg_type where oid = to_regtype({SqlName.Literal(old.Name)}) and typtype = 'e'", r.CancellationToken).ConfigureAwait(false) is not null;
+        bool lossy = computed || !(labels || IsLossless(before.Type, change.Type));
+        string note = (computed ? $"The migration computes the values (USING {RollbackText.OneLine(change.Using!.Value.Text, 80)}): this only casts them and does not compute them back. Write the inverse into its USING, or keep the values with -PreserveData. " : lossy ? $"Values that the change to {change.Type} cut, rounded or rewrote do not come back. " : "")
             + "The table may be rewritten under this lock, and it fails where a value does not fit the old type.";
         RollbackStatement back = r.Forward.By([($"alter {alter.Kind.Words()} {(alter.Only ? "only " : "")}{column.On} {string.Join(", ", actions)}", changed), .. kept], note, lossy);
+        List<RollbackStatement> checks = before.Type.Name == change.Type.Name ? [] : await ChecksAsync(r, catalog, table, column, address).ConfigureAwait(false);
         CatalogRelation? relation = r.Names.Existing(column.On!, r.Forward.Path).Relation;
         string? notKept = r.Archive is null || !lossy ? null
             : relation is null ? "its table is not to be found under this name"
             : relation.NoKey ?? (relation.Key.Contains(change.Column) ? "it is part of the key by which a row would be found again" : r.Before(column) != column ? "the migration gives it or its table another name before" : null);
         if (!lossy || r.Archive is not { } archive || notKept is not null)
         {
-            return [back with { EstimatedRows = lossy && relation is { Rows: >= 0 } ? (long)relation.Rows : null, Note = notKept is null ? back.Note : $"{back.Note} The values are not kept: {column.Identity()}: {notKept}." }];
+            return [back with { EstimatedRows = lossy && relation is { Rows: >= 0 } ? (long)relation.Rows : null, Note = notKept is null ? back.Note : $"{back.Note} The values are not kept: {column.Identity()}: {notKept}." }, .. checks];
         }
 
         string columns = string.Join(", ", relation!.Key.Append(change.Column).Select(SqlName.QuoteIfNeeded));
         return
         [
-            back,
+            back with { Note = computed ? "The type comes back, and its values by the next statement. The table may be rewritten under this lock." : back.Note },
+            .. checks,
             DataArchive.Values(r, archive.Keep(r, column.On!, change.Column, $"select {columns} from {relation.Source}"), column.On!, relation.Key.Select(k => (k, k)), [(change.Column, change.Column)], false, "The values from before; what has been written there since is lost."),
         ];
+    }
+
+    /// <summary>The checks on the column, made again where the changes of type have put casts into them.</summary>
+    private static async Task<List<RollbackStatement>> ChecksAsync(Reversing r, RollbackCatalog catalog, ScriptObject table, ObjectReference column, CatalogAddress address)
+    {
+        IReadOnlyDictionary<string, string> checks = await catalog.PairsAsync(
+            $"""
+            set local search_path to pg_catalog;
+            select conname::text, pg_get_constraintdef(oid) from pg_constraint
+            where conrelid = {address.ObjectId} and contype = 'c' and conislocal and {address.SubId} = any (conkey) and pg_get_constraintdef(oid) not like '% NOT VALID'
+            order by 1
+            """,
+            r.CancellationToken).ConfigureAwait(false);
+        List<RollbackStatement> result = [];
+        foreach ((string name, string text) in checks.Where(c => !table.Gone.Contains((ObjectKind.Constraint, c.Key))))
+        {
+            string definition = NameRewriter.Now(text, r.Names, column);
+            string quoted = SqlName.QuoteIfNeeded(name);
+            string constraint = $"exists (select from pg_catalog.pg_constraint where conrelid = to_regclass({SqlName.Literal(column.On!.ToString())}) and conname = {SqlName.Literal(name)} and ";
+            result.Add(r.Forward.By(
+                $"alter table {column.On} drop constraint {quoted}, add constraint {quoted} {definition} not valid",
+                "The change of type has put casts into this check. Rows that are there are checked by the next statement, while reads and writes go on.",
+                condition: $"{constraint}pg_get_constraintdef(oid) not in ({SqlName.Literal(definition)}, {SqlName.Literal(definition + " NOT VALID")}))"));
+            result.Add(r.Forward.By($"alter table {column.On} validate constraint {quoted}", condition: $"{constraint}not convalidated)"));
+        }
+
+        return result;
     }
 
     /// <summary>Whether a change of type keeps every value.</summary>

@@ -40,7 +40,7 @@ internal static class ConstraintAgain
 
     private static IEnumerable<RollbackStatement> Again(Reversing r, ObjectReference constraint, string sql, string? condition, IReadOnlySet<string> fresh)
     {
-        string missing = $"{constraint.Exists()} is not true{(condition is null ? "" : $" and {condition}")}";
+        string missing = $"{constraint.Missing()}{(condition is null ? "" : $" and {condition}")}";
         bool partitioned = r.Names.Existing(constraint.On!, r.Forward.Path).Relation is { Kind: 'p' };
         AddConstraint? add = (Parsed(sql) as AlterTable)?.Actions is [AddConstraint action] ? action : null;
         string name = SqlName.QuoteIfNeeded(constraint.Name.Name);

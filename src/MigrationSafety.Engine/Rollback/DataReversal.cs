@@ -39,12 +39,13 @@ internal static class DataReversal
 
         if (effect.Kind == EffectKind.WritesRows)
         {
+            string hint = r.Archive is null && effect.Tag is not ("INSERT" or "COPY") ? " -PreserveData keeps them before the migration runs." : "";
             return forward.Irreversible(effect.Tag switch
             {
                 "INSERT" or "COPY" => $"{effect.Tag} adds rows: the text does not tell which rows to remove.",
                 "UPDATE" or "MERGE" => $"{effect.Tag} overwrites values: the text does not hold the values before.",
                 _ => $"{effect.Tag} removes rows: the text does not hold them.",
-            });
+            } + hint);
         }
 
         if (parsed is CallProcedure call)

@@ -41,14 +41,14 @@ internal static partial class DefinitionReversal
         List<RollbackStatement> later = [];
         foreach (ObjectDefinition o in objects)
         {
-            result.AddRange(Of(r, o, fresh, o.Statements.Where(s => s is { Alone: false, Phase: DefinitionPhase.Object })));
+            result.AddRange(Of(r, o, fresh, o.Statements.Where(s => s is { Alone: false, Phase: DefinitionPhase.Object } && !IsDetached(r, o, s))));
         }
 
         foreach (DefinitionPhase phase in new[] { DefinitionPhase.Links, DefinitionPhase.End })
         {
             foreach (ObjectDefinition o in objects)
             {
-                later.AddRange(Of(r, o, fresh, o.Statements.Where(s => !s.Alone && s.Phase == phase)));
+                later.AddRange(Of(r, o, fresh, o.Statements.Where(s => !s.Alone && s.Phase == phase && !IsDetached(r, o, s))));
             }
         }
 
@@ -114,6 +114,15 @@ internal static partial class DefinitionReversal
         }
 
         ObjectReference reference = ObjectNames.Parse(o.Kind, o.Identity);
+        if (Waits(r, o, all))
+        {
+            r.Names.Waiting.Add(o.Identity);
+            r.Names.AtTheEnd.Add(r.Forward.By(
+                [.. all.SelectMany(s => s == o[DefinitionProperty.Create] ? [Create(reference, s.Sql, (sql, condition) => (sql, condition))] : Repeatable(s).Select(sql => (sql, Linked(sql))))],
+                "It comes when all columns that it names have their names back."));
+            return [];
+        }
+
         (string Sql, string? Condition) Now(string sql, string? condition = null) => r.Now(sql, reference, condition);
         bool onFresh = o.Relation is { } relation && fresh.Contains(relation);
         if (o.Kind == ObjectKind.Index && !onFresh)
@@ -143,6 +152,18 @@ internal static partial class DefinitionReversal
         RollbackStatement empty = made with { Reversibility = Reversibility.Reversible, Note = null, EstimatedRows = null };
         return table.Kind == 'p' ? [empty]
             : [empty, DataArchive.Rows(r, archive.Keep(r, reference.Name, "", $"select * from only {reference.Name}"), NowOf(r, reference.Name), table.StoredColumns, true, "The rows as they were kept.")];
+    }
+
+    /// <summary>Whether a statement attaches a partition that the script has detached before: that statement's own way back attaches it.</summary>
+    private static bool IsDetached(Reversing r, ObjectDefinition o, DefinitionStatement s) => s.Property == DefinitionProperty.Partition && o.Kind == ObjectKind.Table && r.Names.Detached.Contains(o.Identity);
+
+    /// <summary>Whether a query in a definition names a column that has another name now, or what waits for such a one.</summary>
+    private static bool Waits(Reversing r, ObjectDefinition o, DefinitionStatement[] statements)
+    {
+        string text = string.Join('\n', statements.Select(s => s.Sql));
+        bool query = o.Kind is ObjectKind.View or ObjectKind.MaterializedView or ObjectKind.Rule || (o.Kind.IsRoutine() && text.Contains("BEGIN ATOMIC", StringComparison.OrdinalIgnoreCase));
+        return (query && r.Names.RenamedColumns.Any(c => text.Contains(c.Table.ToString(), StringComparison.Ordinal) && SqlLexer.Tokens(text, psql: false).Exists(t => SqlReader.NameOf(text, t) == c.Column)))
+            || r.Names.Waiting.Any(w => o.Relation == w || o.Identity == w || text.Contains(w + " ", StringComparison.Ordinal));
     }
 
     /// <summary>The name that a table has at this statement.</summary>
@@ -195,7 +216,7 @@ internal static partial class DefinitionReversal
             }
         }
 
-        return now(sql, sql.StartsWith("create or replace ", StringComparison.OrdinalIgnoreCase) ? null : $"{o.Exists()} is not true");
+        return now(sql, sql.StartsWith("create or replace ", StringComparison.OrdinalIgnoreCase) ? null : o.Missing());
     }
 
     private static IEnumerable<RollbackStatement> IndexAgain(Reversing r, DefinitionStatement[] all, ObjectReference index)

@@ -50,7 +50,7 @@ internal static class KeptData
 
         (QualifiedName target, bool only) = data switch { Update u => (u.Table, u.Only), Delete d => (d.Table, d.Only), _ => (data.Targets[0], false) };
         ResolvedName table = r.Names.Existing(target, r.Forward.Path);
-        if (why is null && (!table.Known || r.Names.BeforeScript(ObjectKind.Table, table.Name) != table.Name || NamesWhatIsMade(r)))
+        if (why is null && (!table.Known || r.Names.BeforeScript(ObjectKind.Table, table.Name) != table.Name || Parts(data).Append(with).Any(p => NamesWhatIsMade(r, p))))
         {
             why = "it names something that the migration itself makes or renames, and cannot be asked beforehand";
         }
@@ -137,7 +137,7 @@ internal static class KeptData
     {
         List<RollbackStatement> Lost(string reason) => [r.Forward.Irreversible($"TRUNCATE TABLE removes rows: the text does not hold them. Not kept: {reason}.")];
         ResolvedName[] tables = [.. truncate.Tables.Select(t => r.Names.Existing(t.Name, r.Forward.Path))];
-        if (NamesWhatIsMade(r) || Array.Exists(tables, t => !t.Known || r.Names.BeforeScript(ObjectKind.Table, t.Name) != t.Name))
+        if (Array.Exists(tables, t => !t.Known || r.Names.BeforeScript(ObjectKind.Table, t.Name) != t.Name))
         {
             return Lost("it names something that the migration itself makes or renames, and cannot be asked beforehand");
         }
@@ -235,19 +235,23 @@ internal static class KeptData
             return null;
         }
 
-        SqlFragment[] parts = writing switch
-        {
-            Update u => [u.From ?? default, u.Predicate ?? default, .. u.Assignments.Select(a => a.Value)],
-            Delete d => [d.Using ?? default, d.Predicate ?? default],
-            Merge m => [m.Source, m.Predicate],
-            _ => [],
-        };
         HashSet<string> names = [.. whole.With.Select(w => w.Name)];
-        return parts.Where(p => !p.IsEmpty).SelectMany(p => p.Statement.Tokens[p.First..p.End].Select(t => SqlReader.NameOf(p.Statement.Script, t))).OfType<string>().FirstOrDefault(names.Contains);
+        return Parts(writing).SelectMany(Words).FirstOrDefault(names.Contains);
     }
 
-    /// <summary>Whether a word of the statement is something that the script makes or renames, so that it cannot be asked beforehand.</summary>
-    private static bool NamesWhatIsMade(Reversing r) => r.Forward.Statement.Tokens.Select(t => SqlReader.NameOf(r.Forward.Statement.Script, t)).OfType<string>().Any(r.Names.MakesOrRenames);
+    /// <summary>The parts of a statement that tell which rows it writes.</summary>
+    private static SqlFragment[] Parts(DataStatement data) => data switch
+    {
+        Update u => [u.From ?? default, u.Predicate ?? default],
+        Delete d => [d.Using ?? default, d.Predicate ?? default],
+        Merge m => [m.Source, m.Predicate, .. m.Actions.Select(a => a.Condition ?? default)],
+        _ => [],
+    };
+
+    private static IEnumerable<string> Words(SqlFragment part) => part.IsEmpty ? [] : part.Statement.Tokens[part.First..part.End].Select(t => SqlReader.NameOf(part.Statement.Script, t)).OfType<string>();
+
+    /// <summary>Whether a word is something that the script makes or renames, so that it cannot be asked beforehand.</summary>
+    private static bool NamesWhatIsMade(Reversing r, SqlFragment part) => Words(part).Any(r.Names.MakesOrRenames);
 
     private static string SelectRows(IEnumerable<string> columns, string alias, string source) =>
         $"select {string.Join(", ", columns.Select(c => $"{alias}.{SqlName.QuoteIfNeeded(c)}"))} from {source} where ({alias}.tableoid, {alias}.ctid)";

@@ -90,8 +90,20 @@ internal static class ObjectNames
     /// <summary>A condition that is true where the object is there.</summary>
     internal static string Exists(this ObjectReference o)
     {
-        (_, string oid, string sub) = Find(o);
-        return sub == "0" ? $"{oid} is not null" : $"{sub} is not null";
+        if (o.Kind == ObjectKind.Column)
+        {
+            return $"exists (select from pg_catalog.pg_attribute where attrelid = to_regclass({SqlName.Literal(o.On!.ToString())}) and attname = {SqlName.Literal(o.Name.Name)} and not attisdropped)";
+        }
+
+        string oid = Find(o).Oid;
+        return oid.StartsWith("(select ", StringComparison.Ordinal) ? "exists " + oid : $"{oid} is not null";
+    }
+
+    /// <summary>A condition that is true where the object is not there.</summary>
+    internal static string Missing(this ObjectReference o)
+    {
+        string exists = o.Exists();
+        return exists.StartsWith("exists ", StringComparison.Ordinal) ? "not " + exists : exists[..^" is not null".Length] + " is null";
     }
 
     /// <summary>Catalog, oid and number of an object as SQL; the oid, or for a column the number, is null where it is not there.</summary>

@@ -73,7 +73,7 @@ internal sealed record Recreated(string? Condition)
     /// <param name="type">Its type.</param>
     internal static async Task<Recreated?> ColumnAsync(Reversing r, ObjectReference column, TypeName? type) =>
         column.On is not { Schema: { } schema } on || r.Names.BeforeScript(ObjectKind.Table, on) != on || r.Names.Catalog?.Find(schema, on.Name)?.Columns.ContainsKey(column.Name.Name) != true
-            || r.Names.Find(ObjectKind.Table, on) is not { } table || !table.Gone.Contains(column.Name.Name)
+            || r.Names.Find(ObjectKind.Table, on) is not { } table || !table.Gone.Contains((ObjectKind.Column, column.Name.Name))
             ? null
             : new Recreated(type is null ? null : await OfTypeAsync(r, column, type).ConfigureAwait(false));
 

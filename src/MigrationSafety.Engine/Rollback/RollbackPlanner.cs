@@ -102,6 +102,12 @@ internal sealed class RollbackPlanner
                 ?? (StatementEffect.Of(parsed).Kind == EffectKind.WritesRows ? DataReversal.TryNotNeeded(r, parsed) ?? await KeptData.TryKeepAsync(r, parsed).ConfigureAwait(false) : null)
                 ?? [DataReversal.Reverse(r, StatementEffect.Of(parsed), parsed)],
         };
+        if (parsed is DoBlock)
+        {
+            // It has been said of the statements inside.
+            return reversal;
+        }
+
         TableLockMode forward = SqlFacts.Of(parsed).LockMode;
         return [.. reversal.Select(statement => WithWorseLock(statement, forward))];
     }

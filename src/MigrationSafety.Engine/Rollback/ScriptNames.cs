@@ -46,6 +46,20 @@ internal sealed class ScriptNames
     /// <summary>Schemas of the catalog that have another name now: the name before, and now.</summary>
     internal IEnumerable<(string Before, string Now)> RenamedSchemas => _schemas.Where(s => s.Value is not null).Select(s => (s.Value!, s.Key));
 
+    /// <summary>Identities of what comes back only at the end, because of the names in its query.</summary>
+    internal HashSet<string> Waiting { get; } = [];
+
+    /// <summary>Partitions that the script has detached, by their names before it.</summary>
+    internal HashSet<string> Detached { get; } = [];
+
+    /// <summary>Columns of the catalog that have another name now: their names before, with that of their table.</summary>
+    internal IEnumerable<(QualifiedName Table, string Column)> RenamedColumns =>
+        from o in _now.Values
+        where o.Before is not null && o.Kind.IsRelation()
+        from part in o.Parts.Values
+        where part is { Kind: ObjectKind.Column, Before: not null } && part.Before != part.Name
+        select (o.Before, part.Before!.Name);
+
     /// <summary>Whether the script has dropped it, or with something else.</summary>
     internal bool IsGone(CatalogAddress address) => _gone.Contains(address);
 
@@ -147,10 +161,7 @@ internal sealed class ScriptNames
     /// <summary>Notes that a part of a relation is dropped.</summary>
     internal static void DropPart(ScriptObject whole, ObjectKind kind, string name)
     {
-        if (kind == ObjectKind.Column)
-        {
-            whole.Gone.Add(name);
-        }
+        whole.Gone.Add((kind, name));
 
         if (whole.Parts.Remove((kind, name), out ScriptObject? part))
         {

@@ -30,8 +30,8 @@ internal sealed class ScriptObject
     /// <summary>Columns, constraints, triggers, rules and policies that the script names, by their name now.</summary>
     internal Dictionary<(ObjectKind Kind, string Name), ScriptObject> Parts { get; } = [];
 
-    /// <summary>Names of its columns that the script drops.</summary>
-    internal HashSet<string> Gone { get; } = [];
+    /// <summary>Columns, constraints and the like that the script drops.</summary>
+    internal HashSet<(ObjectKind Kind, string Name)> Gone { get; } = [];
 
     /// <summary>Whether the script adds the column.</summary>
     internal bool Adds(string column) => Parts.GetValueOrDefault((ObjectKind.Column, column)) is { Made: true };

@@ -105,7 +105,7 @@ internal static class TableActionReversal
                     $"alter type {attribute.On} add attribute {attribute.Name} {NameRewriter.Now(type.Text, r.Names)}{(type.Collation is { } collation ? $" collate {NameRewriter.Now(collation, r.Names)}" : "")}{(cascade ? " cascade" : "")}",
                     "The attribute comes back as the last one; what columns of the type held in it is lost.",
                     lossy: true,
-                    condition: $"{attribute.Exists()} is not true"),
+                    condition: attribute.Missing()),
             ];
     }
 

@@ -40,7 +40,7 @@ internal sealed record SqlFacts(TableLockMode LockMode, bool Transactional, bool
         OtherStatement or CallProcedure or DropOwned => TableLockMode.AccessExclusive,
 
         // What hangs on it goes too, or is changed: columns, views, all of a schema.
-        DropObjects { Cascade: true } or DropObjects { Kind: ObjectKind.Schema or ObjectKind.Extension } => TableLockMode.AccessExclusive,
+        DropObjects { Cascade: true } or DropObjects { Kind: ObjectKind.Extension } => TableLockMode.AccessExclusive,
         AlterTable { Kind: ObjectKind.Type } or UpdateExtension or CreateExtension => TableLockMode.AccessExclusive,
 
         // An index's own lock is stated; REINDEX lets its table be read.

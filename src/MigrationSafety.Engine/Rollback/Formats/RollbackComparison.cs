@@ -11,8 +11,8 @@ internal static class RollbackComparison
     /// <param name="made">The statements that were made, in the order in which they run.</param>
     internal static RollbackDifference[] Compare(IEnumerable<SqlStatement> existing, IEnumerable<string> made)
     {
-        List<Side> theirs = [.. existing.SelectMany(s => StatementShape.Of(s).Select(shape => new Side(shape, s.Text, s.Line)))];
-        List<Side> ours = [.. made.SelectMany(sql => SqlScript.Parse(sql, psql: false).Statements).SelectMany(s => StatementShape.Of(s).Select(shape => new Side(shape, s.Text, 0)))];
+        List<Side> theirs = [.. existing.SelectMany(s => Guard.Inside(s).SelectMany(StatementShape.Of).Select(shape => new Side(shape, s.Text, s.Line)))];
+        List<Side> ours = [.. made.SelectMany(sql => SqlScript.Parse(sql, psql: false).Statements).SelectMany(Guard.Inside).SelectMany(s => StatementShape.Of(s).Select(shape => new Side(shape, s.Text, 0)))];
         List<RollbackDifference> differences = [];
         List<(int Ours, int Theirs)> pairs = Pair(ours, theirs);
         for (int i = 0; i < ours.Count; i++)
