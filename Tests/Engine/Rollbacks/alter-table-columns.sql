@@ -1,6 +1,8 @@
 alter table app.orders alter column payload set storage external, alter column code set statistics 250, alter column note set (n_distinct = 5);
 create table app.filled (id int primary key, must text not null, other int);
 insert into app.filled values (1, 'x', 2);
+create table app.checked (id int, size varchar(5), constraint size_known check (size in ('s', 'm')), constraint size_new check (size <> 'x') not valid);
+insert into app.checked values (1, 's');
 --- ALTER TABLE ADD COLUMN | ReversibleWithDataLoss
 alter table app.orders add column tier text;
 --- ALTER TABLE ADD COLUMN (all that it may have) | ReversibleWithDataLoss
@@ -68,11 +70,16 @@ alter table app.orders alter column code type varchar(20) collate "POSIX";
 alter table app.orders alter column at type timestamptz(0);
 --- ALTER TABLE ALTER COLUMN SET DATA TYPE USING | ReversibleWithDataLoss
 alter table app.orders alter column small type text using 'n' || small;
---- ALTER TABLE ALTER COLUMN SET DATA TYPE (default, enum) | ReversibleWithDataLoss
+--- ALTER TABLE ALTER COLUMN SET DATA TYPE (default, enum) | Reversible
 drop materialized view app.counted;
 alter table app.orders alter column mood drop default;
 alter table app.orders alter column mood type text;
 alter table app.orders alter column mood set default 'fine';
+--- ALTER TABLE ALTER COLUMN SET DATA TYPE (a check on it) | Reversible
+alter table app.checked alter column size type text;
+--- ALTER TABLE ALTER COLUMN SET DATA TYPE (a check on it, column renamed) | Reversible
+alter table app.checked rename column size to sized;
+alter table app.checked alter column sized type text;
 --- ALTER TABLE ALTER COLUMN SET DATA TYPE (toast) | ReversibleWithDataLoss
 alter table app.orders alter column payload type text using encode(payload, 'hex');
 --- ALTER TABLE ALTER COLUMN SET DEFAULT | Reversible

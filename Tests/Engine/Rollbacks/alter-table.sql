@@ -146,6 +146,9 @@ alter table app.parted attach partition app.lone for values from ('2025-01-01') 
 alter table app.parted detach partition app.parted_1;
 --- ALTER TABLE DETACH PARTITION CONCURRENTLY | Reversible
 alter table app.parted detach partition app.parted_1 concurrently;
+--- ALTER TABLE DETACH PARTITION, DROP TABLE | ReversibleWithDataLoss
+alter table app.parted detach partition app.parted_1;
+drop table app.parted_1;
 --- ALTER TABLE SET ACCESS METHOD | Reversible | since 15
 alter table app.plain set access method heap;
 --- ALTER TABLE SET TABLESPACE | Reversible

@@ -1,3 +1,13 @@
+create table app.states (id int primary key, state varchar(10) constraint known check (state in ('a', 'b''c', 'd')), kind varchar, constraint odd check (state not in ('x', 'y') and kind <> all (array['p', 'q'])));
+create index states_open on app.states (id) where state in ('a', 'd');
+create view app.open_states as select id, state in ('a', 'd') as open from app.states where state in ('a', 'b''c');
+create materialized view app.kept_states as select id from app.states where kind not in ('p', 'q');
+create policy open_only on app.states using (state in ('a', 'd'));
+create trigger closed before update on app.states for each row when (new.state in ('x', 'y')) execute function app.touched();
+create rule no_x as on insert to app.states where new.state in ('x', 'y') do instead nothing;
+create domain app.state as varchar(3) check (value in ('a', 'd'));
+create function app.is_open(s varchar) returns boolean language sql begin atomic select s in ('a', 'd'); end;
+create function app.is_shut(s varchar) returns boolean language sql as $$ select s = ANY ((ARRAY['x'::character varying])::text[]) $$;
 --- CREATE TABLE | ReversibleWithDataLoss
 create table app.products (id bigint primary key, name text unique, parent bigint references app.products, customer_id bigint references app.customers);
 --- CREATE TABLE (and what is done to it) | ReversibleWithDataLoss
@@ -90,3 +100,13 @@ drop table app.lanes;
 --- DROP TABLE (made again) | ReversibleWithDataLoss
 drop table app.lines;
 create table app.lines (other text);
+--- DROP TABLE CASCADE (lists of varchar values) | ReversibleWithDataLoss
+drop table app.states cascade;
+--- DROP DOMAIN, FUNCTION (lists of varchar values) | Reversible
+drop domain app.state;
+drop function app.is_open(varchar), app.is_shut(varchar);
+--- ALTER TABLE DROP CONSTRAINT (a list of varchar values) | Reversible
+alter table app.states drop constraint known, drop constraint odd;
+--- ALTER TABLE ALTER COLUMN TYPE (lists of varchar values) | Reversible
+drop materialized view app.kept_states;
+alter table app.states alter column kind type text;

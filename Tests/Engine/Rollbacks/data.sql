@@ -71,6 +71,9 @@ EXCEPTION
 END $$;
 --- DO (duplicate_object, constraint there already) | NotNeeded
 DO $$ BEGIN ALTER TABLE app.lines ADD CONSTRAINT lines_order FOREIGN KEY (order_id) REFERENCES app.orders (id); EXCEPTION WHEN duplicate_object THEN null; END $$;
+--- DO (duplicate_object, constraint dropped before) | Reversible
+alter table app.lines drop constraint lines_order;
+DO $$ BEGIN ALTER TABLE app.lines ADD CONSTRAINT lines_order FOREIGN KEY (order_id) REFERENCES app.orders (id); EXCEPTION WHEN duplicate_object THEN null; END $$;
 --- DO (duplicate_column) | ReversibleWithDataLoss
 DO $$ BEGIN ALTER TABLE app.lines ADD COLUMN fresh int; EXCEPTION WHEN duplicate_column THEN RAISE NOTICE 'there'; END $$;
 --- DO (undefined_table, DROP) | ReversibleWithDataLoss

@@ -30,6 +30,9 @@ create view app.checked as select note, id, total from app.orders;
 drop view if exists app.nothing;
 --- ALTER VIEW RENAME | Reversible
 alter view app.totals rename to sums;
+--- RENAME COLUMN, DROP VIEW | Reversible
+alter table app.orders rename column total to sum;
+drop view app.chain, app.totals;
 --- ALTER VIEW RENAME COLUMN | Reversible
 alter view app.totals rename column total to sum;
 --- ALTER VIEW SET SCHEMA | Reversible

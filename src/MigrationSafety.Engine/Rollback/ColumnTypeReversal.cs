@@ -114,9 +114,12 @@ internal static class ColumnTypeReversal
         {
             string definition = NameRewriter.Now(text, r.Names, column);
             string quoted = SqlName.QuoteIfNeeded(name);
-            string constraint = $"exists (select from pg_catalog.pg_constraint where conrelid = to_regclass({SqlName.Literal(column.On!.ToString())}) and conname = {SqlName.Literal(name)} and ";
+
+            // Where the column has another name now, a second run finds it under its old one.
+            string named = r.Before(column) == column ? "" : $"{column.Exists()} and ";
+            string constraint = $"{named}exists (select from pg_catalog.pg_constraint where conrelid = to_regclass({SqlName.Literal(column.On!.ToString())}) and conname = {SqlName.Literal(name)} and ";
             result.Add(r.Forward.By(
-                $"alter table {column.On} drop constraint {quoted}, add constraint {quoted} {definition} not valid",
+                $"alter table {column.On} drop constraint {quoted}, add constraint {quoted} {DeparsedText.Repeatable(definition)} not valid",
                 "The change of type has put casts into this check. Rows that are there are checked by the next statement, while reads and writes go on.",
                 condition: $"{constraint}pg_get_constraintdef(oid) not in ({SqlName.Literal(definition)}, {SqlName.Literal(definition + " NOT VALID")}))"));
             result.Add(r.Forward.By($"alter table {column.On} validate constraint {quoted}", condition: $"{constraint}not convalidated)"));

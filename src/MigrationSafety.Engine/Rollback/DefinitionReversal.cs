@@ -163,7 +163,7 @@ internal static partial class DefinitionReversal
         string text = string.Join('\n', statements.Select(s => s.Sql));
         bool query = o.Kind is ObjectKind.View or ObjectKind.MaterializedView or ObjectKind.Rule || (o.Kind.IsRoutine() && text.Contains("BEGIN ATOMIC", StringComparison.OrdinalIgnoreCase));
         return (query && r.Names.RenamedColumns.Any(c => text.Contains(c.Table.ToString(), StringComparison.Ordinal) && SqlLexer.Tokens(text, psql: false).Exists(t => SqlReader.NameOf(text, t) == c.Column)))
-            || r.Names.Waiting.Any(w => o.Relation == w || o.Identity == w || text.Contains(w + " ", StringComparison.Ordinal));
+            || r.Names.Waiting.Any(w => o.Relation == w || o.Identity == w || Regex.IsMatch(text, $@"(?<![\w$"".]){Regex.Escape(w)}(?![\w$""])"));
     }
 
     /// <summary>The name that a table has at this statement.</summary>

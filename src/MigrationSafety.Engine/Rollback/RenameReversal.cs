@@ -47,7 +47,7 @@ internal static class RenameReversal
 
     /// <summary>That what was renamed is there, and that its old place is free: a second run does nothing then, also where another object has taken the name.</summary>
     private static string Condition(Reversing r, ObjectReference now, ObjectReference old) =>
-        string.Join(" and ", new[] { now.Exists(), $"{old.Exists()} is not true", r.Displaced(now) }.OfType<string>());
+        string.Join(" and ", new[] { now.Exists(), old.Missing(), r.Displaced(now) }.OfType<string>());
 
     private static string? Once(bool swap) => swap ? "Run it once: the migration swaps names, and no name tells afterwards whether they have been swapped back." : null;
 

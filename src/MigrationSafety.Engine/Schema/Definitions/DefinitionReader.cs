@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.RegularExpressions;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sql.Statements;
 using Npgsql;
@@ -7,7 +8,7 @@ using NpgsqlTypes;
 namespace MigrationSafety.Engine.Schema.Definitions;
 
 /// <summary>Reads from the catalogs what makes objects again. A read is one transaction, REPEATABLE READ and READ ONLY, that ends with it.</summary>
-internal static class DefinitionReader
+internal static partial class DefinitionReader
 {
     /// <summary>The objects themselves, in an order in which they can be made; what does not exist is left out. A table comes with its columns, without its constraints and indexes.</summary>
     /// <param name="connection">An open connection without a transaction.</param>
@@ -224,7 +225,8 @@ internal static class DefinitionReader
             }
             else if (each.GetArrayLength() > 1 && each[1].ValueKind == JsonValueKind.String)
             {
-                yield return new DefinitionStatement(Enum.Parse<DefinitionProperty>(each[0].GetString()!), each[1].GetString()!)
+                string sql = each[1].GetString()!;
+                yield return new DefinitionStatement(Enum.Parse<DefinitionProperty>(each[0].GetString()!), FunctionBody().IsMatch(sql) ? sql : DeparsedText.Repeatable(sql))
                 {
                     Alone = each[2].GetBoolean(),
                     Roles = each.GetArrayLength() > 3 ? [.. each[3].EnumerateArray().Select(role => role.GetString()!)] : [],
@@ -232,4 +234,8 @@ internal static class DefinitionReader
             }
         }
     }
+
+    // pg_get_functiondef puts the code, which is the user's own text, in dollar quotes of this tag.
+    [GeneratedRegex(@"\$(function|procedure)x*\$")]
+    private static partial Regex FunctionBody();
 }
