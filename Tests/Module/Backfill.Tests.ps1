@@ -91,6 +91,28 @@ insert into orders select i, i from generate_series(1, 20000) i
             Get-SqlValue "select to_regclass('$($result.Archive)')::text" | Should -BeNullOrEmpty
         }
 
+        It 'copies rows into another table' {
+            $null = Invoke-Sql 'drop table if exists orders_new; create table orders_new (id bigint primary key, price int, total int not null, tier text default ''none'')'
+            $result = Start-Backfill orders -InsertInto orders_new -Select @{ total = 'price * 2'; tier = $null } -Where 'id <= 5000' -Workers 2
+            $result.Rows, $result.Remaining, $result.Archive | Should -Be 5000, 0, $null
+            Get-SqlValue "select count(*) from orders_new where total = price * 2 and tier = 'none'" | Should -Be 5000
+            (Get-Backfill $result.Name).Action | Should -BeLike 'insert into public.orders_new (id, price, total)*'
+            (Test-Backfill $result.Name -Comparison All).Passed | Should -BeTrue
+            $rollback = $result | New-RollbackScript
+            $null = Invoke-Sql $rollback.Statements[0].Reversal
+            Get-SqlValue 'select count(*) from orders_new' | Should -Be 0
+        }
+
+        It 'refuses what does not go together: <_>' -ForEach @(
+            "orders -Set @{ tier = '1' } -InsertInto o"
+            'orders -Delete -InsertInto o'
+            "orders -InsertInto o -From 'x'"
+            'orders -InsertInto o -KeepOldValues'
+            "orders -Set @{ tier = '1' } -Select @{ a = 'b' }"
+        ) {
+            { Invoke-Expression "Start-Backfill $_ -Where true" } | Should -Throw -ErrorId 'AmbiguousParameterSet,*'
+        }
+
         It 'passes over as many rows as may be refused' {
             $result = Start-Backfill orders @{ total = '1 / (id - 5)' } -MaxErrors 1 -WarningVariable warnings -WarningAction SilentlyContinue
             "$($result.Outcome)", $result.Rows, $result.Errors, $result.Remaining | Should -Be 'CompletedWithErrors', 19999, 1, 1

@@ -23,7 +23,9 @@ internal sealed class ArchiveReversal
         get
         {
             string how = $"in batches that commit one by one, latest change first, out of {_archive.Display}, which goes when it is empty; a warning says how much is left, and it may run again. The table's triggers fire";
-            return _archive.Whole
+            return _archive.Copies
+                ? $"Deletes the rows that the backfill inserted into {_definition.Into!.Table.Display}, told by their key from those that were there before, with whatever has been written to them since, {how}. Rows that are locked are passed over and come back."
+                : _archive.Whole
                 ? $"Inserts the rows that were deleted, {how}. A row whose key is there again stays as the application wrote it, and what was deleted stays in the archive."
                 : $"Puts the old values of {string.Join(", ", _archive.Columns.Select(column => SqlName.QuoteIfNeeded(column.Name)))} back, rows found by ({string.Join(", ", _archive.Key.Select(column => SqlName.QuoteIfNeeded(column.Name)))}), {how}. Only where the row still holds what the backfill wrote: what the application has written there since stays, and the old value stays in the archive. Rows that are locked are passed over and come back.";
         }
@@ -78,7 +80,8 @@ internal sealed class ArchiveReversal
         $msb$
         """).ReplaceLineEndings("\n");
 
-    private string Left => _archive.Whole
+    private string Left => _archive.Copies ? "% copied rows are locked and still there, their keys in %: run this again."
+        : _archive.Whole
         ? "% deleted rows are not put back and stay in %: rows with their keys are there again, or their table is gone."
         : "% old values are not put back and stay in %: their rows are locked (run this again), have been written since, or are gone.";
 
@@ -86,7 +89,7 @@ internal sealed class ArchiveReversal
 
     private string Source => SqlName.Quote(_archive.Source);
 
-    private string Batch => _archive.Whole ? Insert : Update;
+    private string Batch => _archive.Copies ? Delete : _archive.Whole ? Insert : Update;
 
     // One entry a row and batch, the latest: an older one waits for the next pass.
     private string Latest => $"""
@@ -112,6 +115,18 @@ internal sealed class ArchiveReversal
             insert into %1$s ({List}) overriding system value select {List} from msb_batch on conflict do nothing returning {Keys}
         )
         delete from {Escaped(_archive.Sql)} k using msb_batch b join msb_put p on {Join("p", "b")} where k.{Escaped(Id)} = b.{Escaped(Id)}
+        """;
+
+    // Where it is a partitioned table, a place alone does not tell a row.
+    private string Delete => $"""
+        with {Latest}, msb_row as materialized (
+            select t.tableoid as msb_table, t.ctid as msb_tid, b.* from msb_batch b join %1$s t on {Join("t", "b")} for update of t skip locked
+        ), msb_put as (
+            delete from %1$s t using msb_row r where {Join("t", "r")} and t.ctid = r.msb_tid and t.tableoid = r.msb_table returning r.{Escaped(Id)} as msb_id
+        )
+        delete from {Escaped(_archive.Sql)} k
+        using (select msb_id from msb_put union all select b.{Escaped(Id)} from msb_batch b where not exists (select from %1$s t where {Join("t", "b")})) p
+        where k.{Escaped(Id)} = p.msb_id
         """;
 
     private string List => string.Join(", ", _archive.Columns.Select(column => Name(column.Name)));

@@ -72,8 +72,18 @@ public static class Backfill
             if (steps.Count == 0 && await BackfillStore.ReadAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false) is { } record)
             {
                 BackfillStore.Check(record, definition);
+                if (definition.Into is { } into && !record.IsCompleted)
+                {
+                    definition = definition with { Into = into with { IsEmpty = record.WasEmpty == true } };
+                }
+
                 resumes = !record.IsCompleted && record.TableOid == definition.Table.Oid
                     && (await BackfillStore.CanResumeAsync(connection, definition, request.Strategy, cancellationToken).ConfigureAwait(false)).CanResume;
+            }
+
+            if (definition.Into is { IsEmpty: false })
+            {
+                definition = definition with { Archive = BackfillArchive.OfCopies(definition) };
             }
 
             if (definition.Archive is not null)
@@ -89,7 +99,12 @@ public static class Backfill
             return new BackfillPlan
             {
                 Session = session,
-                Action = definition.Kind == BackfillKind.Delete ? $"Delete rows where {definition.Where}" : $"Backfill {definition.SetText} where {definition.Where}",
+                Action = definition.Kind switch
+                {
+                    BackfillKind.Delete => $"Delete rows where {definition.Where}",
+                    BackfillKind.Insert => $"Copy rows into {definition.Into!.Table.Display}{(definition.IsDefaultWhere ? "" : $" where {definition.Where}")}",
+                    _ => $"Backfill {definition.SetText} where {definition.Where}",
+                },
                 Target = definition.Table.Display,
                 Steps = steps,
                 Notes = [.. Notes(definition, request, batchPlan, matching, all, resumes, forecast), BackfillSettings.Note(request.Settings, own, recorded is not null)],
@@ -290,10 +305,21 @@ public static class Backfill
             notes.Insert(0, "goes on at the checkpoints of an earlier run");
         }
 
+        if (definition.Into is { } into)
+        {
+            notes.Add($"what is in {into.Table.Display} already, by ({into.KeyText}), is left as it is: to run it again is safe. Rows that the application inserts, changes or deletes after they were copied are its own or a trigger's to pass on; those that are missing at the end are counted");
+            if (into.MayMerge(definition.Leaves))
+            {
+                notes.Add($"({into.KeyText}) is not made of a key of {definition.Table.Display}: where several of its rows give the same, the first one is copied");
+            }
+
+            notes.AddRange(into.Sequences.Select(s => $"the sequence {s.Sequence} of {s.Column} does not move along: set it before the application inserts there"));
+        }
+
         if (definition.Archive is { } archive)
         {
             string size = (archive.EntryBytes * matching / 1048576).ToString("N0", CultureInfo.CurrentCulture);
-            notes.Add($"{(archive.Whole ? "deleted rows" : "old values")} are kept in {archive.Display}, about {size} MB, which its owner alone may read{(archive.Cascades.Length > 0 ? $"; not kept is what foreign keys delete or change with them in {string.Join(", ", archive.Cascades)}" : "")}");
+            notes.Add($"{(archive.Copies ? $"{definition.Into!.Table.Display} is not empty: the keys of copied rows" : archive.Whole ? "deleted rows" : "old values")} are kept in {archive.Display}, about {size} MB, which its owner alone may read{(archive.Cascades.Length > 0 ? $"; not kept is what foreign keys delete or change with them in {string.Join(", ", archive.Cascades)}" : "")}");
         }
 
         if (definition.From is not null)
@@ -345,9 +371,9 @@ public static class Backfill
         MigrationStep step = new()
         {
             Sql = definition.Leaves.Count > 0 ? new BackfillStatements(definition, definition.Leaves[0]).Plain : $"-- {definition.Table.Display} has no part that holds rows",
-            Purpose = $"{(deletes ? "Delete rows" : $"Set {definition.SetText}{from}")} where {definition.Where}, in batches {walk}",
+            Purpose = $"{(deletes ? "Delete rows" : definition.Into is { } copied ? $"Copy into {BackfillDefinition.Copy(copied.Table.Display, definition.Set)}" : $"Set {definition.SetText}{from}")}{(definition is { Into: not null, IsDefaultWhere: true } ? "" : $" where {definition.Where}")}, in batches {walk}",
             LockMode = TableLockMode.RowExclusive,
-            Objects = [definition.Table.Sql],
+            Objects = definition.Into is null ? [definition.Table.Sql] : [definition.Into.Table.Sql],
             Cost = StepCost.UpdatesRows,
             Reversibility = Reversibility.Irreversible,
             ReversalNote = deletes
@@ -360,9 +386,14 @@ public static class Backfill
             return step with
             {
                 Reversal = reversal.Sql,
-                Reversibility = archive.Cascades.Length == 0 ? Reversibility.Reversible : Reversibility.ReversibleWithDataLoss,
+                Reversibility = archive.Cascades.Length == 0 && !archive.Copies ? Reversibility.Reversible : Reversibility.ReversibleWithDataLoss,
                 ReversalNote = reversal.Note + (archive.Cascades.Length == 0 ? "" : $" What foreign keys deleted or changed with the rows in {string.Join(", ", archive.Cascades)} is not kept and does not come back."),
             };
+        }
+
+        if (definition.Into is { } into)
+        {
+            return step with { Reversal = CopyReversal.Sql(into), Reversibility = Reversibility.ReversibleWithDataLoss, ReversalNote = CopyReversal.Note(into) };
         }
 
         if (!definition.IsDefaultWhere)

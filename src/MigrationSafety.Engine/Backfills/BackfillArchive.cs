@@ -30,6 +30,9 @@ internal sealed record BackfillArchive(string Name, string Id, string Source, IR
     // Of an entry: header and line pointer, counter, source, and its place in the index.
     private const double FixedBytes = 24 + 4 + 8 + 4 + 20;
 
+    /// <summary>Whether what it keeps are the keys of rows that were copied into a table, so that they can be told from those that were there before.</summary>
+    internal bool Copies { get; private init; }
+
     /// <summary>Tables in which foreign keys delete or change rows along with those that are deleted, for people; none where columns are set.</summary>
     internal string[] Cascades { get; private init; } = [];
 
@@ -38,10 +41,10 @@ internal sealed record BackfillArchive(string Name, string Id, string Source, IR
     internal string Display => $"migration_safety.{SqlName.QuoteIfNeeded(Name)}";
 
     /// <summary>Whether whole rows are kept, because they are deleted.</summary>
-    internal bool Whole => Columns.All(column => column.Written is null);
+    internal bool Whole => !Copies && Columns.All(column => column.Written is null);
 
     /// <summary>Whether the rows of a part of the table can be found again by the archive's key.</summary>
-    internal bool Fits(BackfillLeaf leaf) => leaf.Key.Select(column => column.Name).Order(StringComparer.Ordinal).SequenceEqual(Key.Select(column => column.Name).Order(StringComparer.Ordinal));
+    internal bool Fits(BackfillLeaf leaf) => Copies || leaf.Key.Select(column => column.Name).Order(StringComparer.Ordinal).SequenceEqual(Key.Select(column => column.Name).Order(StringComparer.Ordinal));
 
     /// <summary>The archive that a definition needs. Reads only.</summary>
     /// <exception cref="MigrationException"><c>UniqueIndexMissing</c>, <c>KeysDiffer</c>: the rows could not be found again.</exception>
@@ -108,6 +111,14 @@ internal sealed record BackfillArchive(string Name, string Id, string Source, IR
         }
 
         return whole ? archive with { Cascades = await CascadesAsync(connection, definition, cancellationToken).ConfigureAwait(false) } : archive;
+    }
+
+    /// <summary>The archive of the keys of rows that are copied into a table that was not empty.</summary>
+    internal static BackfillArchive OfCopies(BackfillDefinition definition)
+    {
+        BackfillTarget into = definition.Into!;
+        HashSet<string> taken = [.. into.Key.Select(column => column.Name)];
+        return new BackfillArchive(NameOf(definition), Free("kept_id", taken), Free("kept_from", taken), into.Key, [], FixedBytes + (16 * into.Key.Count)) { Copies = true };
     }
 
     private static async Task<string[]> CascadesAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
@@ -216,11 +227,11 @@ internal sealed record BackfillArchive(string Name, string Id, string Source, IR
 
     /// <summary>What the change returns of a row.</summary>
     /// <param name="qualifier">The table's name in the statement.</param>
-    internal string Returned(string qualifier) => Whole
+    internal string Returned(string qualifier) => Whole || Copies
         ? Before(qualifier)
         : string.Join(", ", BeforeColumns.Select((_, i) => $"msb_old{i + 1}").Concat(Columns.Select((column, i) => $"{qualifier}.{SqlName.Quote(column.Name)} as msb_new{i + 1}")));
 
-    private IEnumerable<string> BeforeColumns => Whole ? Columns.Select(column => column.Name) : Key.Select(column => column.Name).Concat(Columns.Select(column => column.Name));
+    private IEnumerable<string> BeforeColumns => Copies ? Key.Select(column => column.Name) : Whole ? Columns.Select(column => column.Name) : Key.Select(column => column.Name).Concat(Columns.Select(column => column.Name));
 
     private IEnumerable<string> Outputs => BeforeColumns.Select((_, i) => $"msb_old{i + 1}").Concat(Whole ? [] : Columns.Select((_, i) => $"msb_new{i + 1}"));
 
@@ -240,10 +251,10 @@ internal sealed record BackfillArchive(string Name, string Id, string Source, IR
         return new MigrationStep
         {
             Sql = $"create table {Display} (\n{string.Join(",\n", lines)}\n);\nrevoke all on {Display} from {string.Join(", ", granted.Prepend("public"))}",
-            Purpose = $"Create the archive of {(Whole ? "deleted rows" : "old values")}",
+            Purpose = $"Create the archive of {(Copies ? "copied keys" : Whole ? "deleted rows" : "old values")}",
             IsHousekeeping = true,
             Reversibility = Reversibility.NotNeeded,
-            ReversalNote = $"It keeps what the backfill {(Whole ? "deletes" : "overwrites")}, and goes when all of it has been put back. When nothing of it is needed any more: Remove-Backfill -DropArchive, or drop table {Display};",
+            ReversalNote = $"It keeps {(Copies ? "the keys of the rows that the backfill inserts" : $"what the backfill {(Whole ? "deletes" : "overwrites")}")}, and goes when all of it has been taken back. When nothing of it is needed any more: Remove-Backfill -DropArchive, or drop table {Display};",
         };
     }
 
@@ -252,7 +263,8 @@ internal sealed record BackfillArchive(string Name, string Id, string Source, IR
     private static string NameOf(BackfillDefinition definition)
     {
         string hash = Convert.ToHexString(SHA256.HashData(Encoding.UTF8.GetBytes($"{definition.Name}\n{definition.Table.Schema}.{definition.Table.Name}")))[..8].ToLowerInvariant();
-        return SqlReader.CutToBytes(string.Join('_', ["kept", hash, definition.Table.Name, .. definition.Set.Select(column => column.Name)]), ChosenName.MaxBytes);
+        string[] of = definition.Into is { } into ? [into.Table.Name] : [definition.Table.Name, .. definition.Set.Select(column => column.Name)];
+        return SqlReader.CutToBytes(string.Join('_', ["kept", hash, .. of]), ChosenName.MaxBytes);
     }
 
     /// <summary>A name that no other column has.</summary>

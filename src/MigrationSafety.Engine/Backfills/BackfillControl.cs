@@ -193,31 +193,40 @@ public static class BackfillControl
             await using NpgsqlConnection connection = await OpenAsync(session, sink, cancellationToken).ConfigureAwait(false);
             await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false);
             const string Query = $"""
-                select table_schema, table_name, set_columns, set_expressions, case when predicate_given then predicate end, workers, target_batch_ms, max_errors, throttle::text, strategy, reason, kind = 'delete', source, archive is not null, settings::text
+                select table_schema, table_name, set_columns, set_expressions, case when predicate_given then predicate end, workers, target_batch_ms, max_errors, throttle::text, strategy, reason, kind, source, archive is not null, settings::text, into_schema, into_table
                 from {BackfillStore.Table}
                 where name = $1
                 """;
             await using NpgsqlCommand command = new(Query, connection) { Parameters = { new() { Value = name } } };
             await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
-            return await reader.ReadAsync(cancellationToken).ConfigureAwait(false)
-                ? new BackfillRequest
-                {
-                    Name = name,
-                    Schema = SqlName.Quote(reader.GetString(0)),
-                    Table = SqlName.Quote(reader.GetString(1)),
-                    Set = [.. reader.GetFieldValue<string[]>(2).Zip(reader.GetFieldValue<string[]>(3), (column, expression) => new KeyValuePair<string, string>(SqlName.Quote(column), expression))],
-                    Where = reader.Text(4),
-                    Delete = reader.GetBoolean(11),
-                    From = reader.Text(12),
-                    KeepOldValues = reader.GetBoolean(13),
-                    Settings = BackfillSettings.FromJson(reader.GetString(14)),
-                    Workers = reader.GetInt32(5),
-                    TargetBatchTime = TimeSpan.FromMilliseconds(reader.GetInt32(6)),
-                    MaxErrors = reader.GetInt64(7),
-                    Throttle = ThrottleLimits.FromJson(reader.Text(8)),
-                    Strategy = reader.GetString(10) == BackfillDefinition.AsAsked ? (reader.GetString(9) == "key" ? BackfillStrategy.Key : BackfillStrategy.Block) : BackfillStrategy.Auto,
-                }
-                : throw BackfillReader.NotFound(name, []);
+            if (!await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+            {
+                throw BackfillReader.NotFound(name, []);
+            }
+
+            BackfillKind kind = BackfillStore.KindOf(reader.GetString(11));
+            KeyValuePair<string, string>[] set = [.. reader.GetFieldValue<string[]>(2).Zip(reader.GetFieldValue<string[]>(3), (column, expression) => new KeyValuePair<string, string>(SqlName.Quote(column), expression))];
+            return new BackfillRequest
+            {
+                Name = name,
+                Schema = SqlName.Quote(reader.GetString(0)),
+                Table = SqlName.Quote(reader.GetString(1)),
+                Set = kind == BackfillKind.Insert ? [] : set,
+                InsertInto = kind == BackfillKind.Insert ? SqlName.Quote(reader.GetString(16)) : null,
+                InsertIntoSchema = kind == BackfillKind.Insert ? SqlName.Quote(reader.GetString(15)) : null,
+                Select = kind == BackfillKind.Insert ? [.. set.Select(column => new KeyValuePair<string, string?>(column.Key, column.Value))] : [],
+                SelectOnly = kind == BackfillKind.Insert,
+                Where = reader.Text(4),
+                Delete = kind == BackfillKind.Delete,
+                From = reader.Text(12),
+                KeepOldValues = kind != BackfillKind.Insert && reader.GetBoolean(13),
+                Settings = BackfillSettings.FromJson(reader.GetString(14)),
+                Workers = reader.GetInt32(5),
+                TargetBatchTime = TimeSpan.FromMilliseconds(reader.GetInt32(6)),
+                MaxErrors = reader.GetInt64(7),
+                Throttle = ThrottleLimits.FromJson(reader.Text(8)),
+                Strategy = reader.GetString(10) == BackfillDefinition.AsAsked ? (reader.GetString(9) == "key" ? BackfillStrategy.Key : BackfillStrategy.Block) : BackfillStrategy.Auto,
+            };
         }
         catch (Exception e) when (e is not OperationCanceledException)
         {

@@ -17,6 +17,9 @@ internal enum BackfillKind
 
     /// <summary>They are deleted.</summary>
     Delete,
+
+    /// <summary>They are copied into another table.</summary>
+    Insert,
 }
 
 /// <summary>A backfill, checked against the catalog.</summary>
@@ -45,6 +48,12 @@ internal sealed record BackfillDefinition(
     /// <summary>What becomes of the rows.</summary>
     internal BackfillKind Kind { get; init; }
 
+    /// <summary>The table that rows are copied into; null where they are changed in place.</summary>
+    internal BackfillTarget? Into { get; init; }
+
+    /// <summary>The columns of the table itself that change.</summary>
+    internal string[] ChangedColumns => Kind == BackfillKind.Update ? [.. Set.Select(column => column.Name)] : [];
+
     /// <summary>Another table, as in FROM, that condition and expressions look into; null for none.</summary>
     internal string? From { get; init; }
 
@@ -52,7 +61,7 @@ internal sealed record BackfillDefinition(
     internal BackfillArchive? Archive { get; init; }
 
     /// <summary>What is done to which rows, as one statement for people and for comparing.</summary>
-    internal string Statement => Text(Kind, Table.Schema, Table.Name, SetText, From, Where);
+    internal string Statement => Text(Kind, Table.Schema, Table.Name, Set, From, Where, Into?.Table.Display);
 
     /// <summary>Whether no row holds NULL in the column <c>a</c>; from 18 on the constraint that attnotnull tells of may not be valid yet.</summary>
     internal const string NotNull = """
@@ -70,13 +79,20 @@ internal sealed record BackfillDefinition(
     /// <summary>The SET list for people and for comparing.</summary>
     internal string SetText => Text(Set);
 
-    internal static string Text(BackfillKind kind, string schema, string table, string set, string? from, string where)
+    internal static string Text(BackfillKind kind, string schema, string table, IReadOnlyList<SetColumn> set, string? from, string where, string? into)
     {
         string name = $"{SqlName.QuoteIfNeeded(schema)}.{SqlName.QuoteIfNeeded(table)}";
-        return kind == BackfillKind.Delete
-            ? $"DELETE FROM {name}{(from is null ? "" : $" USING {from}")} WHERE {where}"
-            : $"UPDATE {name} SET {set}{(from is null ? "" : $" FROM {from}")} WHERE {where}";
+        return kind switch
+        {
+            BackfillKind.Delete => $"DELETE FROM {name}{(from is null ? "" : $" USING {from}")} WHERE {where}",
+            BackfillKind.Insert => $"INSERT INTO {Copy(into, set)} FROM {name} WHERE {where}",
+            _ => $"UPDATE {name} SET {Text(set)}{(from is null ? "" : $" FROM {from}")} WHERE {where}",
+        };
     }
+
+    /// <summary>What is copied where, for people: <c>public.new (id, total) SELECT id, price * quantity</c>.</summary>
+    internal static string Copy(string? into, IReadOnlyList<SetColumn> set) =>
+        $"{into} ({string.Join(", ", set.Select(column => SqlName.QuoteIfNeeded(column.Name)))}) SELECT {string.Join(", ", set.Select(column => column.Expression))}";
 
     internal static string Text(IEnumerable<SetColumn> set) => string.Join(", ", set.Select(column => $"{SqlName.QuoteIfNeeded(column.Name)} = {column.Expression}"));
 
@@ -90,7 +106,13 @@ internal sealed record BackfillDefinition(
             table = await TableReference.FindAsync(connection, request.Table, request.Schema, cancellationToken).ConfigureAwait(false);
         }
 
-        if (request.Delete ? request.Set.Count > 0 : request.Set.Count == 0)
+        await DistributedTable.RefuseAsync(connection, table, cancellationToken).ConfigureAwait(false);
+        if (request.InsertInto is not null && (request.Delete || request.Set.Count > 0 || request.From is not null || request.KeepOldValues))
+        {
+            throw Invalid("InsertAndMore", table, "Rows are to be copied into another table, and to be changed or deleted as well, or to be joined.", "Give -InsertInto with -Select and -Where alone; an expression may look elsewhere by a subquery.");
+        }
+
+        if (request.InsertInto is null && (request.Delete ? request.Set.Count > 0 : request.Set.Count == 0))
         {
             throw request.Delete
                 ? Invalid("SetAndDelete", table, "Columns are named that are to be set, and the rows are to be deleted.", "Give either -Set or -Delete.")
@@ -136,13 +158,30 @@ internal sealed record BackfillDefinition(
                     : $"Give -Where with the join and with a condition that the update makes untrue, such as: {SqlName.QuoteIfNeeded(table.Name)}.customer_id = c.id and {SqlName.QuoteIfNeeded(table.Name)}.tier is null.");
         }
 
-        if (where is null && targets.All(column => column.NotNull))
+        if (where is null && request.InsertInto is null && targets.All(column => column.NotNull))
         {
             throw Invalid(
                 "WhereMissing",
                 table,
                 $"{string.Join(", ", targets.Select(column => SqlName.QuoteIfNeeded(column.Name)))} cannot be NULL, so that without -Where no row is to be set.",
                 "Give -Where with a condition that is true for the rows to be set, and no longer true when they are.");
+        }
+
+        if (request.InsertInto is not null)
+        {
+            BackfillTarget into = await BackfillTarget.FindAsync(connection, request, table, cancellationToken).ConfigureAwait(false);
+            IReadOnlyList<BackfillLeaf> sources = await BackfillLeaf.ReadAsync(connection, table.Oid, [], cancellationToken).ConfigureAwait(false);
+            if (sources.Any(leaf => leaf.Table.Oid == into.Table.Oid))
+            {
+                throw Invalid("SameTable", table, $"{into.Table.Display} is a part of {table.Display}: it would be copied into itself.", "Name another table with -InsertInto.");
+            }
+
+            string copy = into.Table.Schema == table.Schema ? SqlName.QuoteIfNeeded(into.Table.Name) : into.Table.Display;
+            return new BackfillDefinition(request.Name ?? $"{table.Display}.into.{copy}", table, sources, into.Columns, where ?? "true", where is null, "")
+            {
+                Kind = BackfillKind.Insert,
+                Into = into,
+            }.Choose(request.Strategy);
         }
 
         IReadOnlyList<BackfillLeaf> leaves = await BackfillLeaf.ReadAsync(connection, table.Oid, [.. set.Select(column => column.Name)], cancellationToken).ConfigureAwait(false);
@@ -275,7 +314,7 @@ internal sealed record BackfillDefinition(
     }
 
     /// <summary>What stands in our parentheses must stay in them: the server cannot tell where a fragment ends.</summary>
-    private static void CheckFragment(TableReference table, string what, string sql)
+    internal static void CheckFragment(TableReference table, string what, string sql)
     {
         int depth = 0;
         foreach (SqlToken token in SqlLexer.Tokens(sql, psql: false))

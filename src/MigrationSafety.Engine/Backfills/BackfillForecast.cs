@@ -30,15 +30,21 @@ internal sealed record BackfillForecast(double RowsPerSecond, double WalBytesPer
             """;
         await using NpgsqlCommand command = new(Query, connection)
         {
-            Parameters = { new() { Value = definition.Leaves.Select(leaf => leaf.Table.Oid).ToArray(), NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Oid } },
+            Parameters = { new() { Value = definition.Into is { } into ? [into.Table.Oid] : definition.Leaves.Select(leaf => leaf.Table.Oid).ToArray(), NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Oid } },
         };
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
-        double indexes = (double)reader.GetInt64(0) / Math.Max(1, definition.Leaves.Count);
+        double indexes = (double)reader.GetInt64(0) / Math.Max(1, definition.Into is null ? definition.Leaves.Count : 1);
         double rows = Math.Max(1, rowsInTable);
         double width = definition.Blocks * PageBytes / rows;
         // A page is written whole after each checkpoint: the old and the new page of a row, and those of the indexes.
         double images = ((2 * definition.Blocks) + reader.GetInt64(1)) * PageBytes / rows;
+        if (definition.Kind == BackfillKind.Insert)
+        {
+            // The lock of the row, and the image of its page, besides the copy.
+            return new BackfillForecast(AssumedRate, (2 * RecordBytes) + (2 * width) + (indexes * EntryBytes), 0, 0);
+        }
+
         return new BackfillForecast(AssumedRate, definition.Kind == BackfillKind.Delete ? RecordBytes + (images / 2) : RecordBytes + width + (indexes * EntryBytes) + images, 0, 0);
     }
 

@@ -63,7 +63,7 @@ public static class BackfillProof
             }
 
             bool completed = status.State is BackfillState.Completed or BackfillState.CompletedWithErrors;
-            Say(details, status, completed, matching, different);
+            Say(details, status, definition, completed, matching, different);
             if ((why ?? Balance(expected - rows)) is { } balance)
             {
                 details.Add(balance);
@@ -189,7 +189,7 @@ public static class BackfillProof
             };
         }
 
-        foreach (SetColumn column in definition.Set)
+        foreach (SetColumn column in definition.Into is null ? definition.Set : [])
         {
             if (definition.Set.FirstOrDefault(target => Mentions(column.Expression, target.Name)) is { } used)
             {
@@ -206,7 +206,7 @@ public static class BackfillProof
 
         Dictionary<string, string> types = [];
         const string Types = "select a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod) from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped";
-        await using (NpgsqlCommand command = new(Types, connection) { Parameters = { new() { Value = definition.Table.Oid, NpgsqlDbType = NpgsqlDbType.Oid } } })
+        await using (NpgsqlCommand command = new(Types, connection) { Parameters = { new() { Value = (definition.Into?.Table ?? definition.Table).Oid, NpgsqlDbType = NpgsqlDbType.Oid } } })
         await using (NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false))
         {
             while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
@@ -232,7 +232,7 @@ public static class BackfillProof
     private static bool Mentions(string expression, string column) => SqlLexer.Tokens(expression, psql: false)
         .Any(token => token.Kind is SqlTokenKind.Word or SqlTokenKind.QuotedName && SqlName.Parse(token.Span(expression).ToString()).Name == column);
 
-    private static void Say(List<string> details, BackfillStatus status, bool completed, long matching, long different)
+    private static void Say(List<string> details, BackfillStatus status, BackfillDefinition definition, bool completed, long matching, long different)
     {
         if (!completed)
         {
@@ -242,12 +242,16 @@ public static class BackfillProof
         if (matching > 0)
         {
             string refused = status.Errors > 0 ? $", of which the server refused {Math.Min(status.Errors, matching):N0} (Get-Backfill -IncludeError lists them)" : "";
-            details.Add($"{matching:N0} rows match{refused}{(completed ? "; the others came or were changed since: have the application, a default or a trigger fill them, then Resume-Backfill does what is left" : "")}.");
+            details.Add(definition.Into is { } into
+                ? $"{matching:N0} rows are missing in {into.Table.Display}{refused}{(completed ? "; the others were inserted since: have the application or a trigger write them there too, then Resume-Backfill copies what is missing" : "")}."
+                : $"{matching:N0} rows match{refused}{(completed ? "; the others came or were changed since: have the application, a default or a trigger fill them, then Resume-Backfill does what is left" : "")}.");
         }
 
         if (different > 0)
         {
-            details.Add($"{different:N0} of the rows that were compared have another value than the expressions give now: the application has changed them or what they are computed from, they had it before, or the expression gives another value each time.");
+            details.Add(definition.Into is { } into
+                ? $"{different:N0} of the rows that were compared differ in {into.Table.Display} from what the expressions give now: they were changed on one side since and not on the other, were there before, or the expression gives another value each time."
+                : $"{different:N0} of the rows that were compared have another value than the expressions give now: the application has changed them or what they are computed from, they had it before, or the expression gives another value each time.");
         }
     }
 

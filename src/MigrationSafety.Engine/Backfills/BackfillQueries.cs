@@ -16,10 +16,13 @@ internal sealed class BackfillQueries
     internal string All => $"select pg_catalog.count(*) from {Rows}";
 
     /// <summary>How many rows there are, and how many match.</summary>
-    internal string CountAll => $"select pg_catalog.count(*), pg_catalog.count(*) filter (where {Predicate}) from {Rows}";
+    internal string CountAll => _definition.Kind == BackfillKind.Insert
+        // What is missing by a join: asked row by row it would take the target's index as often as there are rows.
+        ? $"select ({All}), ({Count})"
+        : $"select pg_catalog.count(*), pg_catalog.count(*) filter (where {Predicate}) from {Rows}";
 
     /// <summary>
-    /// Of the rows that do not match, all or a sample of $1 percent of the blocks: how many, how many have another value than the expressions give, some of those.
+    /// Of the rows that do not match (of those that were copied), all or a sample of $1 percent of the blocks: how many, how many have another value than the expressions give, some of those.
     /// </summary>
     /// <param name="types">The columns' types.</param>
     /// <param name="sampled">Whether it is a sample.</param>
@@ -27,17 +30,17 @@ internal sealed class BackfillQueries
     internal string Compare(IReadOnlyDictionary<string, string> types, bool sampled, int examples)
     {
         // As texts: not every type has an equality, and the assignment's cast must not look like a difference.
-        string differs = string.Join(" or ", _definition.Set.Select(column =>
-            $"{Name}.{SqlName.Quote(column.Name)}::text is distinct from ((\n{column.Expression}\n)::{types[column.Name]})::text"));
+        string differs = string.Join(" or ", _definition.Set.Select((column, i) =>
+            $"{(_definition.Into is null ? $"{Name}.{SqlName.Quote(column.Name)}" : $"msb_to{i + 1}")}::text is distinct from ((\n{column.Expression}\n)::{types[column.Name]})::text"));
         IReadOnlyList<KeyColumn> key = _definition.IsTree ? [] : _definition.Leaves[0].Key;
         string row = key.Count > 0
-            ? $"'(' || {SqlName.Literal(string.Join(", ", key.Select(column => SqlName.QuoteIfNeeded(column.Name))))} || ') = (' || pg_catalog.concat_ws(', ', {string.Join(", ", key.Select(column => SqlName.Quote(column.Name)))}) || ')'"
+            ? $"'(' || {SqlName.Literal(string.Join(", ", key.Select(column => SqlName.QuoteIfNeeded(column.Name))))} || ') = (' || pg_catalog.concat_ws(', ', {string.Join(", ", key.Select(column => $"{Name}.{SqlName.Quote(column.Name)}"))}) || ')'"
             : $"{Name}.tableoid::pg_catalog.regclass::text || ' ctid ' || {Name}.ctid::text";
         return $"""
             select pg_catalog.count(*), pg_catalog.count(*) filter (where msb_differs), (pg_catalog.array_agg(msb_row) filter (where msb_row is not null))[1:{examples}]
             from (select {differs} as msb_differs, case when {differs} then {row} end as msb_row
-                  from {Rows}{(sampled ? " tablesample system ($1)" : "")}
-                  where not {Predicate}) as msb_compared
+                  from {Rows}{(sampled ? " tablesample system ($1)" : "")}{(_definition.Into is { } into ? $" join {into.WithValues} on {into.Match}" : "")}
+                  where {(_definition.Into is null ? $"not {Predicate}" : BackfillStatements.ConditionOf(_definition))}) as msb_compared
             """;
     }
 

@@ -36,9 +36,10 @@ public static class BackfillReader
                (select pg_catalog.count(*) from {BackfillStore.Errors} e where e.backfill = b.name and not e.again),
                coalesce(b.last_error, (select e.message from {BackfillStore.Errors} e where e.backfill = b.name order by e.failed_at desc limit 1)),
                b.waiting_for, b.waiting_since, b.workers, b.target_batch_ms, b.max_errors, b.throttle::text, b.role, b.started_at,
-               greatest(b.updated_at, (select pg_catalog.max(w.heartbeat) from {BackfillStore.Workers} w where w.backfill = b.name)), b.finished_at, pg_catalog.clock_timestamp(), b.kind = 'delete', b.source,
+               greatest(b.updated_at, (select pg_catalog.max(w.heartbeat) from {BackfillStore.Workers} w where w.backfill = b.name)), b.finished_at, pg_catalog.clock_timestamp(), b.kind, b.source,
                b.rows_before, pg_catalog.pg_is_in_recovery(), b.settings ->> 'search_path', b.settings ->> 'TimeZone',
-               (select c.relname::text from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = 'migration_safety' and c.relname = b.archive)
+               (select c.relname::text from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = 'migration_safety' and c.relname = b.archive),
+               b.into_schema, b.into_table
         from {BackfillStore.Table} b
         where $1::text is null or b.name = $1
         order by b.started_at, b.name
@@ -171,10 +172,7 @@ public static class BackfillReader
             Name = reader.GetString(0),
             Schema = SqlName.QuoteIfNeeded(reader.GetString(1)),
             Table = SqlName.QuoteIfNeeded(reader.GetString(2)),
-            Action = (reader.GetBoolean(26)
-                ? "delete"
-                : BackfillDefinition.Text(reader.GetFieldValue<string[]>(3).Zip(reader.GetFieldValue<string[]>(4), (column, expression) => new SetColumn(column, expression))))
-                + (reader.Text(27) is { } source ? $" from {source}" : ""),
+            Action = Action(reader) + (reader.Text(27) is { } source ? $" from {source}" : ""),
             Where = reader.GetString(5),
             Archive = reader.Text(32) is { } archive ? $"migration_safety.{SqlName.QuoteIfNeeded(archive)}" : null,
             Strategy = reader.GetString(6) == "key" ? BackfillStrategy.Key : BackfillStrategy.Block,
@@ -201,6 +199,17 @@ public static class BackfillReader
             StartedAt = reader.Time(22)!.Value,
             UpdatedAt = reader.Time(23)!.Value,
             FinishedAt = reader.Time(24),
+        };
+    }
+
+    private static string Action(NpgsqlDataReader reader)
+    {
+        SetColumn[] set = [.. reader.GetFieldValue<string[]>(3).Zip(reader.GetFieldValue<string[]>(4), (column, expression) => new SetColumn(column, expression))];
+        return BackfillStore.KindOf(reader.GetString(26)) switch
+        {
+            BackfillKind.Delete => "delete",
+            BackfillKind.Insert => $"insert into {BackfillDefinition.Copy($"{SqlName.QuoteIfNeeded(reader.GetString(33))}.{SqlName.QuoteIfNeeded(reader.GetString(34))}", set)}",
+            _ => BackfillDefinition.Text(set),
         };
     }
 

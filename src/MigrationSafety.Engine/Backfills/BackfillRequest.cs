@@ -18,6 +18,18 @@ public sealed record BackfillRequest
     /// <summary>Whether the rows are to be deleted instead.</summary>
     public bool Delete { get; init; }
 
+    /// <summary>The table into which the rows are copied instead; null where they are changed in place.</summary>
+    public string? InsertInto { get; init; }
+
+    /// <summary>Its schema, as in SQL; null for the one in <see cref="InsertInto"/> or the search_path.</summary>
+    public string? InsertIntoSchema { get; init; }
+
+    /// <summary>Columns of <see cref="InsertInto"/> and the SQL expression over the source that each gets; null leaves a column to its default. What is not named is copied from the column of the same name.</summary>
+    public IReadOnlyList<KeyValuePair<string, string?>> Select { get; init; } = [];
+
+    /// <summary>Whether no column gets a value but those of <see cref="Select"/>.</summary>
+    public bool SelectOnly { get; init; }
+
     /// <summary>Another table or several, as in the FROM of an UPDATE, into which expressions and condition look; null for none. <see cref="Where"/> has to say which of its rows belongs to which.</summary>
     public string? From { get; init; }
 

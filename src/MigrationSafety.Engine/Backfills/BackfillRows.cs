@@ -95,7 +95,7 @@ internal sealed class BackfillRows
                     RowPlace[] others = Without(rest, kept, byKey: false);
                     foreach (RowPlace place in rest.Except(others))
                     {
-                        await FailedAsync(leaf, statements, place, RowRefusal.Kept(leaf), cancellationToken).ConfigureAwait(false);
+                        await FailedAsync(leaf, statements, place, RowRefusal.Kept(leaf, _context.Definition.Into), cancellationToken).ConfigureAwait(false);
                         failed++;
                     }
 

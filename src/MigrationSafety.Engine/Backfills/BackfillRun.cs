@@ -149,7 +149,14 @@ internal sealed class BackfillRun : IAsyncDisposable
 
         if (result.Remaining > sweep.Same + result.Errors)
         {
-            _sink.Warning($"{_plan.Name}: {result.Remaining - sweep.Same - result.Errors:N0} rows match; the application inserted or changed them while the backfill ran. Have it, a default or a trigger fill them, then run the command again.");
+            _sink.Warning(_definition.Into is { } into
+                ? $"{_plan.Name}: {result.Remaining - sweep.Same - result.Errors:N0} rows are missing in {into.Table.Display}; the application inserted them while the backfill ran. Have it or a trigger write them to both tables, then run the command again."
+                : $"{_plan.Name}: {result.Remaining - sweep.Same - result.Errors:N0} rows match; the application inserted or changed them while the backfill ran. Have it, a default or a trigger fill them, then run the command again.");
+        }
+
+        if (_definition.Into is { Sequences.Count: > 0 } copied)
+        {
+            _sink.Warning($"{_plan.Name}: before the application inserts into {copied.Table.Display}, move on what numbers its rows: {string.Join(" and ", copied.Sequences.Select(s => $"select setval({SqlName.Literal(s.Sequence)}, (select max({s.Column}) from {copied.Table.Display}))"))}.");
         }
 
         return result;
@@ -234,7 +241,7 @@ internal sealed class BackfillRun : IAsyncDisposable
             {
                 await using NpgsqlCommand command = new(Query, connection)
                 {
-                    Parameters = { new() { Value = leaf.Table.Oid, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Oid }, new() { Value = _definition.Kind == BackfillKind.Delete ? 8 : 16 } },
+                    Parameters = { new() { Value = (_definition.Into?.Table ?? leaf.Table).Oid, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Oid }, new() { Value = _definition.Kind switch { BackfillKind.Insert => 4, BackfillKind.Delete => 8, _ => 16 } } },
                 };
                 return await command.ExecuteScalarAsync(CancellationToken.None).ConfigureAwait(false) as string;
             },
@@ -242,9 +249,11 @@ internal sealed class BackfillRun : IAsyncDisposable
         return new MigrationException(
             RowRefusal.KeptId,
             MigrationErrorKind.InvalidState,
-            $"{sample.Locked - sample.Changed} of {sample.Locked} rows of {leaf.Table.Display} that were tried and taken back were not changed although they match and nobody has locked them: a BEFORE trigger returns NULL for them"
-            + $"{(triggers is null ? "" : $" ({triggers})")}. Nothing was changed.",
-            RowRefusal.KeptAdvice + " -MaxErrors allows for such rows: they are recorded and passed over.")
+            $"{sample.Locked - sample.Changed} of {sample.Locked} rows of {leaf.Table.Display} that were tried and taken back were not "
+            + (_definition.Into is { } into
+                ? $"in {into.Table.Display} by ({into.KeyText}) then: a BEFORE trigger there returns NULL for them or changes the key{(triggers is null ? "" : $" ({triggers})")}, or the key's expression gives another value each time."
+                : $"changed although they match and nobody has locked them: a BEFORE trigger returns NULL for them{(triggers is null ? "" : $" ({triggers})")}.") + " Nothing was changed.",
+            (_definition.Into is null ? RowRefusal.KeptAdvice : RowRefusal.NotThereAdvice) + " -MaxErrors allows for such rows: they are recorded and passed over.")
         {
             Target = leaf.Table.Display,
         };

@@ -8,7 +8,7 @@ namespace MigrationSafety.Engine.Backfills;
 /// The tables in which backfills are recorded, in the schema <c>migration_safety</c>. For whoever reads them:
 /// <list type="bullet">
 /// <item><c>backfill</c>, one row a backfill: <c>name</c>; <c>table_schema</c>, <c>table_name</c>, <c>table_oid</c>; <c>set_columns</c> with <c>set_expressions</c>,
-/// <c>predicate</c> (<c>predicate_given</c>: by a user), <c>kind</c> (update or delete), <c>source</c> (what -From named), <c>archive</c> (the table beside it that keeps old values), <c>settings</c> (with which its expressions are read), <c>strategy</c> and <c>reason</c>: the definition; <c>workers</c>, <c>target_batch_ms</c>, <c>max_errors</c>, <c>throttle</c>: how it was last
+/// <c>predicate</c> (<c>predicate_given</c>: by a user), <c>kind</c> (update, delete or insert, into <c>into_schema</c>.<c>into_table</c>, which <c>into_was_empty</c> when it began), <c>source</c> (what -From named), <c>archive</c> (the table beside it that keeps old values), <c>settings</c> (with which its expressions are read), <c>strategy</c> and <c>reason</c>: the definition; <c>workers</c>, <c>target_batch_ms</c>, <c>max_errors</c>, <c>throttle</c>: how it was last
 /// asked for. <c>waiting_for</c>, <c>waiting_since</c>: why it is slow or paused by itself, while somebody works on it. <c>state</c>: <c>running</c> (begun and not at its end, whether or not somebody works on it), <c>paused</c> or <c>completed</c>. <c>sweep</c>: 0 while it passes
 /// through its ranges, then the number of the sweep after it. <c>rows_estimated</c> matched when it began, of <c>rows_in_table</c>: both estimates; <c>rows_before</c>: rows that runs had changed before that. <c>rows_counted</c>: rows when it began, counted where the table is small; <c>rows_balance</c>: rows inserted less rows deleted by then, as the statistics of
 /// its <c>rows_leaves</c> tables have them since <c>stats_since</c>. <c>last_error</c>: what ended the last run.</item>
@@ -34,10 +34,13 @@ internal static class BackfillSchema
             set_expressions text[] not null,
             predicate text not null,
             predicate_given bool not null,
-            kind text not null check (kind in ('update', 'delete')),
+            kind text not null check (kind in ('update', 'delete', 'insert')),
             source text,
             archive text,
             settings jsonb not null,
+            into_schema text,
+            into_table text,
+            into_was_empty bool,
             strategy text not null,
             reason text not null,
             state text not null check (state in ('running', 'paused', 'completed')),
@@ -129,7 +132,7 @@ internal static class BackfillSchema
                        pg_catalog.count(*) filter (where w.columns <@ (select pg_catalog.array_agg(a.attname::text) from pg_catalog.pg_attribute a where a.attrelid = c.oid and not a.attisdropped)) as known,
                        pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT') and pg_catalog.has_table_privilege(c.oid, 'INSERT')
                                            and pg_catalog.has_table_privilege(c.oid, 'UPDATE') and pg_catalog.has_table_privilege(c.oid, 'DELETE')) as write
-                from (values ('backfill', '{name,set_columns,predicate_given,kind,archive,sweep,max_errors,rows_before,rows_balance,throttle,waiting_for,settings}'::text[]), ('backfill_range', '{backfill,slices,stretch,relation,key_columns,position,rows_seen}'),
+                from (values ('backfill', '{name,set_columns,predicate_given,kind,archive,into_table,sweep,max_errors,rows_before,rows_balance,throttle,waiting_for,settings}'::text[]), ('backfill_range', '{backfill,slices,stretch,relation,key_columns,position,rows_seen}'),
                              ('backfill_worker', '{backfill,run,number,rows_done}'), ('backfill_error', '{backfill,relation,place,version,again}')) as w (name, columns)
                 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.name
             ) t

@@ -46,9 +46,9 @@ internal sealed class BackfillStatements
         )
         , msb_tried as (
             {Change(IsFree)}
-            returning {(_leaf.Key.Count > 0 ? $"pg_catalog.concat_ws(', ', {Join(", ", c => c)})" : $"'ctid ' || {Qualifier}.ctid::text")} as msb_key, {Same} as same
+            returning {(_definition.Into is { } into ? $"null::text as msb_key, {into.ReturnedKey}" : (_leaf.Key.Count > 0 ? $"pg_catalog.concat_ws(', ', {Join(", ", c => c)})" : $"'ctid ' || {Qualifier}.ctid::text") + " as msb_key")}, {Same} as same
         )
-        select (select pg_catalog.count(*) from msb_free), (select pg_catalog.count(*) from msb_tried), array(select msb_key from msb_tried where same)
+        select (select pg_catalog.count(*) from msb_free), (select pg_catalog.count(*) from {(_definition.Into is null ? "msb_tried" : $"only {Target} where {IsFree} and {_definition.Into.IsIn("msb_tried")}")}), array(select msb_key from msb_tried where same)
         """;
 
     /// <summary>The greatest key, as texts.</summary>
@@ -101,13 +101,13 @@ internal sealed class BackfillStatements
     /// </summary>
     internal string Places => $"""
         with {Changed($"{AtPlace} and {IsRunning}", PlaceList, skip: false, which: "msb_tid")}
-        {CountPlaces()}
+        {CountPlaces(Done("msb_tid", PlaceList, AtPlace))}
         """;
 
     /// <summary>The same by key ($2), wherever the rows lie and whatever version they have by the time they are free.</summary>
     internal string Keys => $"""
         with {Changed($"{AtKey} and {IsRunning}", KeyList, skip: false, which: "msb_key")}
-        {CountPlaces()}
+        {CountPlaces(Done("msb_key", KeyList, AtKey))}
         """;
 
     /// <summary>Those of some rows that are there now, by place, version and key, and whether they match: found by key ($2) where there is one, else by place ($2) and version ($3). Locks nothing.</summary>
@@ -120,13 +120,13 @@ internal sealed class BackfillStatements
     /// <summary>The same as <see cref="Places"/>, but it passes over the rows that others have locked. Returns besides which it locked and did not change, because a trigger kept it from that.</summary>
     internal string SkippingPlaces => $"""
         with {Changed($"{AtPlace} and {IsRunning}", PlaceList, skip: true, which: "msb_tid")}
-        {CountPlaces("array(select msb_tid::text from msb_free except select msb_which from msb_changed)")}
+        {CountPlaces(Done("msb_tid", PlaceList, AtPlace), $"array(select msb_tid::text from msb_free except {Done("msb_tid", PlaceList, AtPlace)})")}
         """;
 
     private string IsFree => $"{Qualifier}.ctid = any (array(select msb_tid from msb_free))";
 
-    // Whether a row that was changed still matches: none that is gone does.
-    private string Same => _definition.Kind == BackfillKind.Delete ? "false" : Predicate;
+    // Whether a row that was changed still matches: none that is gone or copied does.
+    private string Same => _definition.Kind == BackfillKind.Update ? Predicate : "false";
 
     // By default a row matches when one of its columns is NULL: the others may hold what the application wrote, and keep it.
     // The line breaks keep a comment at the end of an expression from swallowing what follows.
@@ -144,7 +144,10 @@ internal sealed class BackfillStatements
     private string LockTarget => SqlName.Quote(_definition.Table.Name);
 
     // The lock that the change itself takes; a weaker one is enough where no key changes, and lets foreign-key checks pass.
-    private string LockClause => _leaf.ChangesUniqueKey || _definition.Kind == BackfillKind.Delete ? "for update" : "for no key update";
+    // What is copied is held still: a change or deletion that came between reading and copying would be lost to a trigger that passes it on to the copy.
+    private string LockClause => _definition.Kind == BackfillKind.Insert ? "for share"
+        : _leaf.ChangesUniqueKey || _definition.Kind == BackfillKind.Delete ? "for update"
+        : "for no key update";
 
     private static string IsRunning => $"exists (select from {BackfillStore.Table} msb_b where msb_b.name = $1 and msb_b.state = 'running')";
 
@@ -160,13 +163,18 @@ internal sealed class BackfillStatements
 
     private string AtKey => string.Join(" and ", _leaf.Key.Select((column, i) => $"{Qualifier}.{SqlName.Quote(column.Name)} = msb_key{i + 1}"));
 
-    private static string CountPlaces(string kept = "null::text[]") => $"""
+    // Of what is copied the copy's key tells which were.
+    private string Done(string which, string from, string where) => _definition.Into is { } into
+        ? $"select {which}::text from {from}, only {Target} where {where} and {into.IsIn("msb_changed")}"
+        : "select msb_which from msb_changed";
+
+    private static string CountPlaces(string done, string kept = "null::text[]") => $"""
         update {BackfillStore.Workers} w
         set rows_done = w.rows_done + n.changed, batches = w.batches + 1, heartbeat = pg_catalog.clock_timestamp()
         from (select pg_catalog.count(*) as changed, pg_catalog.count(*) filter (where same) as same from msb_changed) n
         where w.backfill = $1 and w.run = $4::uuid and w.number = $5
         returning n.changed, n.same, (select state from {BackfillStore.Table} where name = $1), {Milliseconds},
-                  case when n.changed < pg_catalog.cardinality($2) then array(select msb_which from msb_changed) end, {kept}
+                  case when n.changed < pg_catalog.cardinality($2) then array({done}) end, {kept}
         """;
 
     private const string Milliseconds = "extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp())::float8 * 1000";
@@ -203,9 +211,12 @@ internal sealed class BackfillStatements
     /// Whether a row of the table matches. IS TRUE hides the condition from the planner's choice of indexes: one on the new column would lead it through all rows that still
     /// match, in every batch. A join it would hide too.
     /// </summary>
-    internal static string PredicateOf(BackfillDefinition definition) => definition.From is null
-        ? $"((\n{definition.Where}\n) is true)"
+    internal static string PredicateOf(BackfillDefinition definition) => definition.Into is { } into ? $"({ConditionOf(definition)} and not {into.Exists})"
+        : definition.From is null ? ConditionOf(definition)
         : $"exists (select from\n{definition.From}\nwhere (\n{definition.Where}\n))";
+
+    /// <summary>The condition as it was given, hidden from the choice of indexes.</summary>
+    internal static string ConditionOf(BackfillDefinition definition) => $"((\n{definition.Where}\n) is true)";
 
     /// <summary>
     /// The change as the CTE <c>msb_changed</c>, one row for each row that was changed. What is kept of a row is read before the change, and the change is one of that very version: where
@@ -219,6 +230,21 @@ internal sealed class BackfillStatements
     {
         BackfillArchive? archive = _definition.Archive;
         bool reads = archive is { Whole: false };
+        if (_definition.Into is { } into)
+        {
+            string free = which is null || !skip ? "" : $"""
+                msb_free as materialized (
+                    select {Qualifier}.ctid as msb_tid from {from}, only {Target} where {where} and {Predicate} {LockClause} of {LockTarget} skip locked
+                ), 
+                """;
+            return $"""
+                {free}msb_changed as (
+                    {(free.Length > 0 ? Copy(IsFree, null, skip: false) : Copy(where, from, skip))}
+                    returning false as same{(which is null ? "" : $", {into.ReturnedKey}")}{(archive is null ? "" : $", {archive.Returned(into.Table.Sql)}")}
+                ){(archive is null ? "" : $", msb_kept as (\n{archive.Add(into.Table.Oid)}\n)")}
+                """;
+        }
+
         string chosen = !skip && !reads ? "" : $"""
             msb_free as materialized (
                 select {Qualifier}.ctid as msb_tid{(reads ? $", {Qualifier}.xmin as msb_version, {archive!.Before(Qualifier)}" : "")}{(which == "msb_key" ? ", msb_key" : "")}
@@ -240,11 +266,30 @@ internal sealed class BackfillStatements
     /// <param name="from">What it needs besides the table; null for nothing.</param>
     private string Change(string where, string? from = null)
     {
+        if (_definition.Into is not null)
+        {
+            return Copy(where, from, skip: false);
+        }
+
         string sources = string.Join(", ", new[] { from, _definition.From is null ? null : $"\n{_definition.From}\n" }.OfType<string>());
         string condition = _definition.From is null ? Predicate : $"(\n{_definition.Where}\n)";
         return _definition.Kind == BackfillKind.Delete
             ? $"delete from only {Target}{(sources.Length > 0 ? $"\nusing {sources}" : "")}\nwhere {where} and {condition}"
             : $"update only {Target}\nset {SetList}{(sources.Length > 0 ? $"\nfrom {sources}" : "")}\nwhere {where} and {condition}";
+    }
+
+    /// <summary>The copy of the rows for which a condition holds. What is there already is left as it is.</summary>
+    private string Copy(string where, string? from, bool skip)
+    {
+        BackfillTarget into = _definition.Into!;
+        return $"""
+            insert into {into.Table.Sql} ({into.ColumnList}){(into.Overrides ? " overriding system value" : "")}
+            select {string.Join(", ", into.Columns.Select(column => $"(\n{column.Expression}\n)"))}
+            from {(from is null ? "" : $"{from}, ")}only {Target}
+            where {where} and {ConditionOf(_definition)}
+            {LockClause} of {LockTarget}{(skip ? " skip locked" : "")}
+            on conflict ({into.KeyList}) do nothing
+            """;
     }
 
     private string Piece(bool first, bool locks = true) => $"""

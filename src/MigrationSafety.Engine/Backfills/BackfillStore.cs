@@ -9,6 +9,7 @@ namespace MigrationSafety.Engine.Backfills;
 /// <param name="TableOid">The table's oid when it began.</param>
 /// <param name="Statement">What is done to which rows, as one statement.</param>
 /// <param name="Archive">Where what it overwrites or deletes is kept; null where it is not.</param>
+/// <param name="WasEmpty">Whether the table that is copied into was empty when it began; null where nothing is copied.</param>
 /// <param name="State">running, paused or completed.</param>
 /// <param name="Sweep">0 in the pass through its ranges, then the number of the sweep.</param>
 /// <param name="RowsInTable">Rows in the table when it began, estimated.</param>
@@ -19,6 +20,7 @@ internal sealed record BackfillRecord(
     uint TableOid,
     string Statement,
     string? Archive,
+    bool? WasEmpty,
     string State,
     int Sweep,
     long RowsInTable,
@@ -70,10 +72,10 @@ internal static class BackfillStore
     internal static async Task<BackfillRecord?> ReadAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
     {
         const string Query = $"""
-            select b.table_schema, b.table_name, b.table_oid, b.set_columns, b.set_expressions, b.predicate, b.kind = 'delete', b.source, b.archive, b.state, b.sweep, b.rows_in_table,
+            select b.table_schema, b.table_name, b.table_oid, b.set_columns, b.set_expressions, b.predicate, b.kind, b.source, b.archive, b.state, b.sweep, b.rows_in_table,
                    coalesce((select pg_catalog.sum(w.rows_done) from {Workers} w where w.backfill = b.name), 0)::int8,
                    coalesce((select pg_catalog.sum(r.rows_seen) from {Ranges} r where r.backfill = b.name), 0)::int8,
-                   (select pg_catalog.count(*) from {Errors} e where e.backfill = b.name and not e.again), b.started_at, b.finished_at
+                   (select pg_catalog.count(*) from {Errors} e where e.backfill = b.name and not e.again), b.started_at, b.finished_at, b.into_schema, b.into_table, b.into_was_empty
             from {Table} b
             where b.name = $1
             """;
@@ -83,13 +85,15 @@ internal static class BackfillStore
             ? new BackfillRecord(
                 reader.GetFieldValue<uint>(2),
                 BackfillDefinition.Text(
-                    reader.GetBoolean(6) ? BackfillKind.Delete : BackfillKind.Update,
+                    KindOf(reader.GetString(6)),
                     reader.GetString(0),
                     reader.GetString(1),
-                    BackfillDefinition.Text(reader.GetFieldValue<string[]>(3).Zip(reader.GetFieldValue<string[]>(4), (column, expression) => new SetColumn(column, expression))),
+                    [.. reader.GetFieldValue<string[]>(3).Zip(reader.GetFieldValue<string[]>(4), (column, expression) => new SetColumn(column, expression))],
                     reader.Text(7),
-                    reader.GetString(5)),
+                    reader.GetString(5),
+                    reader.Text(17) is { } schema ? $"{SqlName.QuoteIfNeeded(schema)}.{SqlName.QuoteIfNeeded(reader.GetString(18))}" : null),
                 reader.Text(8),
+                reader.IsDBNull(19) ? null : reader.GetBoolean(19),
                 reader.GetString(9),
                 reader.GetInt32(10),
                 reader.GetInt64(11),
@@ -106,13 +110,15 @@ internal static class BackfillStore
     /// <exception cref="MigrationException"><c>DefinitionDiffers</c>, with both.</exception>
     internal static void Check(BackfillRecord record, BackfillDefinition definition)
     {
-        if (record.Statement == definition.Statement && record.Archive is null == definition.Archive is null)
+        // Whether the keys of copied rows are kept is not asked for.
+        bool sameKeeping = definition.Kind == BackfillKind.Insert || record.Archive is null == definition.Archive is null;
+        if (record.Statement == definition.Statement && sameKeeping)
         {
             return;
         }
 
         static string Keeping(bool keeps) => keeps ? ", keeping the old values" : ", keeping no old values";
-        (string recorded, string asked) = record.Archive is null == definition.Archive is null
+        (string recorded, string asked) = sameKeeping
             ? (record.Statement, definition.Statement)
             : (record.Statement + Keeping(record.Archive is not null), definition.Statement + Keeping(definition.Archive is not null));
 
@@ -176,13 +182,14 @@ internal static class BackfillStore
     {
         const string Record = $"""
             insert into {Table} as b (name, table_schema, table_name, table_oid, set_columns, set_expressions, predicate, predicate_given, strategy, reason, state,
-                                      workers, target_batch_ms, max_errors, rows_estimated, rows_in_table, throttle, kind, source, archive, settings)
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'running', $11, $12, $13, $14, $15, $16::jsonb, $17, $18, $19, $20::jsonb)
+                                      workers, target_batch_ms, max_errors, rows_estimated, rows_in_table, throttle, kind, source, archive, settings, into_schema, into_table, into_was_empty)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'running', $11, $12, $13, $14, $15, $16::jsonb, $17, $18, $19, $20::jsonb, $21, $22, $23)
             on conflict (name) do update
             set table_oid = excluded.table_oid, predicate_given = excluded.predicate_given, strategy = excluded.strategy, reason = excluded.reason, state = excluded.state, sweep = 0,
                 workers = excluded.workers, target_batch_ms = excluded.target_batch_ms, max_errors = excluded.max_errors, rows_estimated = excluded.rows_estimated,
                 rows_in_table = excluded.rows_in_table, throttle = excluded.throttle, waiting_for = null, waiting_since = null, last_error = null, role = excluded.role, application = excluded.application,
                 started_at = excluded.started_at, updated_at = excluded.updated_at, finished_at = null,
+                archive = excluded.archive, into_was_empty = excluded.into_was_empty,
                 rows_before = coalesce((select pg_catalog.sum(w.rows_done) from {Workers} w where w.backfill = b.name), 0),
                 rows_counted = null, rows_balance = null, rows_leaves = null, stats_since = null
             """;
@@ -222,10 +229,13 @@ internal static class BackfillStore
                         new() { Value = estimatedRows },
                         new() { Value = rowsInTable },
                         new() { Value = request.Throttle.ToJson() },
-                        new() { Value = definition.Kind == BackfillKind.Delete ? "delete" : "update" },
+                        new() { Value = definition.Kind switch { BackfillKind.Delete => "delete", BackfillKind.Insert => "insert", _ => "update" } },
                         new() { Value = (object?)definition.From ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
                         new() { Value = (object?)definition.Archive?.Name ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
                         new() { Value = BackfillSettings.ToJson(request.Settings!) },
+                        new() { Value = (object?)definition.Into?.Table.Schema ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
+                        new() { Value = (object?)definition.Into?.Table.Name ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
+                        new() { Value = (object?)definition.Into?.IsEmpty ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Boolean },
                     },
                 },
                 new(NewRanges)
@@ -506,6 +516,8 @@ internal static class BackfillStore
     {
         Target = name,
     };
+
+    internal static BackfillKind KindOf(string recorded) => recorded switch { "delete" => BackfillKind.Delete, "insert" => BackfillKind.Insert, _ => BackfillKind.Update };
 
     /// <summary>Makes its transaction durable: a beginning or an end that a crash took back would leave others without their record.</summary>
     private static NpgsqlBatchCommand Durable() => new("select pg_catalog.set_config('synchronous_commit', 'on', true)");

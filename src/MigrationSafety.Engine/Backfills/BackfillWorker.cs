@@ -310,7 +310,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
         if (Known() is not { } known || (known.Table.Schema, known.Table.Name) != name)
         {
             IReadOnlyList<BackfillLeaf> leaves = await AskAsync(
-                connection => BackfillLeaf.ReadAsync(connection, root, [.. _context.Definition.Set.Select(column => column.Name)], CancellationToken.None),
+                connection => BackfillLeaf.ReadAsync(connection, root, _context.Definition.ChangedColumns, CancellationToken.None),
                 cancellationToken).ConfigureAwait(false);
             _context.Definition = _context.Definition with { Leaves = leaves };
             if (Known() is { } found)

@@ -12,16 +12,29 @@ internal sealed record RowRefusal(string SqlState, string Words, Func<string, Mi
     internal const string KeptId = "TriggerKeepsRow";
     internal const string KeptAdvice = "Have the trigger return the row, give it a WHEN condition that lets this change through, or leave such rows out with -Where.";
 
+    internal const string NotThereAdvice = "Have the trigger return the row and leave its key alone, copy a key that stays the same (a random or serial value is another one each time), or leave such rows out with -Where.";
+
     /// <summary>The server's own word.</summary>
     internal static RowRefusal Of(PostgresException e, BackfillLeaf leaf) =>
         new(e.SqlState, ServerErrors.Words(e), row => ServerErrors.Translate(e, $"Backfilling the row of {leaf.Table.Display} with {row}", leaf.Table.Display));
 
-    /// <summary>The server says nothing: the row was locked, and then not changed.</summary>
-    internal static RowRefusal Kept(BackfillLeaf leaf) => new(
+    /// <summary>The server says nothing: the row was locked, and then not changed, or not copied.</summary>
+    /// <param name="leaf">Its table.</param>
+    /// <param name="into">Where it should be; null where it is changed in place.</param>
+    internal static RowRefusal Kept(BackfillLeaf leaf, BackfillTarget? into) => into is { } target ? NotThere(leaf, target) : new(
         SqlStates.TriggeredActionException,
         "A BEFORE trigger keeps the row as it is: it returned NULL.",
         row => new MigrationException(KeptId, MigrationErrorKind.InvalidState, $"A BEFORE trigger of {leaf.Table.Display} keeps the row with {row} as it is: it returned NULL.", KeptAdvice)
         {
             Target = leaf.Table.Display,
         });
+
+    private static RowRefusal NotThere(BackfillLeaf leaf, BackfillTarget into)
+    {
+        string reason = $"is not in {into.Table.Display} by ({into.KeyText}) after it was copied: a BEFORE trigger there returned NULL or changed the key, or the key's expression gives another value each time";
+        return new(
+            SqlStates.TriggeredActionException,
+            $"The row {reason}.",
+            row => new MigrationException(KeptId, MigrationErrorKind.InvalidState, $"The row of {leaf.Table.Display} with {row} {reason}.", NotThereAdvice) { Target = into.Table.Display });
+    }
 }

@@ -15,6 +15,7 @@ public sealed class StartBackfillCommand : BackfillCmdlet
 {
     private const string UpdateSet = "Update";
     private const string DeleteSet = "Delete";
+    private const string InsertSet = "InsertInto";
 
     /// <summary>Table, as in SQL.</summary>
     [Parameter(Mandatory = true, Position = 0, ValueFromPipelineByPropertyName = true)]
@@ -31,12 +32,31 @@ public sealed class StartBackfillCommand : BackfillCmdlet
     [Parameter(Mandatory = true, ParameterSetName = DeleteSet)]
     public SwitchParameter Delete { get; set; }
 
+    /// <summary>Copies the rows into this table instead, those that are not there yet by its unique key.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = InsertSet)]
+    [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(TableNameCompleter))]
+    public string? InsertInto { get; set; }
+
+    /// <summary>Schema of the table that is copied into, where <see cref="InsertInto"/> does not name it.</summary>
+    [Parameter(ParameterSetName = InsertSet)]
+    [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(SchemaNameCompleter))]
+    public string? InsertIntoSchema { get; set; }
+
+    /// <summary>Column of that table to SQL expression over the source: <c>@{ total = 'price * quantity' }</c>; what is not named comes from the column of the same name, $null leaves one to its default.</summary>
+    [Parameter(ParameterSetName = InsertSet)]
+    [ValidateNotNull]
+    public IDictionary Select { get; set; } = new Hashtable();
+
     /// <summary>Keeps what is overwritten or deleted in a table of the schema migration_safety, so that it can be put back. Needs a unique key.</summary>
-    [Parameter]
+    [Parameter(ParameterSetName = UpdateSet)]
+    [Parameter(ParameterSetName = DeleteSet)]
     public SwitchParameter KeepOldValues { get; set; }
 
     /// <summary>Another table, as in the FROM of an UPDATE, that expressions and condition look into: <c>customers c</c>.</summary>
-    [Parameter]
+    [Parameter(ParameterSetName = UpdateSet)]
+    [Parameter(ParameterSetName = DeleteSet)]
     [ValidateNotNullOrEmpty]
     public string? From { get; set; }
 
@@ -69,31 +89,8 @@ public sealed class StartBackfillCommand : BackfillCmdlet
 
     private protected override Task<BackfillPlan> PlanAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken)
     {
-        List<KeyValuePair<string, string>> set = [];
-        foreach (DictionaryEntry entry in Set)
-        {
-            string? expression = (entry.Value is PSObject wrapped ? wrapped.BaseObject : entry.Value) as string;
-            if (entry.Key is not string column || string.IsNullOrWhiteSpace(expression))
-            {
-                throw new MigrationException(
-                    "InvalidSet",
-                    MigrationErrorKind.InvalidInput,
-                    $"-Set: the value for '{entry.Key}' is not a text with a SQL expression.",
-                    "Write column = expression, both as text: -Set @{ tier = \"'standard'\"; total = 'price * quantity' }.")
-                {
-                    Target = entry.Key?.ToString(),
-                };
-            }
-
-            set.Add(new(column, expression));
-        }
-
-        // A hashtable has no order; a plan that changes from run to run would be another backfill each time.
-        if (Set is not System.Collections.Specialized.IOrderedDictionary)
-        {
-            set.Sort((left, right) => string.CompareOrdinal(left.Key, right.Key));
-        }
-
+        List<KeyValuePair<string, string?>> set = Expressions(Set, nameof(Set));
+        List<KeyValuePair<string, string?>> select = Expressions(Select, nameof(Select));
         return Backfill.PlanAsync(
             session,
             AsAsked(
@@ -101,7 +98,10 @@ public sealed class StartBackfillCommand : BackfillCmdlet
                 {
                     Table = Table,
                     Schema = Schema,
-                    Set = set,
+                    Set = [.. set.Select(column => new KeyValuePair<string, string>(column.Key, column.Value!))],
+                    InsertInto = InsertInto,
+                    InsertIntoSchema = InsertIntoSchema,
+                    Select = select,
                     Where = Where,
                     Delete = Delete,
                     From = From,
@@ -113,5 +113,38 @@ public sealed class StartBackfillCommand : BackfillCmdlet
                 }),
             sink,
             cancellationToken);
+    }
+
+    /// <summary>What a dictionary says of columns, as texts.</summary>
+    private static List<KeyValuePair<string, string?>> Expressions(IDictionary given, string parameter)
+    {
+        List<KeyValuePair<string, string?>> expressions = [];
+        foreach (DictionaryEntry entry in given)
+        {
+            object? value = entry.Value is PSObject wrapped ? wrapped.BaseObject : entry.Value;
+            // What is copied may be left to the column's default.
+            bool fits = value is null ? parameter == nameof(Select) : value is string text && !string.IsNullOrWhiteSpace(text);
+            if (entry.Key is not string column || !fits)
+            {
+                throw new MigrationException(
+                    $"Invalid{parameter}",
+                    MigrationErrorKind.InvalidInput,
+                    $"-{parameter}: the value for '{entry.Key}' is not a text with a SQL expression.",
+                    $"Write column = expression, both as text: -{parameter} @{{ tier = \"'standard'\"; total = 'price * quantity' }}.")
+                {
+                    Target = entry.Key?.ToString(),
+                };
+            }
+
+            expressions.Add(new(column, (string?)value));
+        }
+
+        // A hashtable has no order; a plan that changes from run to run would be another backfill each time.
+        if (given is not System.Collections.Specialized.IOrderedDictionary)
+        {
+            expressions.Sort((left, right) => string.CompareOrdinal(left.Key, right.Key));
+        }
+
+        return expressions;
     }
 }

@@ -1,0 +1,285 @@
+using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.Rollback;
+using MigrationSafety.Tests.Engine.Support;
+using MigrationSafety.Tests.Postgres;
+using Npgsql;
+using Xunit;
+
+namespace MigrationSafety.Tests.Engine;
+
+/// <summary>Rows are copied into another table, each once, by the unique key of that table.</summary>
+public sealed class BackfillCopyTests(Servers servers)
+{
+    private const int Rows = 9000;
+
+    private static readonly string s_orders = $"""
+        create table orders (id bigint primary key, price int not null, quantity int not null, note text);
+        insert into orders select i, i, i % 7, 'n' || i from generate_series(1, {Rows}) i;
+        create table orders_new (note varchar(20), id bigint primary key generated always as identity, total numeric not null, made text default 'by default', twice bigint generated always as (id * 2) stored);
+        """;
+
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    private static BackfillRequest Copying(BackfillStrategy strategy = BackfillStrategy.Auto, int workers = 1) => new()
+    {
+        Table = "orders",
+        InsertInto = "orders_new",
+        Select = [new("total", "price * quantity")],
+        BatchSize = 300,
+        Strategy = strategy,
+        Workers = workers,
+    };
+
+    [Theory, EachWalk]
+    public async Task Every_row_is_copied_once(int major, BackfillStrategy strategy, int workers)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders);
+
+        // A row that is being changed is caught by a sweep, as it is then.
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "update orders set price = 1000 where id = 5");
+        Task<BackfillResult> run = bench.RunAsync(Copying(strategy, workers));
+        await Wait.UntilAsync(() => run.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains("were locked or changed", StringComparison.Ordinal)), "the sweep to leave a row", cancellationToken: Token);
+        Assert.False(run.IsCompleted);
+        await holder.CommitAsync(Token);
+        BackfillResult result = await run;
+
+        Assert.Equal((BackfillOutcome.Completed, (long)Rows, 0L, "public.orders.into.orders_new"), (result.Outcome, result.Rows, result.Remaining, result.Name));
+        await AssertCopiedAsync(bench);
+        Assert.Contains(bench.Sink.Warnings, warning => warning.Contains("setval('public.orders_new_id_seq'", StringComparison.Ordinal));
+        Assert.StartsWith("insert into public.orders_new (note, id, total) SELECT note, id, price * quantity", (await BackfillControl.FindAsync(bench.Session, result.Name, bench.Sink, Token)).Action, StringComparison.Ordinal);
+
+        // Run again, taken up from its record, tested.
+        Assert.Equal(BackfillOutcome.AlreadyCompleted, (await bench.RunAsync(Copying(strategy, workers))).Outcome);
+        BackfillRequest recorded = await BackfillControl.RequestAsync(bench.Session, result.Name, bench.Sink, Token);
+        Assert.Equal(BackfillOutcome.AlreadyCompleted, (await bench.RunAsync(recorded)).Outcome);
+        BackfillTestResult test = await BackfillProof.TestAsync(bench.Session, new() { Name = result.Name, Comparison = BackfillComparison.All }, bench.Sink, Token);
+        Assert.Equal((true, 0L, (long)Rows, 0L), (test.Passed, test.Matching, test.Compared, test.Different));
+        await bench.UntilNothingHeldAsync();
+    }
+
+    [Theory, EachMajor]
+    public async Task What_came_since_is_counted_and_copied_by_the_next_run(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders);
+        await bench.RunAsync(Copying());
+        await bench.Database.ExecuteAsync("insert into orders values (20001, 3, 4, 'new'), (20002, 3, 4, 'new'); update orders set price = 7777 where id = 10; update orders_new set made = 'changed' where id = 11", Token);
+
+        BackfillTestResult test = await BackfillProof.TestAsync(bench.Session, new() { Name = "public.orders.into.orders_new", Comparison = BackfillComparison.All }, bench.Sink, Token);
+        Assert.Equal((false, 2L, 1L), (test.Passed, test.Matching, test.Different));
+        Assert.Equal("(id) = (10)", Assert.Single(test.DifferentRow));
+        Assert.Contains(test.Detail, detail => detail.Contains("2 rows are missing in public.orders_new", StringComparison.Ordinal));
+
+        BackfillResult result = await bench.RunAsync(Copying());
+        Assert.Equal((2L, 0L), (result.Rows, result.Remaining));
+        // What is there is left as it is.
+        Assert.Equal("changed", await bench.ScalarAsync<string>("select made from orders_new where id = 11"));
+        Assert.Equal(10L * 3, await bench.ScalarAsync<long>("select total::int8 from orders_new where id = 10"));
+
+        // The table was not empty any more: the way back takes these two alone.
+        Assert.StartsWith("migration_safety.kept_", result.Archive, StringComparison.Ordinal);
+        await RollBackAsync(bench, result);
+        Assert.Equal(Rows, await bench.ScalarAsync<long>("select count(*) from orders_new"));
+        Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) from orders_new where id > 20000"));
+        Assert.False(await bench.ScalarAsync<bool>($"select to_regclass('{result.Archive}') is not null"));
+    }
+
+    [Theory, EachMajor]
+    public async Task What_was_empty_is_empty_again(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders);
+        BackfillResult result = await bench.RunAsync(Copying());
+        Assert.Equal(Reversibility.ReversibleWithDataLoss, result.Steps[^1].Reversibility);
+        Assert.Null(result.Archive);
+
+        List<string> notices;
+        await using (LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from orders_new where id = 77 for update"))
+        {
+            notices = await RollBackAsync(bench, result);
+            Assert.Contains(notices, notice => notice.StartsWith("1 rows of public.orders_new are locked", StringComparison.Ordinal));
+            await holder.RollbackAsync(Token);
+        }
+
+        await RollBackAsync(bench, result);
+        Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) from orders_new"));
+    }
+
+    [Theory, EachWalk]
+    public async Task Killed_again_and_again_each_row_is_there_once(int major, BackfillStrategy strategy, int workers)
+    {
+        // Without the key a second copy of a row would be let in by the table, but not by the counter.
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders + """
+            create table copies (id bigint);
+            create function copied() returns trigger language plpgsql as $$ begin insert into copies values (new.id); return null; end $$;
+            create trigger copied after insert on orders_new for each row execute function copied();
+            alter table orders_new add constraint odd check (id <> 77);
+            """);
+        BackfillRequest request = Copying(strategy, workers) with { BatchSize = 60, MaxErrors = 1 };
+        Task<BackfillResult> run = bench.RunAsync(request);
+        for (int kills = 0; kills < 3 && !run.IsCompleted; kills++)
+        {
+            await bench.UntilBatchesAsync((kills + 1) * 8, run);
+            await bench.Database.ExecuteAsync(
+                "select pg_terminate_backend(a.pid) from pg_stat_activity a join migration_safety.backfill_worker b on (b.pid, b.backend_start) = (a.pid, a.backend_start)", Token);
+            // Counted with the copy, or not at all.
+            Assert.True(await bench.ScalarAsync<bool>("select (select sum(rows_done) from migration_safety.backfill_worker) = (select count(*) from orders_new)"));
+        }
+
+        BackfillResult result = await run;
+        Assert.Equal((BackfillOutcome.CompletedWithErrors, Rows - 1L, 1L), (result.Outcome, result.Rows, result.Errors));
+        await bench.Database.ExecuteAsync("alter table orders_new drop constraint odd", Token);
+        Assert.Equal(1, (await bench.RunAsync(request)).Rows);
+
+        await AssertCopiedAsync(bench);
+        Assert.Equal(Rows, await bench.ScalarAsync<long>("select count(distinct id) from copies"));
+        Assert.Equal(Rows, await bench.ScalarAsync<long>("select count(*) from copies"));
+    }
+
+    [Theory, EachMajor]
+    public async Task A_trigger_that_passes_changes_on_misses_none(int major)
+    {
+        // The trigger changes and deletes only what is there: what the application writes while a batch has read it but not committed must wait for the batch.
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders + """
+            create function pass_on() returns trigger language plpgsql as $$ begin
+                if tg_op = 'DELETE' then delete from orders_new where id = old.id; else update orders_new set total = new.price * new.quantity where id = new.id; end if; return null; end $$;
+            create trigger pass_on after update or delete on orders for each row execute function pass_on();
+            create function slow() returns trigger language plpgsql as $$ begin if new.id % 50 = 0 then perform pg_sleep(0.002); end if; return new; end $$;
+            create trigger slow before insert on orders_new for each row execute function slow();
+            """);
+        Task<BackfillResult> run = bench.RunAsync(Copying(workers: 2));
+        await bench.UntilBatchesAsync(1, run);
+        for (int i = 0; i < 200 && !run.IsCompleted; i++)
+        {
+            int id = (i * 37 % Rows) + 1;
+            await bench.Database.ExecuteAsync(i % 3 == 0 ? $"delete from orders where id = {id}" : $"update orders set price = price + 100000 where id = {id}", Token);
+        }
+
+        await run;
+        Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) from orders o full join orders_new n using (id) where o.price * o.quantity is distinct from n.total"));
+    }
+
+    [Theory, EachMajor]
+    public async Task What_a_trigger_keeps_out_is_refused_or_recorded(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders + """
+            create function gate() returns trigger language plpgsql as $$ begin return case when new.id % 1000 <> 1 then new end; end $$;
+            create trigger gate before insert on orders_new for each row execute function gate();
+            create table named (id uuid primary key default gen_random_uuid(), price int not null);
+            """);
+        MigrationException kept = await bench.FailsAsync(Copying());
+        Assert.Equal("TriggerKeepsRow", kept.ErrorId);
+        Assert.Contains("gate, which calls gate", kept.Message, StringComparison.Ordinal);
+        // It would be copied again by each run.
+        MigrationException another = await bench.FailsAsync(Copying() with { InsertInto = "named", Select = [new("id", "gen_random_uuid()")] });
+        Assert.Equal("TriggerKeepsRow", another.ErrorId);
+        Assert.Contains("another value each time", another.Message, StringComparison.Ordinal);
+
+        BackfillResult result = await bench.RunAsync(Copying(workers: 2) with { MaxErrors = 20 });
+        Assert.Equal((BackfillOutcome.CompletedWithErrors, Rows - 9L, 9L), (result.Outcome, result.Rows, result.Errors));
+        await bench.Database.ExecuteAsync("drop trigger gate on orders_new", Token);
+        Assert.Equal(9, (await bench.RunAsync(Copying() with { MaxErrors = 20 })).Rows);
+        await AssertCopiedAsync(bench);
+    }
+
+    [Theory, EachMajor]
+    public async Task Partitions_are_copied_into_partitions(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, $"""
+            create table orders (id bigint, region int not null, primary key (region, id)) partition by list (region);
+            create table orders_0 partition of orders for values in (0);
+            create table orders_1 partition of orders for values in (1, 2);
+            insert into orders select i, i % 3 from generate_series(1, {Rows}) i;
+            create table orders_new ("Region" int not null, id bigint not null, primary key (id)) partition by range (id);
+            create table orders_new_0 partition of orders_new for values from (0) to (4000);
+            create table orders_new_1 partition of orders_new for values from (4000) to (100000);
+            insert into orders_new values (99, 1), (99, 5000);
+            """);
+        BackfillResult result = await bench.RunAsync(new BackfillRequest { Table = "orders", InsertInto = "orders_new", Select = [new("\"Region\"", "orders.region")], Where = "id % 2 = 1", BatchSize = 200 });
+
+        Assert.Equal(((Rows / 2) - 1L, 0L), (result.Rows, result.Remaining));
+        Assert.Equal((Rows / 2) - 1L, await bench.ScalarAsync<long>("select count(*) from orders join orders_new using (id) where region = \"Region\""));
+        await RollBackAsync(bench, result);
+        Assert.Equal("1:99,5000:99", await bench.ScalarAsync<string>("select string_agg(id || ':' || \"Region\", ',' order by id) from orders_new"));
+    }
+
+    [Theory, EachMajor]
+    public async Task What_is_wrong_with_a_copy_is_said_beforehand(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders + """
+            create table keyless (id bigint not null, price int);
+            create unique index on keyless (id) where price > 0;
+            create table nullable (id bigint unique, price int);
+            create table other (x int primary key);
+            create view seen as select * from orders;
+            create table totals (quantity int primary key, note text);
+            """);
+        Assert.Equal("UniqueIndexMissing", (await bench.FailsAsync(Copying() with { InsertInto = "keyless", Select = [] })).ErrorId);
+        Assert.Equal("UniqueIndexMissing", (await bench.FailsAsync(Copying() with { InsertInto = "nullable", Select = [] })).ErrorId);
+        MigrationException unknown = await bench.FailsAsync(Copying() with { Select = [new("totall", "price")] });
+        Assert.Equal("ColumnNotFound", unknown.ErrorId);
+        Assert.Equal("ColumnMissing", (await bench.FailsAsync(Copying() with { Select = [] })).ErrorId);
+        Assert.Equal("ColumnGenerated", (await bench.FailsAsync(Copying() with { Select = [new("twice", "1")] })).ErrorId);
+        Assert.Equal("SelectMissing", (await bench.FailsAsync(Copying() with { InsertInto = "other", Select = [] })).ErrorId);
+        Assert.Equal("SameTable", (await bench.FailsAsync(Copying() with { InsertInto = "orders" })).ErrorId);
+        Assert.Equal("TableKindNotSupported", (await bench.FailsAsync(Copying() with { InsertInto = "seen" })).ErrorId);
+        Assert.Equal("TableNotFound", (await bench.FailsAsync(Copying() with { InsertInto = "nowhere" })).ErrorId);
+        Assert.Equal("InsertAndMore", (await bench.FailsAsync(Copying() with { Delete = true })).ErrorId);
+        Assert.Equal("SyntaxError", (await bench.FailsAsync(Copying() with { Select = [new("total", "1); drop table orders; --")] })).ErrorId);
+        Assert.Equal("42703", (await bench.FailsAsync(Copying() with { Select = [new("total", "prise")] })).SqlState);
+        Assert.False(await bench.StateExistsAsync());
+
+        BackfillPlan plan = await bench.PlanAsync(Copying() with { SampleBatch = 2 });
+        Assert.Equal(Rows, plan.EstimatedRows);
+        Assert.StartsWith("insert into \"public\".\"orders_new\" (\"note\", \"id\", \"total\") overriding system value", plan.Steps[^1].Sql, StringComparison.Ordinal);
+        Assert.Contains(plan.Notes, note => note.StartsWith("the sequence public.orders_new_id_seq", StringComparison.Ordinal));
+        Assert.Contains(plan.Notes, note => note.StartsWith("measured by 2 batches", StringComparison.Ordinal));
+        Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) from orders_new"));
+        // A column may be left to its default, and a key of fewer rows takes the first of each.
+        await bench.RunAsync(Copying() with { Select = [new("total", "1"), new("note", null)] });
+        Assert.Equal(Rows, await bench.ScalarAsync<long>("select count(*) from orders_new where note is null and made = 'by default'"));
+        plan = await bench.PlanAsync(Copying() with { InsertInto = "totals", Select = [] });
+        Assert.Contains(plan.Notes, note => note.Contains("the first one is copied", StringComparison.Ordinal));
+        Assert.Equal((7L, 0L), ((await bench.RunAsync(Copying() with { InsertInto = "totals", Select = [] })).Rows, await bench.ScalarAsync<long>("select count(*) from totals where note is null")));
+    }
+
+    [Theory, EachMajor]
+    public async Task A_table_that_Citus_distributes_is_refused_with_the_way_round(int major)
+    {
+        // Stands in for the metadata of the extension, which cannot be had here: no more than the error is shown by this.
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders + """
+            set allow_system_table_mods = on;
+            create table pg_catalog.pg_dist_partition (logicalrelid regclass not null, partmethod "char" not null);
+            reset allow_system_table_mods;
+            create table local (id int primary key, v int); insert into local values (1);
+            insert into pg_dist_partition values ('orders', 'h'), ('orders_new', 'n');
+            """);
+        MigrationException distributed = await bench.FailsAsync(Copying() with { InsertInto = null, Select = [], Set = [new("note", "'a'")] });
+        Assert.Equal("TableDistributed", distributed.ErrorId);
+        Assert.Contains("citus_shards where table_name = 'public.orders'::regclass", distributed.RecommendedAction, StringComparison.Ordinal);
+        MigrationException reference = await bench.FailsAsync(Copying() with { Table = "local", Select = [new("id", "id"), new("total", "v")] });
+        Assert.Equal(("TableDistributed", "public.orders_new"), (reference.ErrorId, reference.Target));
+        Assert.False(await bench.StateExistsAsync());
+        Assert.Equal(1, (await bench.RunAsync(new BackfillRequest { Table = "local", Set = [new("v", "1")] })).Rows);
+    }
+
+    private static async Task AssertCopiedAsync(BackfillBench bench)
+    {
+        Assert.Equal(Rows, await bench.ScalarAsync<long>("select count(*) from orders o join orders_new n using (id, note) where n.total = o.price * o.quantity and made = 'by default' and twice = id * 2"));
+        Assert.Equal(Rows, await bench.ScalarAsync<long>("select count(*) from orders_new"));
+    }
+
+    /// <summary>Runs what New-RollbackScript makes of the result, statement by statement as psql does.</summary>
+    private static async Task<List<string>> RollBackAsync(BackfillBench bench, BackfillResult result)
+    {
+        List<string> notices = [];
+        await using NpgsqlConnection connection = new(bench.Database.ConnectionString);
+        await connection.OpenAsync(Token);
+        connection.Notice += (_, e) => notices.Add(e.Notice.MessageText);
+        foreach (MigrationStep step in RollbackGenerator.ToSteps(RollbackGenerator.FromSteps("test", result.Steps)))
+        {
+            await using NpgsqlCommand command = new(step.Sql, connection) { CommandTimeout = 60 };
+            await command.ExecuteNonQueryAsync(Token);
+        }
+
+        return notices;
+    }
+}
