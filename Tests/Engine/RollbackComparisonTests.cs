@@ -76,6 +76,39 @@ public sealed class RollbackComparisonTests
     }
 
     [Fact]
+    public void An_idempotent_script_of_Entity_Framework_may_ask_again_inside()
+    {
+        MigrationFile file = MigrationFile.OfText("script.sql", """
+            DO $EF$
+            BEGIN
+                IF NOT EXISTS(SELECT 1 FROM "__EFMigrationsHistory" WHERE "MigrationId" = '1_A') THEN
+                    IF NOT EXISTS(SELECT 1 FROM pg_namespace WHERE nspname = 'shop') THEN
+                        CREATE SCHEMA shop;
+                    END IF;
+                END IF;
+            END $EF$;
+            """, MigrationFormat.Auto);
+        Assert.Empty(file.Warnings);
+        RollbackStatement statement = Assert.Single(RollbackGenerator.FromFile(file).Statements);
+        Assert.Equal((1, "drop schema if exists shop", Reversibility.Unknown), (statement.Line, statement.Reversal, statement.Reversibility));
+        Assert.StartsWith("The block does nothing where it exists", statement.Note, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("create index i on t (a);", "none", "any time, as long as no later migration builds on this one", "none in the migration")]
+    [InlineData("alter table t add column a int;", "yes, by statement 1 of this rollback", "until the application writes to what statement 1 drops", "none in the migration; of this rollback, statement 1")]
+    [InlineData("create index i on t (a);\ndelete from t;", "yes, by the migration (line 2), which", "only until line 2 of the migration has run", "of the migration, line 2 (delete from t)")]
+    [InlineData("alter tabel t;", "not known of", "not known", "not known")]
+    public void The_head_says_who_loses_data_and_from_when_on(string sql, string loss, string window, string point)
+    {
+        string[] head = RollbackGenerator.FromFile(MigrationFile.OfText("m.sql", sql, MigrationFormat.Plain)).Header;
+        string Line(string name) => Assert.Single(head, l => l.StartsWith(name + ":", StringComparison.Ordinal))[(name.Length + 1)..].Trim();
+        Assert.StartsWith(loss, Line("Data loss"), StringComparison.Ordinal);
+        Assert.StartsWith(window, Line("Window"), StringComparison.Ordinal);
+        Assert.StartsWith(point, Line("Point of no return"), StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void The_head_has_the_form_of_a_runbook()
     {
         using TemporaryFolder folder = new();
@@ -88,8 +121,8 @@ public sealed class RollbackComparisonTests
         Assert.StartsWith("high: not all is taken back; data is lost", Line("Risk"), StringComparison.Ordinal);
         Assert.StartsWith("an instant for each statement", Line("Estimated time"), StringComparison.Ordinal);
         Assert.Equal("irreversible", Line("Rollback"));
-        Assert.Equal("yes, by statement 2, marked below", Line("Data loss"));
-        Assert.Equal("only until line 7 of the migration has run", Line("Window"));
+        Assert.Equal("yes, by the migration (line 7), which this rollback does not bring back, and by statement 2 of this rollback", Line("Data loss"));
+        Assert.StartsWith("only until line 7 of the migration has run; until the application writes to what statement 2 drops", Line("Window"), StringComparison.Ordinal);
         Assert.StartsWith("of the migration, line 7 ", Line("Point of no return"), StringComparison.Ordinal);
     }
 }

@@ -1,5 +1,6 @@
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Rollback;
+using MigrationSafety.Engine.Rollback.Formats;
 using MigrationSafety.Tests.Engine.Support;
 using Npgsql;
 using Xunit;
@@ -124,6 +125,35 @@ public sealed class RollbackTests(Servers servers)
             rollback.Statements.Select(s => (s.Reversibility, s.Reversal)));
         Assert.Contains("is not in", rollback.Statements[1].Note!, StringComparison.Ordinal);
         Assert.Contains("exists already", rollback.Statements[3].Note!, StringComparison.Ordinal);
+    }
+
+    [Theory, EachMajor]
+    public async Task Migrations_that_the_history_of_Entity_Framework_has_are_not_taken_back(int major)
+    {
+        await using RollbackBench bench = await RollbackBench.CreateAsync(servers, major);
+        static string Block(string id, string sql) => $"DO $EF$\nBEGIN\n    IF NOT EXISTS(SELECT 1 FROM \"__EFMigrationsHistory\" WHERE \"MigrationId\" = '{id}') THEN\n    {sql};\n    END IF;\nEND $EF$;\n";
+        MigrationFile file = MigrationFile.OfText(
+            "script.sql",
+            Block("1_A", "CREATE TABLE \"A\" (\"Id\" int)") + Block("1_A", "INSERT INTO \"__EFMigrationsHistory\" (\"MigrationId\", \"ProductVersion\") VALUES ('1_A', '9.0.0')") + Block("2_B", "CREATE TABLE \"B\" (\"Id\" int)"),
+            MigrationFormat.Auto);
+        RollbackScript whole = await RollbackGenerator.FromFileAsync(bench.Session, file, false, bench.Sink, Token);
+        Assert.Equal(["drop table if exists public.\"B\"", "DELETE FROM \"__EFMigrationsHistory\" WHERE \"MigrationId\" = '1_A'", "drop table if exists public.\"A\""], whole.Statements.Select(s => s.Reversal));
+        await bench.Database.ExecuteAsync("""create table "__EFMigrationsHistory" ("MigrationId" text, "ProductVersion" text); insert into "__EFMigrationsHistory" values ('1_A', '9.0.0'); create table "A" ("Id" int)""", Token);
+        RollbackScript rest = await RollbackGenerator.FromFileAsync(bench.Session, file, false, bench.Sink, Token);
+        Assert.Equal("drop table if exists public.\"B\"", Assert.Single(rest.Statements).Reversal);
+        Assert.StartsWith("Of the 2 migrations in it 1 is in ", Assert.Single(rest.Warnings), StringComparison.Ordinal);
+    }
+
+    [Theory, EachMajor]
+    public async Task Data_that_the_migration_drops_is_gone_when_it_has_run(int major)
+    {
+        await using RollbackBench bench = await RollbackBench.CreateAsync(servers, major);
+        string[] head = (await bench.RollbackAsync("create index on orders (id);\nalter table orders drop column note;")).Header;
+        Assert.Contains("Data loss:          yes, by the migration (line 2), which this rollback does not bring back", head);
+        Assert.Contains("Window:             for the data that the migration takes away, until line 2 of it has run; for the schema any time, as long as no later migration builds on this one", head);
+        Assert.Contains("Point of no return: of the migration, line 2 (alter table orders drop column note)", head);
+        RollbackScript kept = await bench.RollbackAsync("alter table customers drop column email;", preserveData: true);
+        Assert.Contains("Point of no return: none in the migration", kept.Header);
     }
 
     private static async Task ExecuteAsync(NpgsqlConnection connection, string sql)

@@ -44,6 +44,28 @@ Describe 'Test-RollbackScript' {
         $lost | Out-String | Should -BeLike '*Lost*public.orders.note: 3 of 3 values*'
     }
 
+    It 'is a job with -AsJob, and drops its database when that is stopped' {
+        $results = Get-ChildItem $folder/00?_*.sql | Test-RollbackScript -Session (Get-TestUri) -AsJob | Receive-Job -Wait -AutoRemoveJob
+        $results | Should -HaveCount 2
+        $results[0].Proved | Should -BeTrue
+        Set-Content (Join-Path $TestDrive 'slow.sql') 'select pg_sleep(600);'
+        $job = Test-RollbackScript (Join-Path $TestDrive 'slow.sql') -Session (Get-TestUri) -AsJob
+        try {
+            $until = [datetime]::UtcNow.AddSeconds(60)
+            while ((Get-SqlValue "select count(*) from pg_stat_activity where query like 'select pg_sleep(600)%'") -eq 0) {
+                [datetime]::UtcNow | Should -BeLessThan $until
+                Start-Sleep -Milliseconds 50
+            }
+
+            Get-Scratch | Should -Be 1
+            $job | Stop-Job
+            "$($job.State)" | Should -Be 'Stopped'
+            Get-Scratch | Should -Be 0
+        } finally {
+            $job | Remove-Job -Force
+        }
+    }
+
     It 'makes nothing with -WhatIf' {
         Test-RollbackScript "$folder/001_tier.up.sql" -Session (Get-TestUri) -WhatIf | Should -BeNullOrEmpty
         Get-Scratch | Should -Be 0

@@ -41,6 +41,12 @@ public static class RollbackGenerator
             RollbackCatalog catalog = await RollbackCatalog.OpenAsync(session, file.Up.Script, sink, cancellationToken).ConfigureAwait(false);
             await using (catalog.ConfigureAwait(false))
             {
+                if (EntityFrameworkTool.HistoryOf(file) is var (history, column) && await catalog.ScalarAsync($"select to_regclass({SqlName.Literal(history)})::text", cancellationToken).ConfigureAwait(false) is not null)
+                {
+                    IReadOnlyList<string> applied = await catalog.ListAsync($"select {column}::text from {history}", cancellationToken).ConfigureAwait(false);
+                    file = EntityFrameworkTool.Without(file, applied, catalog.Facts.Database);
+                }
+
                 DataArchive? archive = preserveData ? new DataArchive(file.Name) : null;
                 List<RollbackStatement> statements = await RollbackPlanner.PlanAsync(file.Up.Script, catalog, archive, cancellationToken).ConfigureAwait(false);
                 return RollbackText.Compose(file.Name, statements, catalog.Facts.Database, file) with { BeforeText = archive?.Before is { Count: > 0 } before ? RollbackText.Before(file.Name, before) : null };

@@ -31,16 +31,16 @@ internal static class RollbackHeader
         yield return "";
         RollbackStatement[] running = [.. statements.Where(RollbackText.Runs)];
         int missing = statements.Count(s => !RollbackText.Runs(s) && s.Reversibility != Reversibility.NotNeeded);
-        int[] lossy = [.. Numbers(running, s => s.Reversibility == Reversibility.ReversibleWithDataLoss)];
+        Losses losses = Losses.Of(statements, running);
         yield return $"Migration:          {name}{(file is null or { Format: MigrationFormat.Plain } ? "" : $" ({file.Format})")}";
         yield return $"Author:             {(file?.Author is { } author ? RollbackText.OneLine(author, 200) : "not said in the migration")}";
         yield return string.Create(CultureInfo.InvariantCulture, $"Date:               {DateTimeOffset.UtcNow:yyyy-MM-dd HH:mm} UTC");
-        yield return $"Risk:               {Risk(running, lossy, missing)}";
+        yield return $"Risk:               {Risk(running, losses.Any, missing)}";
         yield return $"Estimated time:     {Time(running)}";
         yield return $"Rollback:           {RollbackText.InWords(worst)}";
-        yield return $"Data loss:          {(lossy.Length == 0 ? "none by the statements below" : $"yes, by {Listed(lossy)}, marked below")}";
-        yield return $"Window:             {Window(statements, lossy)}";
-        yield return $"Point of no return: {PointOfNoReturn(statements, lossy)}";
+        yield return $"Data loss:          {losses.Said}";
+        yield return $"Window:             {losses.Window}";
+        yield return $"Point of no return: {losses.PointOfNoReturn}";
         if (missing > 0)
         {
             yield return $"NOT COMPLETE:       {RollbackText.Count(missing, "statement")} of the migration {(missing == 1 ? "is" : "are")} not reversed: look for NOT REVERSED";
@@ -59,7 +59,7 @@ internal static class RollbackHeader
 
         if (file is { HasRollback: true, Down: { } down })
         {
-            yield return $"Its own rollback:   {(down.Path == file.Path ? "in the same file" : Path.GetFileName(down.Path))}, {(differences.Count == 0 ? "says the same" : $"differs in {RollbackText.Count(differences.Count, "point")}")}";
+            yield return $"Its own rollback:   {(down.Path == file.Path ? "in the same file" : down.NameBeside(file))}, {(differences.Count == 0 ? "says the same" : $"differs in {RollbackText.Count(differences.Count, "point")}")}";
             foreach (RollbackDifference difference in differences)
             {
                 yield return "  " + RollbackText.OneLine(difference.ToString(), 300);
@@ -72,15 +72,15 @@ internal static class RollbackHeader
         }
     }
 
-    private static string Risk(RollbackStatement[] running, int[] lossy, int missing)
+    private static string Risk(RollbackStatement[] running, bool lossy, int missing)
     {
         int[] holding = [.. Numbers(running, s => s.LockMode.StopsTraffic() && Works(s) is not null)];
         int[] stopping = [.. Numbers(running, s => s.LockMode.StopsTraffic())];
-        return missing > 0 || lossy.Length > 0 || holding.Length > 0
+        return missing > 0 || lossy || holding.Length > 0
             ? "high: " + string.Join("; ", new[]
             {
                 missing > 0 ? "not all is taken back" : null,
-                lossy.Length > 0 ? "data is lost" : null,
+                lossy ? "data is lost" : null,
                 holding.Length > 0 ? $"{Listed(holding)} stop{(holding.Length == 1 ? "s" : "")} traffic while {(holding.Length == 1 ? "it works" : "they work")}" : null,
             }.Where(reason => reason is not null))
             : stopping.Length > 0 ? $"medium: {Listed(stopping)} stop{(stopping.Length == 1 ? "s" : "")} traffic for the instant that the lock is held"
@@ -110,33 +110,15 @@ internal static class RollbackHeader
     private static string? Works(ParsedStatement parsed) =>
         SqlFacts.Of(parsed).BuildsIndex ? "builds an index" : parsed switch
         {
-            DataStatement and not Query => "changes rows",
+            // What is deleted is named row by row: what the migration has inserted, and what a tool notes of it.
+            DataStatement and not (Query or Delete) => "changes rows",
             CreateTableAs or RefreshMaterializedView => "fills a table",
             AlterTable alter when alter.Actions.Any(a => a is AlterColumnType or SetLogged or SetTablespace or SetAccessMethod) => "may rewrite a table",
             AlterTable alter when alter.Actions.Any(a => a is ValidateConstraint or SetNotNull { NotNull: true } or AddConstraint { Constraint: CheckConstraint or ForeignKeyConstraint, Constraint.Traits.NotValid: false } or AttachPartition) => "reads a table",
             _ => null,
         };
 
-    private static string Window(IReadOnlyList<RollbackStatement> statements, int[] lossy)
-    {
-        RollbackStatement? irreversible = statements.LastOrDefault(s => s.Reversibility == Reversibility.Irreversible);
-        return irreversible is not null ? $"only until {Line(irreversible)}of the migration has run"
-            : lossy.Length > 0 ? $"until the application writes to what {Listed(lossy)} drop{(lossy.Length == 1 ? "s" : "")} or overwrite{(lossy.Length == 1 ? "s" : "")}: what it writes from then on is lost"
-            : "any time, as long as no later migration builds on this one";
-    }
+    internal static IEnumerable<int> Numbers(RollbackStatement[] running, Func<RollbackStatement, bool> which) => running.Select((s, i) => which(s) ? i + 1 : 0).Where(number => number > 0);
 
-    private static string PointOfNoReturn(IReadOnlyList<RollbackStatement> statements, int[] lossy)
-    {
-        // Statements are in reverse: the first one of the migration that cannot be taken back is the last here.
-        RollbackStatement? forward = statements.LastOrDefault(s => s.Reversibility == Reversibility.Irreversible);
-        string migration = forward is null ? "none in the migration as far as it is understood"
-            : $"of the migration, {Line(forward)}({RollbackText.OneLine(forward.Statement, 60)})";
-        return lossy.Length == 0 ? migration : string.Create(CultureInfo.InvariantCulture, $"{migration}; of this rollback, statement {lossy[0]}: after it, what it drops is in backups only");
-    }
-
-    private static string Line(RollbackStatement statement) => statement.Line is { } line ? string.Create(CultureInfo.InvariantCulture, $"line {line} ") : "";
-
-    private static IEnumerable<int> Numbers(RollbackStatement[] running, Func<RollbackStatement, bool> which) => running.Select((s, i) => which(s) ? i + 1 : 0).Where(number => number > 0);
-
-    private static string Listed(int[] numbers) => $"statement{(numbers.Length == 1 ? "" : "s")} {string.Join(", ", numbers)}";
+    internal static string Listed(int[] numbers) => $"statement{(numbers.Length == 1 ? "" : "s")} {string.Join(", ", numbers)}";
 }

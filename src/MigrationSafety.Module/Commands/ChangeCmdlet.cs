@@ -84,16 +84,10 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
     protected override void EndProcessing()
     {
         base.EndProcessing();
-        if (_work.Count == 0)
+        if (_work.Count > 0)
         {
-            return;
+            StartJob(_work, _locations);
         }
-
-        // The command's name alone: what was typed may hold a password.
-        MigrationJob job = new(MyInvocation.MyCommand.Name, string.Join(", ", _locations.Distinct()));
-        JobRepository.Add(job);
-        job.Start(_work, HandOver());
-        WriteObject(job);
     }
 
     /// <summary>What makes the plans of this record in a session.</summary>

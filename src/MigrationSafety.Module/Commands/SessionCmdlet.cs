@@ -50,12 +50,17 @@ public abstract class SessionCmdlet : MigrationCmdlet
         }
     }
 
-    /// <summary>From now on a job closes what this cmdlet opened.</summary>
-    /// <returns>What closes it.</returns>
-    private protected Func<Task> HandOver()
+    /// <summary>Hands work over to a job, which closes at its end what this cmdlet has opened, and writes the job.</summary>
+    /// <param name="work">Pieces of work; each waits for its own turn.</param>
+    /// <param name="locations">Where they work.</param>
+    private protected void StartJob(IReadOnlyList<Func<IRecordSink, CancellationToken, Task>> work, IEnumerable<string> locations)
     {
+        // The command's name alone: what was typed may hold a password.
+        MigrationJob job = new(MyInvocation.MyCommand.Name, string.Join(", ", locations.Distinct()));
+        JobRepository.Add(job);
         _handedOver = true;
-        return CloseAsync;
+        job.Start(work, CloseAsync);
+        WriteObject(job);
     }
 
     /// <inheritdoc />

@@ -8,11 +8,16 @@ namespace MigrationSafety.Module.Commands;
 
 /// <summary>Proves a rollback in a scratch database: migration, rollback, migration again, and the catalog compared.</summary>
 [Cmdlet(VerbsDiagnostic.Test, "RollbackScript", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Low, DefaultParameterSetName = PathSet)]
-[OutputType(typeof(RollbackTestResult))]
+[OutputType(typeof(RollbackTestResult), typeof(MigrationJob))]
 public sealed class TestRollbackScriptCommand : SessionCmdlet
 {
     private const string PathSet = "Path";
     private const string LiteralPathSet = "LiteralPath";
+
+    // One after the other: each makes a database of its own.
+    private readonly SemaphoreSlim _turn = new(1);
+    private readonly List<Func<IRecordSink, CancellationToken, Task>> _work = [];
+    private readonly List<string> _locations = [];
 
     /// <summary>Migration files; wildcards are allowed.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = PathSet)]
@@ -56,6 +61,10 @@ public sealed class TestRollbackScriptCommand : SessionCmdlet
     [ValidateRange(0, 100000)]
     public int SampleRow { get; set; }
 
+    /// <summary>Runs in the background and returns a job.</summary>
+    [Parameter]
+    public SwitchParameter AsJob { get; set; }
+
     /// <inheritdoc />
     protected override void ProcessRecord()
     {
@@ -81,6 +90,16 @@ public sealed class TestRollbackScriptCommand : SessionCmdlet
         catch (MigrationException e)
         {
             WriteError(ErrorRecords.Of(e));
+        }
+    }
+
+    /// <inheritdoc />
+    protected override void EndProcessing()
+    {
+        base.EndProcessing();
+        if (_work.Count > 0)
+        {
+            StartJob(_work, _locations);
         }
     }
 
@@ -125,7 +144,25 @@ public sealed class TestRollbackScriptCommand : SessionCmdlet
             }
 
             RollbackTestRequest request = new() { Migration = migration, Rollback = rollback, RollbackName = name, From = from, Template = Template, SampleRows = SampleRow };
-            WriteObject(Runner.Wait((sink, token) => RollbackTester.RunAsync(session, request, sink, token)));
+            if (!AsJob)
+            {
+                WriteObject(Runner.Wait((sink, token) => RollbackTester.RunAsync(session, request, sink, token)));
+                return;
+            }
+
+            _locations.Add(session.Info.ToString());
+            _work.Add(async (sink, token) =>
+            {
+                await _turn.WaitAsync(token).ConfigureAwait(false);
+                try
+                {
+                    sink.Output(await RollbackTester.RunAsync(session, request, sink, token).ConfigureAwait(false));
+                }
+                finally
+                {
+                    _turn.Release();
+                }
+            });
         }
         catch (MigrationException e)
         {

@@ -17,27 +17,70 @@ internal sealed partial class EntityFrameworkTool : MigrationTool
 
     internal override bool Recognises(MigrationSource source) => source.Text.Contains(History, StringComparison.Ordinal);
 
-    internal override MigrationFile Read(MigrationSource source)
+    internal override MigrationFile Read(MigrationSource source) => Read(source, applied: []);
+
+    /// <summary>The history table that the blocks of an idempotent script ask, and its column; null where there are none.</summary>
+    internal static (string Table, string Column)? HistoryOf(MigrationFile file) => file.Format == MigrationFormat.EntityFramework && Blocks(file.Source).FirstOrDefault() is (_, { } guard)
+        ? (guard.Groups["table"].Value, guard.Groups["column"].Value) : null;
+
+    /// <summary>The file without the migrations that a database has already, whose blocks do nothing there.</summary>
+    /// <param name="file">File.</param>
+    /// <param name="applied">Ids of the migrations.</param>
+    /// <param name="database">Name of the database.</param>
+    internal static MigrationFile Without(MigrationFile file, IReadOnlyCollection<string> applied, string database)
+    {
+        string[] ids = [.. Blocks(file.Source).Where(b => b.Guard.Groups["not"].Success).Select(b => Id(b.Guard)).Distinct()];
+        string[] there = [.. ids.Where(applied.Contains)];
+        return there.Length == 0 ? file
+            : MigrationFile.Complete(Read(file.Source, [.. there]).Warn(
+                [$"Of the {RollbackText.Count(ids.Length, "migration")} in it {there.Length} {(there.Length == 1 ? "is" : "are")} in {database} already, as its {History} says: nothing of {(there.Length == 1 ? "it" : "them")} is taken back."]));
+    }
+
+    private static MigrationFile Read(MigrationSource source, HashSet<string> applied)
     {
         TextMask mask = new(source.Text);
         mask.Show(0, source.Text.Length);
         List<MigrationPart> parts = [];
-        foreach (SqlStatement block in SqlScript.Parse(source.Text, psql: true).Statements.Where(s => s.Is(0, "do")))
+        foreach ((SqlStatement block, Match guard) in Blocks(source))
         {
-            if (block.Tokens.FirstOrDefault(t => t.Kind == SqlTokenKind.DollarString) is { Length: > 0 } body && Guard().Match(source.Text, body.Start, body.Length) is { Success: true } guard)
+            (int start, int end, Group inner) = (block.Tokens[0].Start, block.Tokens[^1].EndIndex, guard.Groups["inner"]);
+            if (guard.Groups["not"].Success && applied.Contains(Id(guard)))
+            {
+                mask.Hide(start, end);
+            }
+            else if (inner.ValueSpan.TrimStart().StartsWith("IF ", StringComparison.OrdinalIgnoreCase))
+            {
+                // An IF of its own, as there is around CREATE SCHEMA, needs the block.
+                mask.Hide(guard.Groups["if"].Index, inner.Index);
+                mask.Hide(inner.Index + inner.Length, guard.Groups["end"].Index);
+            }
+            else
             {
                 // What stands around the guarded statement goes; it runs inside the block, and so in a transaction.
-                mask.Hide(block.Tokens[0].Start, guard.Groups["inner"].Index);
-                mask.Hide(guard.Groups["inner"].Index + guard.Groups["inner"].Length, block.Tokens[^1].EndIndex);
-                parts.Add(new MigrationPart(block.Tokens[0].Start, block.Tokens[^1].EndIndex, RunnerMode.Wrapped, "idempotent"));
+                mask.Hide(start, inner.Index);
+                mask.Hide(inner.Index + inner.Length, end);
             }
+
+            parts.Add(new MigrationPart(start, end, RunnerMode.Wrapped, "idempotent"));
         }
 
         SqlScript script = SqlScript.Parse(mask.ToString(), psql: true);
         MigrationSection up = new(source.Path, script, parts.Count > 0 ? parts : [new MigrationPart(0, source.Text.Length, RunnerMode.EachStatement)]);
-        return new MigrationFile(Format, source, up).Warn(script.Statements.Any(s => s.Is(0, "delete", "from") && s.Text.Contains(History, StringComparison.Ordinal))
+        return new MigrationFile(MigrationFormat.EntityFramework, source, up).Warn(script.Statements.Any(s => s.Is(0, "delete", "from") && s.Text.Contains(History, StringComparison.Ordinal))
             ? ["The script takes rows out of __EFMigrationsHistory: it looks like the script of a way back."] : []);
     }
+
+    /// <summary>The blocks of an idempotent script, with the question that they ask.</summary>
+    private static IEnumerable<(SqlStatement Block, Match Guard)> Blocks(MigrationSource source) =>
+        from block in SqlScript.Parse(source.Text, psql: true).Statements
+        where block.Is(0, "do")
+        let body = block.Tokens.FirstOrDefault(t => t.Kind == SqlTokenKind.DollarString)
+        where body.Length > 0
+        let guard = Guard().Match(source.Text, body.Start, body.Length)
+        where guard.Success
+        select (block, guard);
+
+    private static string Id(Match guard) => guard.Groups["id"].Value.Replace("''", "'", StringComparison.Ordinal);
 
     /// <summary>What the history of migrations needs: its row goes with the rollback, its table stays.</summary>
     internal static RollbackStatement WithHistory(RollbackStatement statement)
@@ -58,7 +101,7 @@ internal sealed partial class EntityFrameworkTool : MigrationTool
             : statement;
     }
 
-    [GeneratedRegex("""\A\$[^$]*\$\s*BEGIN\s+IF\s+(?:NOT\s+)?EXISTS\s*\(\s*SELECT\s+1\s+FROM\s+[^;]*?__EFMigrationsHistory[^;]*?\)\s*THEN(?<inner>.*?)END\s+IF\s*;\s*END\s*;?\s*\$[^$]*\$\z""", RegexOptions.IgnoreCase | RegexOptions.Singleline)]
+    [GeneratedRegex("""\A\$[^$]*\$\s*BEGIN\s+(?<if>IF\s+(?<not>NOT\s+)?EXISTS\s*\(\s*SELECT\s+1\s+FROM\s+(?<table>(?:[^\s();]+\.)?"?__EFMigrationsHistory"?)\s+WHERE\s+(?<column>[^\s();]+)\s*=\s*'(?<id>(?:[^']|'')*)'\s*\)\s*THEN)(?<inner>.*?)END\s+IF\s*;\s*(?<end>END\s*;?\s*\$[^$]*\$)\z""", RegexOptions.IgnoreCase | RegexOptions.Singleline)]
     private static partial Regex Guard();
 
     [GeneratedRegex("""\AINSERT\s+INTO\s+(?<table>(?:[^\s(]+\.)?"?__EFMigrationsHistory"?)\s*\(\s*(?<column>[^\s,]+)\s*,[^)]*\)\s*VALUES\s*\(\s*(?<id>'(?:[^']|'')*')\s*,[^)]*\)\z""", RegexOptions.IgnoreCase | RegexOptions.Singleline)]

@@ -38,6 +38,9 @@ internal sealed record MigrationSection(string Path, SqlScript Script, IReadOnly
     internal static MigrationSection Whole(MigrationSource source, RunnerMode mode, bool psql = false) =>
         new(source.Path, SqlScript.Parse(source.Text, psql), [new MigrationPart(0, source.Text.Length, mode)]);
 
+    /// <summary>Its file's name as it is told beside that of a migration: with its folder, where both are called the same.</summary>
+    internal string NameBeside(MigrationFile file) => System.IO.Path.GetFileName(Path) is var name && name == file.Source.Name ? $"{System.IO.Path.GetFileName(System.IO.Path.GetDirectoryName(Path))}/{name}" : name;
+
     /// <summary>The statements of a part.</summary>
     internal IEnumerable<SqlStatement> Of(MigrationPart part) => Script.Statements.Where(s => s.Tokens[0].Start >= part.Start && s.Tokens[0].Start < part.End);
 }
@@ -58,8 +61,8 @@ public sealed class MigrationFile
     /// <summary>Its path.</summary>
     public string Path => Source.Path;
 
-    /// <summary>Its name.</summary>
-    public string Name => Source.Name;
+    /// <summary>Its name; with the folder where all files of the tool have the same.</summary>
+    public string Name => Format == MigrationFormat.Prisma && Source.FolderName.Length > 0 ? $"{Source.FolderName}/{Source.Name}" : Source.Name;
 
     /// <summary>The migration that this file is the rollback of; null where it is a migration itself.</summary>
     public string? RollbackOf { get; internal set; }
@@ -114,7 +117,12 @@ public sealed class MigrationFile
     /// <summary>Reads a migration's text.</summary>
     internal static MigrationFile Read(MigrationSource source, MigrationFormat format)
     {
-        MigrationFile file = MigrationTool.Of(source, format).Read(source);
+        return Complete(MigrationTool.Of(source, format).Read(source));
+    }
+
+    /// <summary>Adds what is told of every tool's file in the same way.</summary>
+    internal static MigrationFile Complete(MigrationFile file)
+    {
         file._parts.AddRange(RollbackParts.Of(file));
         file.RollbackOf ??= RollbackParts.WholeOf(file);
         file._warnings.AddRange(RunnerChecks.Of(file));

@@ -20,10 +20,10 @@ internal static class RunnerChecks
             yield break;
         }
 
-        string where = down.Path == file.Path ? "Its rollback, l" : $"{Path.GetFileName(down.Path)}, l";
+        string where = down.Path == file.Path ? "Its rollback, l" : $"{down.NameBeside(file)}, l";
         if (!file.HasRollback)
         {
-            yield return $"{(down.Path == file.Path ? "Its rollback" : Path.GetFileName(down.Path))} holds no statement: it takes nothing back.";
+            yield return $"{(down.Path == file.Path ? "Its rollback" : down.NameBeside(file))} holds no statement: it takes nothing back.";
         }
 
         foreach (string warning in Of(tool, down, where))

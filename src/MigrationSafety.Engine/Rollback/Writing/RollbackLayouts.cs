@@ -32,9 +32,16 @@ public static class RollbackLayouts
         return !windows ? layout : layout with { Files = [.. layout.Files.Select(f => f with { Text = f.Text.ReplaceLineEndings("\r\n") })] };
     }
 
-    /// <summary>001_add.sql and 001_add.up.sql become 001_add.down.sql; what results are called becomes a name without spaces and punctuation.</summary>
+    /// <summary>001_add.sql and 001_add.up.sql become 001_add.down.sql; 1_add/migration.sql has 1_add/down.sql beside it; what results are called becomes a name without spaces and punctuation.</summary>
     private static string PlainName(string source)
     {
+        // Prisma's folders are the migrations.
+        const string Prisma = "/migration.sql";
+        if (source.EndsWith(Prisma, StringComparison.Ordinal))
+        {
+            return source[..^Prisma.Length] + "/down.sql";
+        }
+
         string name = source.EndsWith(".sql", StringComparison.OrdinalIgnoreCase)
             ? Path.GetFileNameWithoutExtension(source)
             : string.Concat(source.Select(c => char.IsLetterOrDigit(c) || c is '.' or '-' ? c : '_'));
