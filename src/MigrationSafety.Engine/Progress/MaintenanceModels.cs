@@ -47,16 +47,22 @@ internal static class MaintenanceModels
         bool dead = sample.Fact("dead_tuples") > 0 || sample.Number("num_dead_tuples") > 0 || sample.Number("num_dead_item_ids") > 0 || rounds > 0 || number is 2 or 3;
         long passes = dead ? Math.Max(1, rounds + (phase is "vacuuming indexes" or "scanning heap" && scanned < blocks ? 1 : 0)) : 0;
         double index = passes * indexPages * IndexPage;
-        double worked = (rounds * indexPages * IndexPage) + (phase == "vacuuming indexes" ? (OperationState.Fraction(indexesDone, indexes) ?? 0) * indexPages * IndexPage : 0);
         OperationPart[] parts = [new("scanning heap", blocks), new("vacuuming indexes", index), new("vacuuming heap", dead ? blocks * 0.3 : 0), new("cleaning up indexes", dead ? 0 : indexPages)];
+        double all = Math.Max(1, parts.Sum(part => part.Share));
         // Scanning and removing take turns where memory does not hold all dead rows: the scan's counter goes on, and the parts are what was done of each.
-        double fraction = number switch
+        double Through(double rounds) => (scanned + Math.Min(rounds * indexPages * IndexPage, index) + (blocks > 0 ? Math.Min(1, (double)vacuumed / blocks) * parts[2].Share : 0)) / all;
+        double Cleaned(double share) => (parts[..3].Sum(part => part.Share) + (share * parts[3].Share)) / all;
+        // Since 17 the indexes are counted; before, and while one of them is in work, the time tells.
+        double through = OperationState.Fraction(indexesDone, indexes) ?? 0;
+        double reached = OperationState.Fraction(indexesDone + 1, indexes) ?? 1;
+        (double within, double? next) = phase switch
         {
-            <= 3 => (scanned + Math.Min(worked, index) + (blocks > 0 ? Math.Min(1, (double)vacuumed / blocks) * parts[2].Share : 0)) / Math.Max(1, parts.Sum(part => part.Share)),
-            4 => (parts[..3].Sum(part => part.Share) + ((OperationState.Fraction(indexesDone, indexes) ?? 0) * parts[3].Share)) / Math.Max(1, parts.Sum(part => part.Share)),
-            _ => 1,
+            "vacuuming indexes" => (Through(rounds + through), Through(rounds + reached)),
+            "cleaning up indexes" => (Cleaned(through), Cleaned(reached)),
+            _ when number <= 3 => (Through(rounds), (double?)null),
+            _ => (1, null),
         };
-        return state with { Done = done, Total = total, Unit = unit, Parts = [new("all", parts.Sum(part => part.Share))], Within = Math.Min(1, fraction), Basis = ProgressConfidence.Assumed };
+        return state with { Done = done, Total = total, Unit = unit, Parts = [new("all", all)], Within = Math.Min(1, within), WithinNext = next is { } end ? Math.Min(1, end) : null, Basis = ProgressConfidence.Assumed };
     }
 
     internal static OperationState Analyze(ProgressSample sample)

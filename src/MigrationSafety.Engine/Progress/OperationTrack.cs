@@ -58,9 +58,15 @@ internal sealed class OperationTrack(LearntPhases learnt)
         Transaction = Whole(sample.Xid, nextTransaction) ?? Transaction;
         OperationState state = ProgressModels.Of(sample, learnt);
         bool waits = sample.BlockedBy.Length > 0 || sample.WaitEventType == "Lock" || OwnModels.IsAtRest(state.Phase) || OwnModels.IsPaused(state.Waiting);
+        bool fromBeginning = _sample is null && sample.Elapsed?.TotalSeconds < JustBegun;
         if (_sample is null)
         {
             First = sample;
+            if (fromBeginning && !waits)
+            {
+                _worked = sample.Elapsed!.Value.TotalSeconds;
+                _firstWork = 0;
+            }
         }
         else if (!waits)
         {
@@ -81,7 +87,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
         if (state.Part != _part || (state.Phase != _phase && state.Within is null) || (state.WithinNext is not null && state.WithinNext != _withinNext))
         {
             // When a part, or a piece of it, began is known only of those whose beginning was seen.
-            _partSince = _sample is null && !(sample.Elapsed?.TotalSeconds < JustBegun) ? null : _worked;
+            _partSince = _sample is not null ? _worked : fromBeginning ? 0 : null;
         }
 
         _withinNext = state.WithinNext;
