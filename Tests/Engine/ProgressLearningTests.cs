@@ -82,7 +82,7 @@ public sealed class ProgressLearningTests(Servers servers)
         await bench.Database.ExecuteAsync("create function gate(i int) returns int immutable language plpgsql as 'begin if i = 500 then perform pg_catalog.pg_advisory_xact_lock_shared(42); end if; return i; end'", Token);
         await BuildAsync(bench, "orders_tier", "tier");
         await LogAsync(bench, "orders_tier", "CREATE INDEX CONCURRENTLY", "", (Scan, 30, 0), ("building index: loading tuples in tree", 10, 0));
-        foreach ((string keys, ProgressConfidence confidence) in new[] { ("lower(tier), gate(id)", ProgressConfidence.Learnt), ("note, gate(id)", ProgressConfidence.Learnt), ("gate(id), tier", ProgressConfidence.Assumed) })
+        foreach ((string keys, ProgressConfidence confidence) in new[] { ("lower(tier), gate(id)", ProgressConfidence.Learnt), ("note, gate(id)", ProgressConfidence.Learnt), ("gate(id), tier", ProgressConfidence.Assumed), ("tier collate \"C\", gate(id)", ProgressConfidence.Assumed), ("tier text_pattern_ops, gate(id)", ProgressConfidence.Assumed) })
         {
             await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, "select pg_advisory_xact_lock(42)");
             Task<int> build = bench.Database.ExecuteAsync($"create index on orders ({keys})", Token);

@@ -120,8 +120,10 @@ internal static class IndexBuildModel
             return sample.Fact("slow_key") > 0;
         }
 
-        IndexElement? first = SqlScript.Parse(sample.Query, psql: false).Statements.Select(StatementParser.Parse).OfType<CreateIndex>().FirstOrDefault()?.Elements is [IndexElement key, ..] ? key : null;
-        return first is not null && columns.Split('\n').Any(column => column == first.Column || (first.Column is null && first.Expression.Text.Contains(column, StringComparison.Ordinal)));
+        // Bytes are compared under COLLATE "C" and by the pattern operator classes.
+        return SqlScript.Parse(sample.Query, psql: false).Statements.Select(StatementParser.Parse).OfType<CreateIndex>().FirstOrDefault()?.Elements is [IndexElement first, ..]
+            && first.Collation?.Name is not ("C" or "POSIX") && first.OperatorClass?.Name.EndsWith("_pattern_ops", StringComparison.Ordinal) != true
+            && columns.Split('\n').Any(column => column == first.Column || (first.Column is null && first.Expression.Statement.Tokens.Take(first.Expression.End).Skip(first.Expression.First).Any(token => SqlReader.NameOf(first.Expression.Statement.Script, token) == column)));
     }
 
     private static (string? Stem, string? Unit) Counter(string phase) => phase switch

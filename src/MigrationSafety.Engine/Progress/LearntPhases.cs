@@ -47,7 +47,8 @@ internal sealed class LearntPhases
             """;
         const string Query = $"""
             select b.*, (select pg_catalog.count(*) > 0 from pg_catalog.pg_attribute k join pg_catalog.pg_collation l on l.oid = k.attcollation
-                         where k.attrelid = i.oid and k.attnum = 1 and k.attlen = -1 and l.collname not in ('C', 'POSIX') having i.oid is not null)
+                         where k.attrelid = i.oid and k.attnum = 1 and k.attlen = -1 and l.collname not in ('C', 'POSIX')
+                        and not exists (select from pg_catalog.pg_index d join pg_catalog.pg_opclass p on p.oid = d.indclass[0] where d.indexrelid = k.attrelid and p.opcname like '%\_pattern\_ops') having i.oid is not null)
             from (
                 select pg_catalog.format('%I.%I', o.table_schema, o.table_name), pg_catalog.regexp_replace(p.value->>'target', '{NewIndex}', '\1') as target, p.value->>'name',
                        pg_catalog.sum(greatest(0, (p.value->>'duration')::float8 - coalesce((p.value->>'wait_time')::float8, 0))), pg_catalog.count(distinct o.id)

@@ -55,7 +55,8 @@ internal static class ProgressQueries
                     'index_file', (select relfilenode from pg_catalog.pg_class where oid = x.oid),
                     -- a first key that is compared by the rules of a language takes several times as long to sort; those behind it are seldom looked at
                     'slow_key', (select pg_catalog.count(*) from pg_catalog.pg_attribute k join pg_catalog.pg_collation l on l.oid = k.attcollation
-                                 where k.attrelid = x.oid and k.attnum = 1 and k.attlen = -1 and l.collname not in ('C', 'POSIX')),
+                                 where k.attrelid = x.oid and k.attnum = 1 and k.attlen = -1 and l.collname not in ('C', 'POSIX')
+                                  and not exists (select from pg_catalog.pg_index d join pg_catalog.pg_opclass p on p.oid = d.indclass[0] where d.indexrelid = k.attrelid and p.opcname like '%\_pattern\_ops')),
                     'slow_columns', (select pg_catalog.string_agg(k.attname, E'\n') from pg_catalog.pg_attribute k join pg_catalog.pg_collation l on l.oid = k.attcollation
                                      where x.oid is null and k.attrelid = c.oid and k.attlen = -1 and l.collname not in ('C', 'POSIX')),
                     'indexes', y.indexes, 'index_pages', y.pages, 'unfinished', y.unfinished, 'unfinished_before', y.before,
