@@ -160,10 +160,11 @@ internal sealed class BackfillConnection : IAsyncDisposable
     /// <param name="watch">Where to note who is in the way; null where that is not asked.</param>
     /// <param name="cancellationToken">Cancels at the end of the statement, which the server bounds.</param>
     /// <param name="fires">Whether it fires triggers, which are to run within the same bound.</param>
+    /// <param name="first">A statement of the same parameters, in the same transaction before it, so that it sees what that one waited for; null for none.</param>
     /// <returns>What was read; null where it returns no row.</returns>
     /// <exception cref="TimeoutException">The server does not answer; the connection is to be given up.</exception>
     internal async Task<T?> ExecuteAsync<T>(
-        string sql, object[] parameters, Func<NpgsqlDataReader, T> read, BlockerWatch? watch, CancellationToken cancellationToken, bool fires = false)
+        string sql, object[] parameters, Func<NpgsqlDataReader, T> read, BlockerWatch? watch, CancellationToken cancellationToken, bool fires = false, string? first = null)
         where T : class
     {
         cancellationToken.ThrowIfCancellationRequested();
@@ -175,7 +176,7 @@ internal sealed class BackfillConnection : IAsyncDisposable
         }
 
         // Not cancelled by the token: the batch ends by itself within the hold limit, and then its work is kept.
-        Task<T?> work = fires ? SettleAsync(sql, parameters, read) : SendAsync(sql, parameters, read);
+        Task<T?> work = fires || first is not null ? SettleAsync(first, sql, parameters, read) : SendAsync(sql, parameters, read);
         if (watch is not null)
         {
             while (!await EndsWithinAsync(work, s_watchEvery, cancellationToken).ConfigureAwait(false))
@@ -355,22 +356,32 @@ internal sealed class BackfillConnection : IAsyncDisposable
     /// Runs a statement and what it fires. What is deferred would run at the end of the transaction, where no statement_timeout reaches, its rows locked: it is called for before,
     /// within what is left of the bound, and what is known of the time is known after that. One round trip.
     /// </summary>
-    private async Task<T?> SettleAsync<T>(string sql, object[] parameters, Func<NpgsqlDataReader, T> read)
+    private async Task<T?> SettleAsync<T>(string? first, string sql, object[] parameters, Func<NpgsqlDataReader, T> read)
         where T : class
     {
         const string Spent = "extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp())::float8 * 1000";
-        NpgsqlBatchCommand change = new(sql);
-        foreach (object parameter in parameters)
+        NpgsqlBatchCommand With(string statement)
         {
-            change.Parameters.Add(new NpgsqlParameter { Value = parameter });
+            NpgsqlBatchCommand command = new(statement);
+            foreach (object parameter in parameters)
+            {
+                command.Parameters.Add(new NpgsqlParameter { Value = parameter });
+            }
+
+            return command;
         }
 
         NpgsqlBatchCommand bound = new($"select pg_catalog.set_config('statement_timeout', greatest(1, $1 - {Spent})::int8::text, true)") { Parameters = { new() { Value = HoldLimit.TotalMilliseconds } } };
         T? row = null;
         await InTransactionAsync(
-            [change, bound, new("set constraints all immediate"), new($"select {Spent}"), new("commit")],
+            [.. first is null ? (NpgsqlBatchCommand[])[] : [With(first)], With(sql), bound, new("set constraints all immediate"), new($"select {Spent}"), new("commit")],
             async reader =>
             {
+                if (first is not null)
+                {
+                    await reader.NextResultAsync(CancellationToken.None).ConfigureAwait(false);
+                }
+
                 row = await reader.ReadAsync(CancellationToken.None).ConfigureAwait(false) ? read(reader) : null;
                 await reader.NextResultAsync(CancellationToken.None).ConfigureAwait(false);
                 await reader.NextResultAsync(CancellationToken.None).ConfigureAwait(false);

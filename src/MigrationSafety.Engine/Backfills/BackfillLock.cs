@@ -172,7 +172,9 @@ internal static class BackfillLock
     private static async Task<LockBlocker?> HolderAsync(NpgsqlConnection connection, BackfillDefinition definition, int classId, string? exceptOf, CancellationToken cancellationToken)
     {
         const string Query = """
-            select l.pid, a.usename::text, a.application_name, pg_catalog.host(a.client_addr), a.state,
+            select l.pid, a.usename::text, a.application_name, pg_catalog.host(a.client_addr),
+                   -- one whose client takes nothing is not at work
+                   case when a.state = 'active' and a.wait_event_type = 'Client' then 'waiting for its client' else a.state end,
                    pg_catalog.clock_timestamp() - a.xact_start, pg_catalog.left(a.query, 1000), a.backend_type, a.backend_start
             from pg_catalog.pg_locks l
             left join pg_catalog.pg_stat_activity a on a.pid = l.pid

@@ -65,7 +65,8 @@ internal sealed class BackfillRows
                         reader.IsDBNull(4) ? null : reader.GetFieldValue<string[]>(4),
                         reader.IsDBNull(5) ? null : reader.GetFieldValue<string[]>(5)),
                     (isSweep && !skip) || setbacks > 0,
-                    cancellationToken).ConfigureAwait(false);
+                    cancellationToken,
+                    byKey && !skip ? statements.LockKeys : null).ConfigureAwait(false);
                 if (outcome?.State != BackfillStore.Running)
                 {
                     return new RowsOutcome(changed, same, failed, Stopped: true);

@@ -47,10 +47,17 @@ internal sealed class BackfillRun : IAsyncDisposable
             SampleOutcome sample = new(0, 0, []);
             foreach (IGrouping<BackfillLeaf, string> ofLeaf in places.GroupBy(place => place.Leaf, place => place.Place))
             {
-                SampleOutcome some = await TryAsync(new BackfillStatements(_definition, ofLeaf.Key).TrySample, [.. ofLeaf], cancellationToken).ConfigureAwait(false);
+                string sql = new BackfillStatements(_definition, ofLeaf.Key).TrySample;
+                SampleOutcome some = await TryAsync(sql, [.. ofLeaf], cancellationToken).ConfigureAwait(false);
                 if (some.Locked - some.Changed > _plan.Request.MaxErrors)
                 {
-                    throw await KeptAsync(ofLeaf.Key, some, cancellationToken).ConfigureAwait(false);
+                    // What another transaction changed between the look and the lock has left its place by now, and is not tried again.
+                    some = await TryAsync(sql, [.. ofLeaf], cancellationToken).ConfigureAwait(false);
+                }
+
+                if (some.Locked - some.Changed > _plan.Request.MaxErrors && await KeptAsync(ofLeaf.Key, some, cancellationToken).ConfigureAwait(false) is { } kept)
+                {
+                    throw kept;
                 }
 
                 sample = sample.With(some);
@@ -229,7 +236,7 @@ internal sealed class BackfillRun : IAsyncDisposable
     }
 
     /// <summary>Rows that match were free and are not changed all the same.</summary>
-    private async Task<MigrationException> KeptAsync(BackfillLeaf leaf, SampleOutcome sample, CancellationToken cancellationToken)
+    private async Task<MigrationException?> KeptAsync(BackfillLeaf leaf, SampleOutcome sample, CancellationToken cancellationToken)
     {
         const string Query = """
             select pg_catalog.string_agg(pg_catalog.format('%I, which calls %s', g.tgname, g.tgfoid::pg_catalog.regproc), '; ' order by g.tgname)
@@ -246,13 +253,13 @@ internal sealed class BackfillRun : IAsyncDisposable
                 return await command.ExecuteScalarAsync(CancellationToken.None).ConfigureAwait(false) as string;
             },
             cancellationToken).ConfigureAwait(false);
-        return new MigrationException(
+        return triggers is null && _definition.Into is null ? null : new MigrationException(
             RowRefusal.KeptId,
             MigrationErrorKind.InvalidState,
             $"{sample.Locked - sample.Changed} of {sample.Locked} rows of {leaf.Table.Display} that were tried and taken back were not "
             + (_definition.Into is { } into
                 ? $"in {into.Table.Display} by ({into.KeyText}) then: a BEFORE trigger there returns NULL for them or changes the key{(triggers is null ? "" : $" ({triggers})")}, or the key's expression gives another value each time."
-                : $"changed although they match and nobody has locked them: a BEFORE trigger returns NULL for them{(triggers is null ? "" : $" ({triggers})")}.") + " Nothing was changed.",
+                : $"changed although they match and nobody has locked them: a BEFORE trigger returns NULL for them ({triggers}).") + " Nothing was changed.",
             (_definition.Into is null ? RowRefusal.KeptAdvice : RowRefusal.NotThereAdvice) + " -MaxErrors allows for such rows: they are recorded and passed over.")
         {
             Target = leaf.Table.Display,

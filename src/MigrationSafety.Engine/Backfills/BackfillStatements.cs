@@ -110,6 +110,13 @@ internal sealed class BackfillStatements
         {CountPlaces(Done("msb_key", KeyList, AtKey))}
         """;
 
+    /// <summary>
+    /// Waits for the rows that <see cref="Keys"/> is to change: to be sent in a transaction with it where it reads what is kept, which by its own snapshot would be what they were
+    /// before; null where it waits itself.
+    /// </summary>
+    internal string? LockKeys => !ReadsBefore ? null : $"""
+        select 1 from {KeyList}, only {Target} where {AtKey} and {Predicate} and {IsRunning} {LockClause} of {LockTarget}
+        """;
     /// <summary>Those of some rows that are there now, by place, version and key, and whether they match: found by key ($2) where there is one, else by place ($2) and version ($3). Locks nothing.</summary>
     /// <param name="byKey">Whether by key.</param>
     internal string Whereabouts(bool byKey) => $"""
@@ -148,6 +155,9 @@ internal sealed class BackfillStatements
     private string LockClause => _definition.Kind == BackfillKind.Insert ? "for share"
         : _leaf.ChangesUniqueKey || _definition.Kind == BackfillKind.Delete ? "for update"
         : "for no key update";
+
+    // What is kept of a row besides what the change itself returns.
+    private bool ReadsBefore => _definition is { Archive.Whole: false, Into: null };
 
     private static string IsRunning => $"exists (select from {BackfillStore.Table} msb_b where msb_b.name = $1 and msb_b.state = 'running')";
 
@@ -225,11 +235,10 @@ internal sealed class BackfillStatements
     /// <param name="where">Condition.</param>
     /// <param name="from">What it needs besides the table; null for nothing.</param>
     /// <param name="skip">Whether rows that others have locked are passed over.</param>
-    /// <param name="which">What of <paramref name="from"/> names each row, returned as <c>msb_which</c>; null where that is not asked. Where it is a key, what is read is the version that is free at last.</param>
+    /// <param name="which">What of <paramref name="from"/> names each row, returned as <c>msb_which</c>; null where that is not asked.</param>
     private string Changed(string where, string? from, bool skip, string? which = null)
     {
         BackfillArchive? archive = _definition.Archive;
-        bool reads = archive is { Whole: false };
         if (_definition.Into is { } into)
         {
             string free = which is null || !skip ? "" : $"""
@@ -245,14 +254,14 @@ internal sealed class BackfillStatements
                 """;
         }
 
-        string chosen = !skip && !reads ? "" : $"""
+        string chosen = !skip && !ReadsBefore ? "" : $"""
             msb_free as materialized (
-                select {Qualifier}.ctid as msb_tid{(reads ? $", {Qualifier}.xmin as msb_version, {archive!.Before(Qualifier)}" : "")}{(which == "msb_key" ? ", msb_key" : "")}
+                select {Qualifier}.ctid as msb_tid{(ReadsBefore ? $", {Qualifier}.xmin as msb_version, {archive!.Before(Qualifier)}" : "")}{(which == "msb_key" ? ", msb_key" : "")}
                 from {(from is null ? "" : $"{from}, ")}only {Target}
-                where {where} and {Predicate}{(skip || which == "msb_key" ? $" {LockClause} of {LockTarget}{(skip ? " skip locked" : "")}" : "")}
+                where {where} and {Predicate}{(skip ? $" {LockClause} of {LockTarget} skip locked" : "")}
             ), 
             """;
-        string change = reads ? Change($"{Qualifier}.ctid = msb_tid and {Qualifier}.xmin = msb_version", "msb_free") : skip && which is not null ? Change($"{Qualifier}.ctid = msb_tid", "msb_free") : skip ? Change(IsFree) : Change(where, from);
+        string change = ReadsBefore ? Change($"{Qualifier}.ctid = msb_tid and {Qualifier}.xmin = msb_version", "msb_free") : skip && which is not null ? Change($"{Qualifier}.ctid = msb_tid", "msb_free") : skip ? Change(IsFree) : Change(where, from);
         return $"""
             {chosen}msb_changed as (
                 {change}

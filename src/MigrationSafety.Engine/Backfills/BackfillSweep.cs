@@ -60,7 +60,6 @@ internal sealed class BackfillSweep
 
             _context.Sweeps(number);
             (Same, FoundNothing) = (0, false);
-            _sweeps++;
             long? open = await TrySweepAsync(number, cancellationToken).ConfigureAwait(false);
             if (open < 0)
             {
@@ -105,10 +104,14 @@ internal sealed class BackfillSweep
             {
                 (DateTime heartbeat, string? waitingFor) = await _worker.AskAsync(
                     connection => BackfillStore.HeartbeatAsync(connection, _context.Plan.Name, sweeper.Pid, CancellationToken.None), cancellationToken).ConfigureAwait(false);
-                // A look at the whole table is one statement.
-                if (last != (sweeper.Pid, heartbeat) || sweeper.State == "active")
+                if (last != (sweeper.Pid, heartbeat))
                 {
                     (moved, last, told) = (Stopwatch.GetTimestamp(), (sweeper.Pid, heartbeat), false);
+                }
+                else if (sweeper.State == "active")
+                {
+                    // A look at the whole table is one statement.
+                    moved = Stopwatch.GetTimestamp();
                 }
 
                 TimeSpan quiet = Stopwatch.GetElapsedTime(moved);
@@ -210,6 +213,7 @@ internal sealed class BackfillSweep
                 await close.ExecuteNonQueryAsync(CancellationToken.None).ConfigureAwait(false);
             },
             cancellationToken).ConfigureAwait(false);
+        _sweeps++;
         if (left.Count > 0)
         {
             _context.Sink.Verbose($"Sweep {number} of {_context.Plan.Name} found {found:N0} rows, of which {left.Count + lost:N0} were locked or changed meanwhile.");

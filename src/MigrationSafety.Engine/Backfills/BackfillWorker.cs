@@ -203,14 +203,15 @@ internal sealed class BackfillWorker : IAsyncDisposable
     /// <param name="read">Reads the row that it returns.</param>
     /// <param name="watched">Whether to note who is in the way.</param>
     /// <param name="cancellationToken">Cancels.</param>
-    internal async Task<T?> SendAsync<T>(BackfillLeaf leaf, string sql, object[] parameters, Func<NpgsqlDataReader, T> read, bool watched, CancellationToken cancellationToken)
+    /// <param name="first">A statement of the same parameters, in the same transaction before it; null for none.</param>
+    internal async Task<T?> SendAsync<T>(BackfillLeaf leaf, string sql, object[] parameters, Func<NpgsqlDataReader, T> read, bool watched, CancellationToken cancellationToken, string? first = null)
         where T : class
     {
         Attempts++;
         long sent = Stopwatch.GetTimestamp();
         try
         {
-            T? outcome = await Connection.ExecuteAsync(sql, parameters, read, watched ? Watch : null, cancellationToken, leaf.HasTriggers || _overran).ConfigureAwait(false);
+            T? outcome = await Connection.ExecuteAsync(sql, parameters, read, watched ? Watch : null, cancellationToken, leaf.HasTriggers || _overran, first).ConfigureAwait(false);
             if (watched)
             {
                 Watch.Cleared();
