@@ -305,6 +305,11 @@ public static class Backfill
             notes.Insert(0, "goes on at the checkpoints of an earlier run");
         }
 
+        if (definition.ShardOf is { } distributed)
+        {
+            notes.Add($"a shard of {distributed}, changed and recorded on its node: keep Citus from moving it meanwhile; what was changed while it is moved may be lost with the place that it leaves, and the same command does it again");
+        }
+
         if (definition.Into is { } into)
         {
             notes.Add($"what is in {into.Table.Display} already, by ({into.KeyText}), is left as it is: to run it again is safe. Rows that the application inserts, changes or deletes after they were copied are its own or a trigger's to pass on; those that are missing at the end are counted");

@@ -51,6 +51,9 @@ internal sealed record BackfillDefinition(
     /// <summary>The table that rows are copied into; null where they are changed in place.</summary>
     internal BackfillTarget? Into { get; init; }
 
+    /// <summary>The name of the table of which it is a shard, which expressions know it by; null where it is none.</summary>
+    internal string? ShardOf { get; init; }
+
     /// <summary>The columns of the table itself that change.</summary>
     internal string[] ChangedColumns => Kind == BackfillKind.Update ? [.. Set.Select(column => column.Name)] : [];
 
@@ -106,7 +109,7 @@ internal sealed record BackfillDefinition(
             table = await TableReference.FindAsync(connection, request.Table, request.Schema, cancellationToken).ConfigureAwait(false);
         }
 
-        await DistributedTable.RefuseAsync(connection, table, cancellationToken).ConfigureAwait(false);
+        string? shardOf = await DistributedTable.LookAsync(connection, table, cancellationToken).ConfigureAwait(false);
         if (request.InsertInto is not null && (request.Delete || request.Set.Count > 0 || request.From is not null || request.KeepOldValues))
         {
             throw Invalid("InsertAndMore", table, "Rows are to be copied into another table, and to be changed or deleted as well, or to be joined.", "Give -InsertInto with -Select and -Where alone; an expression may look elsewhere by a subquery.");
@@ -181,6 +184,7 @@ internal sealed record BackfillDefinition(
             {
                 Kind = BackfillKind.Insert,
                 Into = into,
+                ShardOf = shardOf,
             }.Choose(request.Strategy);
         }
 
@@ -196,6 +200,7 @@ internal sealed record BackfillDefinition(
         {
             Kind = request.Delete ? BackfillKind.Delete : BackfillKind.Update,
             From = from is { Length: > 0 } ? from : null,
+            ShardOf = shardOf,
         };
         return (request.KeepOldValues ? definition with { Archive = await BackfillArchive.FindAsync(connection, definition, cancellationToken).ConfigureAwait(false) } : definition).Choose(request.Strategy);
     }

@@ -44,6 +44,7 @@ public static class BackfillProof
         string activity = $"Testing {request.Name}";
         try
         {
+            session = await DistributedTable.HolderAsync(session, request.Name, sink, cancellationToken).ConfigureAwait(false);
             BackfillStatus status = await BackfillControl.FindAsync(session, request.Name, sink, cancellationToken).ConfigureAwait(false);
             BackfillRequest recorded = await BackfillControl.RequestAsync(session, request.Name, sink, cancellationToken).ConfigureAwait(false);
             await using NpgsqlConnection connection = await Backfill.OpenAsync(session, recorded, sink, cancellationToken).ConfigureAwait(false);

@@ -124,9 +124,9 @@ internal sealed class BackfillQueries
 
     private string Filled => string.Join(" or ", _definition.Set.Select(column => $"{SqlName.Quote(column.Name)} is not null"));
 
-    private string Rows => _definition.IsTree ? _definition.Table.Sql : $"only {_definition.Table.Sql}";
+    private string Rows => $"{(_definition.IsTree ? "" : "only ")}{_definition.Table.Sql}{(_definition.ShardOf is null ? "" : $" as {Name}")}";
 
-    private string Name => _definition.Table.Sql;
+    private string Name => _definition.ShardOf is { } name ? SqlName.Quote(name) : _definition.Table.Sql;
 
     private string Predicate => BackfillStatements.PredicateOf(_definition);
 

@@ -60,7 +60,7 @@ public static class BackfillReader
         order by e.failed_at, e.place
         """;
 
-    /// <summary>Reads them, in the order in which they began.</summary>
+    /// <summary>Reads them, in the order in which they began; where Citus distributes the database, those of its nodes.</summary>
     /// <param name="session">Session; a standby's will do.</param>
     /// <param name="filter">Which ones.</param>
     /// <param name="sink">Where notices go.</param>
@@ -74,8 +74,14 @@ public static class BackfillReader
         ArgumentNullException.ThrowIfNull(sink);
         try
         {
-            await using NpgsqlConnection connection = await session.OpenAsync("backfills", sink, cancellationToken).ConfigureAwait(false);
-            IReadOnlyList<BackfillStatus> all = await ReadAsync(connection, session.Info, name: null, filter.IncludeErrors, cancellationToken).ConfigureAwait(false);
+            IReadOnlyList<EngineSession> nodes = await DistributedTable.NodesAsync(session, sink, cancellationToken).ConfigureAwait(false);
+            List<BackfillStatus> all = [];
+            foreach (EngineSession node in nodes.Count == 0 ? [session] : nodes)
+            {
+                await using NpgsqlConnection connection = await node.OpenAsync("backfills", sink, cancellationToken).ConfigureAwait(false);
+                all.AddRange(await ReadAsync(connection, node.Info, name: null, filter.IncludeErrors, cancellationToken).ConfigureAwait(false));
+            }
+
             (string? schema, string? table) = Names(filter);
             return [.. all.Where(status => filter.Name?.Invoke(status.Name) != false
                 && (table is null || status.Table == table) && (schema is null || status.Schema == schema)

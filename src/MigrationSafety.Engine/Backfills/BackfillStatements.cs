@@ -144,11 +144,13 @@ internal sealed class BackfillStatements
     private string Predicate => PredicateOf(_definition);
 
     // Expressions may name the table that was asked for; a part of it answers to that name too.
-    private string Target => _leaf.Table.Oid == _definition.Table.Oid ? _leaf.Table.Sql : $"{_leaf.Table.Sql} as {SqlName.Quote(_definition.Table.Name)}";
+    private string Target => IsRenamed ? $"{_leaf.Table.Sql} as {LockTarget}" : _leaf.Table.Sql;
 
-    private string Qualifier => _leaf.Table.Oid == _definition.Table.Oid ? _leaf.Table.Sql : SqlName.Quote(_definition.Table.Name);
+    private string Qualifier => IsRenamed ? LockTarget : _leaf.Table.Sql;
 
-    private string LockTarget => SqlName.Quote(_definition.Table.Name);
+    private string LockTarget => SqlName.Quote(_definition.ShardOf ?? _definition.Table.Name);
+
+    private bool IsRenamed => _definition.ShardOf is not null || _leaf.Table.Oid != _definition.Table.Oid;
 
     // The lock that the change itself takes; a weaker one is enough where no key changes, and lets foreign-key checks pass.
     // What is copied is held still: a change or deletion that came between reading and copying would be lost to a trigger that passes it on to the copy.

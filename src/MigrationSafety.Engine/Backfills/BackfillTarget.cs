@@ -82,7 +82,11 @@ internal sealed record BackfillTarget(
             throw Invalid("SameTable", MigrationErrorKind.InvalidInput, table, $"{table.Display} would be copied into itself.", "Name another table with -InsertInto.");
         }
 
-        await DistributedTable.RefuseAsync(connection, table, cancellationToken).ConfigureAwait(false);
+        if (await DistributedTable.LookAsync(connection, table, cancellationToken).ConfigureAwait(false) is { } distributed)
+        {
+            throw Invalid("TableDistributed", MigrationErrorKind.NotSupported, table, $"{table.Display} is a shard of {distributed}, which Citus distributes: not every row belongs into it.", "Copy into a table that is not distributed.");
+        }
+
         List<Column> columns = await ReadColumnsAsync(connection, table, source, cancellationToken).ConfigureAwait(false);
         List<SetColumn> chosen = Choose(table, source, columns, request);
         if (chosen.Count == 0)

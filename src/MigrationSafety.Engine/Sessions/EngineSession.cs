@@ -23,6 +23,14 @@ public sealed class EngineSession : IAsyncDisposable
     /// <summary>What users see of it.</summary>
     public MigrationSession Info { get; internal set; } = null!;
 
+    /// <summary>Whether it is a session with a node of a Citus cluster that belongs to another session.</summary>
+    internal bool IsNode { get; set; }
+
+    /// <summary>Sessions with the nodes of its Citus cluster, by group, for whoever has <see cref="NodesTurn"/>.</summary>
+    internal Dictionary<int, EngineSession> Nodes { get; } = [];
+
+    internal SemaphoreSlim NodesTurn { get; } = new(1);
+
     /// <summary>The host that it keeps to.</summary>
     internal ConnectionHost Host => _host;
 
@@ -169,5 +177,15 @@ public sealed class EngineSession : IAsyncDisposable
     internal bool MayWarnOfHistory() => Interlocked.Exchange(ref _warnedOfHistory, 1) == 0;
 
     /// <inheritdoc />
-    public ValueTask DisposeAsync() => _dataSource.DisposeAsync();
+    public async ValueTask DisposeAsync()
+    {
+        foreach (EngineSession node in Nodes.Values)
+        {
+            node.Info.State = SessionState.Closed;
+            await node.DisposeAsync().ConfigureAwait(false);
+        }
+
+        NodesTurn.Dispose();
+        await _dataSource.DisposeAsync().ConfigureAwait(false);
+    }
 }

@@ -47,6 +47,23 @@ public static class SessionFactory
         return EngineSession.Of((await TryAsync(host, TargetSessionAttributes.Any, like.ConnectTimeout, sink, cancellationToken).ConfigureAwait(false)).Session!);
     }
 
+    /// <summary>Connects to another node of a session's Citus cluster, as the same role and to the database of the same name.</summary>
+    internal static async Task<EngineSession> ConnectNodeAsync(EngineSession like, CitusNode node, string options, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        NpgsqlConnectionStringBuilder settings = new(like.Host.Settings.ConnectionString);
+        settings.Options = string.IsNullOrEmpty(settings.Options) ? options : $"{settings.Options} {options}";
+        ConnectionHost host = like.Host with { Settings = settings };
+        if (!node.IsHere)
+        {
+            (settings.Host, settings.Port) = (node.Host, node.Port);
+            host = host with { Name = node.Host, Port = node.Port, TlsName = null };
+        }
+
+        EngineSession there = EngineSession.Of((await TryAsync(host, TargetSessionAttributes.Any, like.ConnectTimeout, sink, cancellationToken).ConfigureAwait(false)).Session!);
+        there.IsNode = true;
+        return there;
+    }
+
     internal static async Task<MigrationSession> ConnectAsync(ConnectRequest request, ConnectionEnvironment environment, IOperationSink sink, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(sink);

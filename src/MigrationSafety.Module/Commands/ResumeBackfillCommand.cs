@@ -21,6 +21,7 @@ public sealed class ResumeBackfillCommand : BackfillCmdlet
     private protected override async Task<BackfillPlan> PlanAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken)
     {
         string name = Name;
+        session = await DistributedTable.HolderAsync(session, name, sink, cancellationToken).ConfigureAwait(false);
         BackfillRequest recorded = await BackfillControl.RequestAsync(session, name, sink, cancellationToken).ConfigureAwait(false);
         return await Backfill.PlanAsync(session, AsAsked(recorded), sink, cancellationToken).ConfigureAwait(false);
     }

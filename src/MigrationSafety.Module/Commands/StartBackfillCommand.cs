@@ -87,7 +87,24 @@ public sealed class StartBackfillCommand : BackfillCmdlet
     [Parameter]
     public BackfillStrategy Strategy { get; set; }
 
-    private protected override Task<BackfillPlan> PlanAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken)
+    private protected override IEnumerable<Func<EngineSession, IOperationSink, CancellationToken, Task<BackfillPlan>>> Plans(EngineSession session)
+    {
+        try
+        {
+            // What is copied would have to find its way into other shards.
+            IReadOnlyList<TableShard> shards = InsertInto is not null ? [] : Runner.Wait((sink, token) => DistributedTable.ShardsAsync(session, Table, Schema, From is not null, sink, token));
+            return shards.Count == 0
+                ? [(same, sink, token) => PlanAsync(same, null, sink, token)]
+                : [.. shards.Select<TableShard, Func<EngineSession, IOperationSink, CancellationToken, Task<BackfillPlan>>>(shard => (_, sink, token) => PlanAsync(shard.Session, shard, sink, token))];
+        }
+        catch (MigrationException e)
+        {
+            WriteError(ErrorRecords.Of(e));
+            return [];
+        }
+    }
+
+    private Task<BackfillPlan> PlanAsync(EngineSession session, TableShard? shard, IOperationSink sink, CancellationToken cancellationToken)
     {
         List<KeyValuePair<string, string?>> set = Expressions(Set, nameof(Set));
         List<KeyValuePair<string, string?>> select = Expressions(Select, nameof(Select));
@@ -96,8 +113,8 @@ public sealed class StartBackfillCommand : BackfillCmdlet
             AsAsked(
                 new BackfillRequest
                 {
-                    Table = Table,
-                    Schema = Schema,
+                    Table = shard?.Table ?? Table,
+                    Schema = shard?.Schema ?? Schema,
                     Set = [.. set.Select(column => new KeyValuePair<string, string>(column.Key, column.Value!))],
                     InsertInto = InsertInto,
                     InsertIntoSchema = InsertIntoSchema,
@@ -107,7 +124,7 @@ public sealed class StartBackfillCommand : BackfillCmdlet
                     From = From,
                     KeepOldValues = KeepOldValues,
                     SampleBatch = SampleBatch,
-                    Name = Name,
+                    Name = Name is null || shard is null ? Name : $"{Name}.{shard.Id}",
                     Strategy = Strategy,
                     Options = Options,
                 }),

@@ -26,10 +26,11 @@ public sealed class StopBackfillCommand : FleetCmdlet
     /// <inheritdoc />
     protected override void ProcessRecord()
     {
-        foreach (EngineSession session in Sessions())
+        foreach (EngineSession given in Sessions())
         {
             try
             {
+                EngineSession session = Runner.Wait((sink, token) => DistributedTable.HolderAsync(given, Name, sink, token));
                 BackfillStatus status = Runner.Wait((sink, token) => BackfillControl.FindAsync(session, Name, sink, token));
                 if (ShouldProcess(
                     $"Stop backfill {status.Name} ({session.Info}, {status.State}, {status.Workers.Length} working on it) after the batch at hand; what is done stays",
