@@ -215,7 +215,7 @@ insert into orders select i, i from generate_series(1, 20000) i
         It 'shows name, outcome and rows within 80 columns' {
             $result = Start-Backfill orders @{ tier = "'standard'" } -Name fill_tier
             $text = $result | Format-Table | Out-String -Width 80
-            $text | Should -Match 'fill_tier\s+Completed'
+            $text | Should -Match "fill_tier\s+$([regex]::Escape($result.Database))\s+Completed"
             $text | Should -Match ([regex]::Escape(('{0:N0}' -f 20000)))
             $text | Should -Not -Match '#ERR'
         }
