@@ -48,6 +48,9 @@ insert into orders select i, i from generate_series(1, 20000) i
         Get-SqlValue "select throttle->>'replication_lag_time' from migration_safety.backfill" | Should -Be '00:01:00'
         Get-SqlValue "select throttle->>'replication_lag_bytes' from migration_safety.backfill" | Should -Be 67108864
         Get-SqlValue "select throttle->>'rows_per_second' from migration_safety.backfill" | Should -BeNullOrEmpty
+        $null = Invoke-Sql 'update orders set tier = null where id = 7'
+        (Resume-Backfill public.orders.tier -Window $null).Rows | Should -Be 1
+        Get-SqlValue "select throttle->>'window' from migration_safety.backfill" | Should -BeNullOrEmpty
         $test = Get-Backfill | Test-Backfill -Comparison All
         $test.Passed, $test.Matching, $test.Compared, $test.Different, $test.Rows | Should -Be $true, 0, 20000, 0, 20000
     }

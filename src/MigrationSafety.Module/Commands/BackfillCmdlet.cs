@@ -73,9 +73,8 @@ public abstract class BackfillCmdlet : ChangeCmdlet<BackfillPlan, BackfillResult
     [ValidateNotNullOrEmpty]
     public string? HealthQuery { get; set; }
 
-    /// <summary>The hours of each day in which it runs: <c>22:00-05:00</c>, in the server's time zone or in one that follows.</summary>
+    /// <summary>The hours of each day in which it runs: <c>22:00-05:00</c>, in the server's time zone or in one that follows; $null for all day, where others are recorded.</summary>
     [Parameter]
-    [ValidateNotNull]
     public DailyWindow? Window { get; set; }
 
     private protected override Task<BackfillResult> RunPlanAsync(BackfillPlan plan, IOperationSink sink, CancellationToken cancellationToken) =>

@@ -22,7 +22,7 @@ public sealed partial class DailyWindow
 
         if (from == to)
         {
-            throw new FormatException($"The window '{text}' ends when it begins; leave it out where it is to be open all day.");
+            throw new FormatException($"The window '{text}' ends when it begins; leave it out where it is to be open all day, or give $null where a backfill has one recorded.");
         }
 
         (From, To, TimeZone) = (from, to, match.Groups[3].Success ? match.Groups[3].Value : null);
