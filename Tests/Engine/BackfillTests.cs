@@ -221,10 +221,27 @@ public sealed class BackfillTests(Servers servers)
         Assert.Equal("DefinitionDiffers", e.ErrorId);
         Assert.Contains("'standard'", e.Message, StringComparison.Ordinal);
         Assert.Contains("'basic'", e.Message, StringComparison.Ordinal);
+        Assert.Contains("Remove-Backfill", e.RecommendedAction, StringComparison.Ordinal);
         BackfillResult named = await bench.RunAsync(BackfillBench.Request("orders", "tier", "'basic'", "tier = 'standard'") with { Name = "to basic" });
         Assert.Equal(5000, named.Rows);
         Assert.Equal(Reversibility.Irreversible, named.Steps[^1].Reversibility);
         Assert.Null(named.Steps[^1].Reversal);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_condition_that_fits_no_row_is_not_passed_over_in_silence(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders);
+        BackfillRequest request = BackfillBench.Request("orders", "tier", "'standard'", "tier = null");
+        Assert.Equal(BackfillOutcome.Completed, (await bench.RunAsync(request)).Outcome);
+        Assert.Contains(bench.Sink.Warnings, warning => warning.Contains("no row of public.orders matched (tier = null)", StringComparison.Ordinal));
+
+        // Nor is it said where there is nothing that could match, or where it was done before.
+        int said = bench.Sink.Warnings.Count;
+        await bench.RunAsync(request);
+        await bench.Database.ExecuteAsync("truncate orders", Token);
+        await bench.RunAsync(request with { Name = "of an empty table" });
+        Assert.Equal(said, bench.Sink.Warnings.Count);
     }
 
     [Theory, EachMajor]

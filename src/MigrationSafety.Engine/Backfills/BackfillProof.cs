@@ -28,6 +28,9 @@ public static class BackfillProof
 {
     private const int Examples = 5;
 
+    // What a table's size and a sample of its blocks tell of the number of its rows; a large table is not counted when it begins.
+    private const double EstimateError = 0.05;
+
     /// <summary>Tests it.</summary>
     /// <param name="session">Session; a standby's will do.</param>
     /// <param name="request">What is to be tested.</param>
@@ -55,7 +58,7 @@ public static class BackfillProof
             List<string> details = [];
             sink.Progress(new OperationProgress(activity, "Counting the rows that match"));
             (long rows, long matching) = await CountAsync(connection, queries, sink, cancellationToken).ConfigureAwait(false);
-            (long? expected, string? why) = await ExpectedAsync(connection, definition, cancellationToken).ConfigureAwait(false);
+            (long? expected, bool counted, string? why) = await ExpectedAsync(connection, definition, cancellationToken).ConfigureAwait(false);
             (long compared, long different, string[] examples) = (0, 0, []);
             if (request.Comparison != BackfillComparison.None)
             {
@@ -65,7 +68,7 @@ public static class BackfillProof
 
             bool completed = status.State is BackfillState.Completed or BackfillState.CompletedWithErrors;
             Say(details, status, definition, completed, matching, different);
-            if ((why ?? Balance(expected - rows)) is { } balance)
+            if ((why ?? Balance(expected, rows, counted)) is { } balance)
             {
                 details.Add(balance);
             }
@@ -145,10 +148,10 @@ public static class BackfillProof
         return (reader.GetInt64(0), reader.GetInt64(1));
     }
 
-    private static async Task<(long? Expected, string? Why)> ExpectedAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
+    private static async Task<(long? Expected, bool Counted, string? Why)> ExpectedAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
     {
         const string Query = $"""
-            select pg_catalog.pg_is_in_recovery(), b.rows_leaves = s.leaves, b.stats_since is not distinct from s.since, coalesce(b.rows_counted, b.rows_in_table) + s.balance - b.rows_balance
+            select pg_catalog.pg_is_in_recovery(), b.rows_leaves = s.leaves, b.stats_since is not distinct from s.since, coalesce(b.rows_counted, b.rows_in_table) + s.balance - b.rows_balance, b.rows_counted is not null
             from {BackfillStore.Table} b, ({Statistics}) s
             where b.name = $1
             """;
@@ -160,17 +163,17 @@ public static class BackfillProof
         }
 
         const string Unknown = "how many rows should be there cannot be told.";
-        return reader.GetBoolean(0) ? (null, $"What was inserted and deleted since the start is counted on the primary only: on a standby {Unknown}")
-            : await reader.IsDBNullAsync(1, cancellationToken).ConfigureAwait(false) ? (null, $"What the server's statistics had counted at the start is not recorded: {Unknown}")
-            : !reader.GetBoolean(1) ? (null, $"Partitions came or went since the start: {Unknown}")
-            : !reader.GetBoolean(2) ? (null, $"The server's statistics were reset since the start, by a crash or by somebody: {Unknown}")
-            : await reader.IsDBNullAsync(3, cancellationToken).ConfigureAwait(false) ? (null, null)
-            : (reader.GetInt64(3), null);
+        return reader.GetBoolean(0) ? (null, false, $"What was inserted and deleted since the start is counted on the primary only: on a standby {Unknown}")
+            : await reader.IsDBNullAsync(1, cancellationToken).ConfigureAwait(false) ? (null, false, $"What the server's statistics had counted at the start is not recorded: {Unknown}")
+            : !reader.GetBoolean(1) ? (null, false, $"Partitions came or went since the start: {Unknown}")
+            : !reader.GetBoolean(2) ? (null, false, $"The server's statistics were reset since the start, by a crash or by somebody: {Unknown}")
+            : await reader.IsDBNullAsync(3, cancellationToken).ConfigureAwait(false) ? (null, false, null)
+            : (reader.GetInt64(3), reader.GetBoolean(4), null);
     }
 
     /// <summary>What the balance tells, which decides nothing: the counters are late, have what was rolled back, and not what TRUNCATE took.</summary>
-    private static string? Balance(long? fewer) => fewer > 0
-        ? $"There are about {fewer:N0} rows fewer than at the start with what the server's statistics have inserted and deleted since: an estimate, as these are some seconds late and count what was rolled back, but not TRUNCATE."
+    private static string? Balance(long? expected, long rows, bool counted) => expected - rows > (counted ? 0 : expected * EstimateError)
+        ? $"There are about {expected - rows:N0} rows fewer than {(counted ? "" : "were estimated ")}at the start with what the server's statistics have inserted and deleted since: an estimate, as these are some seconds late and count what was rolled back, but not TRUNCATE."
         : null;
 
     private static async Task<(long Compared, long Different, string[] Examples)> CompareAsync(
@@ -242,10 +245,11 @@ public static class BackfillProof
 
         if (matching > 0)
         {
+            bool others = completed && matching > status.Errors;
             string refused = status.Errors > 0 ? $", of which the server refused {Math.Min(status.Errors, matching):N0} (Get-Backfill -IncludeError lists them)" : "";
             details.Add(definition.Into is { } into
-                ? $"{matching:N0} rows are missing in {into.Table.Display}{refused}{(completed ? "; the others were inserted since: have the application or a trigger write them there too, then Resume-Backfill copies what is missing" : "")}."
-                : $"{matching:N0} rows match{refused}{(completed ? "; the others came or were changed since: have the application, a default or a trigger fill them, then Resume-Backfill does what is left" : "")}.");
+                ? $"{matching:N0} rows are missing in {into.Table.Display}{refused}{(others ? $"; {(status.Errors > 0 ? "the others" : "they")} were inserted since: have the application or a trigger write them there too, then Resume-Backfill copies what is missing" : "")}."
+                : $"{matching:N0} rows match{refused}{(others ? $"; {(status.Errors > 0 ? "the others" : "they")} came or were changed since: have the application, a default or a trigger fill them, then Resume-Backfill does what is left" : "")}.");
         }
 
         if (different > 0)

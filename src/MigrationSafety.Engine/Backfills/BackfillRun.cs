@@ -144,6 +144,11 @@ internal sealed class BackfillRun : IAsyncDisposable
         bool none = sweep.FoundNothing && result.Errors == 0;
         result = result with { Remaining = none ? 0 : await TryCountAsync(cancellationToken).ConfigureAwait(false) ?? sweep.Same + result.Errors };
 
+        if (!_definition.IsDefaultWhere && _plan.EstimatedTableRows > 0 && (result.TotalRows, result.Errors, result.Remaining) == (0, 0, 0))
+        {
+            _sink.Warning($"{_plan.Name}: no row of {_definition.Table.Display} matched ({_definition.Where}), so nothing was changed. Where rows should have: nothing is equal to NULL (IS NULL asks for it), and texts tell capitals.");
+        }
+
         if (result.Errors > 0)
         {
             _sink.Warning($"{_plan.Name}: the server refused {result.Errors:N0} rows, which Get-Backfill -IncludeError lists with the reason. Mend them, then Resume-Backfill tries only what is left.");

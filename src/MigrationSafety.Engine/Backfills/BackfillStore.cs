@@ -127,7 +127,9 @@ internal static class BackfillStore
             MigrationErrorKind.InvalidState,
             $"A backfill named {definition.Name} is recorded with another definition{(record.IsCompleted ? "" : ", and is not finished")}. "
             + $"Recorded: {recorded}. Asked for: {asked}.",
-            "Repeat the recorded definition to resume it, or give this one another name with -Name.")
+            record.IsCompleted
+                ? "Give this one another name with -Name, or remove what is recorded about the other, which is done (Remove-Backfill)."
+                : "Repeat the recorded definition to resume it, or give this one another name with -Name.")
         {
             Target = definition.Name,
         };
