@@ -8,6 +8,14 @@ namespace MigrationSafety.Tests.Engine;
 /// <summary>Rollbacks from the text of a migration alone.</summary>
 public sealed class RollbackTextTests
 {
+    [Fact]
+    public void An_index_on_a_column_that_the_script_adds_goes_with_it()
+    {
+        RollbackScript rollback = RollbackBench.FromText("m.sql", "alter table t add column a int;\ncreate index i on t (b, a);\nalter table t rename column a to c;\ncreate index concurrently on t (c);\ncreate index j on t (b);\n");
+        Assert.Equal([Reversibility.Reversible, Reversibility.NotNeeded, Reversibility.Reversible, Reversibility.NotNeeded, Reversibility.ReversibleWithDataLoss], rollback.Statements.Select(s => s.Reversibility));
+        Assert.Equal("The index goes with the column c, which this script adds.", rollback.Statements[1].Note);
+    }
+
     [Theory]
     [InlineData("drop table t", Reversibility.Unknown, "Connect")]
     [InlineData("alter table t alter column a type bigint", Reversibility.Unknown, "Which type a had")]

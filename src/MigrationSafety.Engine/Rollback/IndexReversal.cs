@@ -55,6 +55,13 @@ internal static class IndexReversal
             yield break;
         }
 
+        // The lock under which the column goes is held anyway; CONCURRENTLY would only need a transaction, or a file, of its own.
+        if (names.Find(ObjectKind.Table, table.Name) is { } script && create.Elements.FirstOrDefault(e => e.Column is { } column && script.Adds(column)) is { } added)
+        {
+            yield return forward.NotNeeded($"The index goes with the column {SqlName.QuoteIfNeeded(added.Column!)}, which this script adds.");
+            yield break;
+        }
+
         yield return forward.By(
             sql,
             lossy: false,

@@ -34,7 +34,7 @@ internal static class RollbackText
         }
 
         Reversibility worst = statements.Select(s => s.Reversibility).DefaultIfEmpty(Reversibility.NotNeeded).MaxBy(r => Array.IndexOf(s_bestToWorst, r));
-        RollbackDifference[] differences = file is { HasRollback: true } ? RollbackComparison.Compare(file.Rollback, statements.Where(Runs).Select(s => s.Reversal!)) : [];
+        RollbackDifference[] differences = file is { HasRollback: true } ? RollbackComparison.Compare(file.Rollback, statements.Where(Runs).Select(s => s.Reversal!), statements.Where(s => s.Reversibility == Reversibility.NotNeeded).Select(s => s.Statement)) : [];
         string[] header = [.. RollbackHeader.Lines(source, statements, worst, catalog, file, differences)];
         StringBuilder text = new();
         foreach (string line in header)

@@ -9,8 +9,10 @@ internal static class RollbackComparison
     /// <summary>The differences, in the order of the rollback that was made; what the existing one has besides comes last.</summary>
     /// <param name="existing">The statements of the existing rollback, in the order in which they run.</param>
     /// <param name="made">The statements that were made, in the order in which they run.</param>
-    internal static RollbackDifference[] Compare(IEnumerable<SqlStatement> existing, IEnumerable<string> made)
+    /// <param name="settled">Statements of the migration that need nothing to be taken back.</param>
+    internal static RollbackDifference[] Compare(IEnumerable<SqlStatement> existing, IEnumerable<string> made, IEnumerable<string> settled)
     {
+        HashSet<string> going = [.. settled.SelectMany(sql => SqlScript.Parse(sql, psql: false).Statements).Select(StatementParser.Parse).OfType<CreateIndex>().Select(c => c.Name).OfType<string>()];
         List<Side> theirs = [.. existing.SelectMany(s => Guard.Inside(s).SelectMany(StatementShape.Of).Select(shape => new Side(shape, s.Text, s.Line)))];
         List<Side> ours = [.. made.SelectMany(sql => SqlScript.Parse(sql, psql: false).Statements).SelectMany(Guard.Inside).SelectMany(s => StatementShape.Of(s).Select(shape => new Side(shape, s.Text, 0)))];
         List<RollbackDifference> differences = [];
@@ -30,8 +32,11 @@ internal static class RollbackComparison
         }
 
         differences.AddRange(OutOfOrder(ours, theirs, pairs));
-        differences.AddRange(theirs.Where((_, i) => !pairs.Exists(p => p.Theirs == i)).Select(t => new RollbackDifference { Kind = RollbackDifferenceKind.Additional, Existing = t.Text, Line = t.Line }));
+        differences.AddRange(theirs.Where((their, i) => !pairs.Exists(p => p.Theirs == i) && !GoesAnyway(their, pairs.Exists(p => p.Theirs > i))).Select(t => new RollbackDifference { Kind = RollbackDifferenceKind.Additional, Existing = t.Text, Line = t.Line }));
         return [.. differences];
+
+        // An index that goes with its table or column may be dropped before that, too.
+        bool GoesAnyway(Side their, bool before) => their.Shape.Parsed is DropObjects { Kind: ObjectKind.Index } drop && (before || drop.IfExists) && drop.Objects.All(o => going.Contains(o.Name.Name));
     }
 
     /// <summary>Pairs first what is the same, then what differs in how it is done, then what is about the same thing.</summary>
