@@ -200,6 +200,9 @@ public sealed class BackfillControlTests(Servers servers)
         Assert.Equal((20000, 20000, null), (test!.Rows, test.Compared, test.RowsExpected));
         Assert.Contains("on a standby", Assert.Single(test.Detail), StringComparison.Ordinal);
 
+        // What is to be stopped or removed is refused before anything of it is recorded, which cannot be done there.
+        Assert.Equal("PrimaryRequired", (await Assert.ThrowsAsync<MigrationException>(() => BackfillControl.FindOnPrimaryAsync(session, name, bench.Sink, Token))).ErrorId);
+
         // Who works on it is not to be seen there; that it is interrupted nobody can tell.
         Task<BackfillResult> run = bench.RunAsync(Request() with { Throttle = s_slow });
         await Wait.UntilAsync(async () => (await BackfillReader.ReadAsync(session, new() { States = [BackfillState.Running] }, bench.Sink, Token)).Any(status => status.Name != name), "the standby to see it run", cancellationToken: Token);

@@ -29,6 +29,16 @@ public static class BackfillControl
         }
     }
 
+    /// <summary>Reads one that is to be stopped or removed: not on a standby.</summary>
+    /// <exception cref="MigrationException"><c>BackfillNotFound</c>, <c>PrimaryRequired</c>.</exception>
+    public static async Task<BackfillStatus> FindOnPrimaryAsync(EngineSession session, string name, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(session);
+        ArgumentNullException.ThrowIfNull(sink);
+        await session.EnsurePrimaryAsync(sink, cancellationToken).ConfigureAwait(false);
+        return await FindAsync(session, name, sink, cancellationToken).ConfigureAwait(false);
+    }
+
     /// <summary>Stops one as planned, and says so to the operation's record.</summary>
     /// <inheritdoc cref="StopAsync(EngineSession, string, TimeSpan, IOperationSink, CancellationToken)"/>
     public static async Task<BackfillStatus> StopAsync(BackfillStopPlan plan, TimeSpan waitFor, IOperationSink sink, CancellationToken cancellationToken)

@@ -39,7 +39,7 @@ public sealed class RemoveBackfillCommand : FleetCmdlet
             try
             {
                 EngineSession session = Runner.Wait((sink, token) => DistributedTable.HolderAsync(given, Name, sink, token));
-                BackfillStatus status = Runner.Wait((sink, token) => BackfillControl.FindAsync(session, Name, sink, token));
+                BackfillStatus status = Runner.Wait((sink, token) => BackfillControl.FindOnPrimaryAsync(session, Name, sink, token));
                 BackfillControl.RefuseRemoval(status, Force);
                 string what = $"Remove what is recorded about backfill {status.Name} ({session.Info}, {status.State}): definition, checkpoints{(status.Errors > 0 ? $", {status.Errors:N0} rows that were refused" : "")}{Archive(status)}; the table stays as it is";
                 if (ShouldProcess(what, what + "?", "Remove-Backfill"))

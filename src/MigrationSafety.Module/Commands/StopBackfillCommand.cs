@@ -31,7 +31,7 @@ public sealed class StopBackfillCommand : FleetCmdlet
             try
             {
                 EngineSession session = Runner.Wait((sink, token) => DistributedTable.HolderAsync(given, Name, sink, token));
-                BackfillStatus status = Runner.Wait((sink, token) => BackfillControl.FindAsync(session, Name, sink, token));
+                BackfillStatus status = Runner.Wait((sink, token) => BackfillControl.FindOnPrimaryAsync(session, Name, sink, token));
                 if (ShouldProcess(
                     $"Stop backfill {status.Name} ({session.Info}, {status.State}, {status.Workers.Length} working on it) after the batch at hand; what is done stays",
                     $"Stop backfill {status.Name} ({session.Info}) after the batch at hand?",
