@@ -66,6 +66,11 @@ public sealed class BackfillShardTests(Servers servers)
         BackfillTestResult test = await BackfillProof.TestAsync(bench.Session, new() { Name = results[0].Name, Comparison = BackfillComparison.All }, bench.Sink, Token);
         Assert.Equal((true, 500L, 0L), (test.Passed, test.Compared, test.Different));
 
+        // Moved away while it ran: what is left here is no proof.
+        await bench.Database.ExecuteAsync("update pg_dist_placement set groupid = 8 where shardid = 102009; update \"Orders_102009\" set tier = null", Token);
+        BackfillPlan moved = await Backfill.PlanAsync(shards[1].Session, Setting(shards[1].Table), bench.Sink, Token);
+        Assert.Equal("ShardMoved", (await Assert.ThrowsAsync<MigrationException>(() => Backfill.RunAsync(moved, bench.Sink, Token))).ErrorId);
+
         await SessionFactory.DisconnectAsync(bench.Session.Info);
         Assert.Equal(SessionState.Closed, shards[0].Session.Info.State);
     }

@@ -307,7 +307,7 @@ public static class Backfill
 
         if (definition.ShardOf is { } distributed)
         {
-            notes.Add($"a shard of {distributed}, changed and recorded on its node: keep Citus from moving it meanwhile; what was changed while it is moved may be lost with the place that it leaves, and the same command does it again");
+            notes.Add($"a shard of {distributed}, changed and recorded on its node: keep Citus from moving it meanwhile; when it has been moved, that is an error at the end (ShardMoved), and the same command does at its new place what is left");
         }
 
         if (definition.Into is { } into)

@@ -132,6 +132,12 @@ internal sealed class BackfillRun : IAsyncDisposable
         await PassAsync(cancellationToken).ConfigureAwait(false);
         BackfillSweep sweep = new(_context, Leader);
         await Leader.HoldAsync(() => sweep.RunAsync(cancellationToken), cancellationToken).ConfigureAwait(false);
+        if (_definition.ShardOf is not null
+            && !await Leader.HoldAsync(() => Leader.AskAsync(connection => DistributedTable.IsHereAsync(connection, _definition.Table, CancellationToken.None), cancellationToken), cancellationToken).ConfigureAwait(false))
+        {
+            throw DistributedTable.Moved(_definition.Table);
+        }
+
         BackfillResult result = await ResultAsync(remaining: 0, cancellationToken).ConfigureAwait(false);
         if (result.Outcome == BackfillOutcome.Paused)
         {

@@ -124,6 +124,27 @@ public static class DistributedTable
         return sessions;
     }
 
+    /// <summary>Whether Citus has the shard on this node; where it has moved it, what is left here is thrown away.</summary>
+    internal static async Task<bool> IsHereAsync(NpgsqlConnection connection, TableReference shard, CancellationToken cancellationToken)
+    {
+        const string Query = """
+            select exists (select from pg_catalog.pg_dist_placement p join pg_catalog.pg_dist_local_group l on l.groupid = p.groupid
+                           where p.shardid = pg_catalog.substring($1, '_([0-9]{1,18})$')::int8)
+            """;
+        await using NpgsqlCommand command = new(Query, connection) { CommandTimeout = 20, Parameters = { new() { Value = shard.Name } } };
+        return await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false) is true;
+    }
+
+    /// <summary>The error of a shard that was moved away while it was backfilled: its new place may lack what was changed last.</summary>
+    internal static MigrationException Moved(TableReference shard) => new(
+        "ShardMoved",
+        MigrationErrorKind.InvalidState,
+        $"Citus has moved {shard.Display} to another node while it was backfilled: what was changed last may be missing there.",
+        "Run the same command again, through any node: it does what is left where the shard lies now. Keep the rebalancer off meanwhile.")
+    {
+        Target = shard.Display,
+    };
+
     /// <summary>What the table is to Citus. Reads only.</summary>
     /// <returns>The name of the table of which it is a shard; null where it is an ordinary one.</returns>
     /// <exception cref="MigrationException"><c>TableDistributed</c>: it has no rows itself.</exception>
