@@ -101,6 +101,56 @@ public sealed class RollbackDataTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task What_finds_no_place_any_more_is_not_thrown_away(int major)
+    {
+        await using RollbackBench bench = await RollbackBench.CreateAsync(servers, major);
+        await bench.Database.ExecuteAsync(
+            """
+            create table users (id int primary key, email text unique, note json);
+            insert into users select i, 'u' || i, '{}' from generate_series(1, 1200) i;
+            create table loose (code int unique, note json);
+            insert into loose select i, '{}' from generate_series(1, 10) i;
+            create function stamp() returns trigger language plpgsql as $$ begin new.note := '{"by": "trigger"}'; return new; end $$;
+            create trigger stamp before insert on users for each row execute function stamp();
+            """,
+            Token);
+
+        // What has come since, what finds no place, and how many rows there are then. An empty "since": the migration has not run, and all is there as it was.
+        (string Sql, string Since, string? Left, long Rows)[] cases =
+        [
+            ("delete from users where id > 2;", "insert into users values (2000, 'u7', '{}'), (9, 'other', '{}')", "7 9", 1200),
+            ("truncate loose;", "insert into loose values (3, '[]')", "3", 10),
+            ("alter table users drop column email;", "delete from users where id = 1000", "1000", 1199),
+            ("delete from loose;", "", null, 10),
+            ("delete from users;", "", null, 1199),
+        ];
+        foreach ((string sql, string since, string? left, long rows) in cases)
+        {
+            RollbackScript rollback = await bench.RollbackAsync(sql, preserveData: true);
+            await bench.RunAsync(rollback.BeforeText!, sql);
+            if (since.Length > 0)
+            {
+                await bench.RunAsync(sql, sql);
+                await bench.Database.ExecuteAsync(since, Token);
+            }
+
+            await bench.RunAsync(rollback.Text, sql);
+            await bench.RunAsync(rollback.Text, sql);
+            string? aside = await bench.Database.ScalarAsync<string>("select string_agg(oid::regclass::text, ' ') from pg_class where relnamespace = 'migration_safety'::regnamespace and relkind = 'r'", Token);
+            Assert.Equal((sql, left is not null), (sql, aside is not null));
+            string table = sql.Contains("loose", StringComparison.Ordinal) ? "loose" : "users";
+            Assert.Equal((sql, rows), (sql, await bench.Database.ScalarAsync<long>($"select count(*) from {table}", Token)));
+            if (aside is not null)
+            {
+                Assert.StartsWith("migration_safety.left_", aside, StringComparison.Ordinal);
+                string key = table == "loose" ? "code" : "id";
+                Assert.Equal((sql, left), (sql, await bench.Database.ScalarAsync<string>($"select string_agg({key}::text, ' ' order by {key}) from {aside}", Token)));
+                await bench.Database.ExecuteAsync($"drop table {aside}", Token);
+            }
+        }
+    }
+
+    [Theory, EachMajor]
     public async Task Partitions_joins_merges_and_tables_that_only_a_unique_index_keys_are_kept(int major)
     {
         await using RollbackBench bench = await RollbackBench.CreateAsync(servers, major);

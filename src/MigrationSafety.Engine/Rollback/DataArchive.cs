@@ -50,54 +50,92 @@ internal sealed class DataArchive
     /// <param name="reversible">Whether nothing is lost.</param>
     /// <param name="note">What must be known.</param>
     internal static RollbackStatement Values(
-        Reversing r, QualifiedName archive, QualifiedName table, IEnumerable<(string Now, string Kept)> key, IEnumerable<(string Now, string Kept)> columns, bool reversible, string note) =>
-        Batches(
+        Reversing r, QualifiedName archive, QualifiedName table, IEnumerable<(string Now, string Kept)> key, IEnumerable<(string Now, string Kept)> columns, bool reversible, string note)
+    {
+        (string Now, string Kept)[] keys = [.. key.Select(k => (SqlName.QuoteIfNeeded(k.Now), SqlName.QuoteIfNeeded(k.Kept)))];
+        string set = string.Join(", ", columns.Select(c => $"{SqlName.QuoteIfNeeded(c.Now)} = batch.{SqlName.QuoteIfNeeded(c.Kept)}"));
+        string write = $"update {table} as t set {set} from batch where {string.Join(" and ", keys.Select(k => $"t.{k.Now} = batch.{k.Kept}"))}";
+        return Batches(r, archive, table, write, string.Join(", ", keys.Select(k => "t." + k.Now)), $"not exists (select from put where {string.Join(" and ", keys.Select(k => $"put.{k.Now} = batch.{k.Kept}"))})", reversible, note);
+    }
+
+    /// <summary>Puts rows back that are not there.</summary>
+    internal static RollbackStatement Rows(Reversing r, QualifiedName archive, QualifiedName table, CatalogRelation relation, bool reversible, string note) =>
+        Insert(r, archive, table, relation.Key, relation.StoredColumns, "do nothing", reversible, note);
+
+    /// <summary>Puts rows back, those that are there with other values too.</summary>
+    internal static RollbackStatement RowsOver(Reversing r, QualifiedName archive, QualifiedName table, CatalogRelation relation, bool reversible, string note)
+    {
+        string[] others = [.. relation.StoredColumns.Except(relation.Key).Select(SqlName.QuoteIfNeeded)];
+        string set = others.Length == 0 ? "nothing" : $"update set {string.Join(", ", others.Select(c => $"{c} = excluded.{c}"))}";
+        return Insert(r, archive, table, relation.Key, relation.StoredColumns, $"({string.Join(", ", relation.Key.Select(SqlName.QuoteIfNeeded))}) do {set}", reversible, note);
+    }
+
+    private static RollbackStatement Insert(Reversing r, QualifiedName archive, QualifiedName table, IReadOnlyList<string> key, IReadOnlyList<string> columns, string onConflict, bool reversible, string note)
+    {
+        string[] all = [.. columns.Select(SqlName.QuoteIfNeeded)];
+        string[] keys = [.. key.Select(SqlName.QuoteIfNeeded)];
+        string list = string.Join(", ", all);
+
+        // Whole rows are compared as text: json and others have no equality. Without a key nothing else tells rows apart.
+        string Row(string of) => $"row({string.Join(", ", all.Select(c => $"{of}.{c}"))})::text";
+        string Same(string of) => keys.Length == 0 ? $"{Row(of)} = {Row("batch")}" : string.Join(" and ", keys.Select(k => $"{of}.{k} = batch.{k}"));
+        return Batches(
             r,
             archive,
             table,
-            $"update {table} as t set {string.Join(", ", columns.Select(c => $"{SqlName.QuoteIfNeeded(c.Now)} = batch.{SqlName.QuoteIfNeeded(c.Kept)}"))} from batch where {string.Join(" and ", key.Select(k => $"t.{SqlName.QuoteIfNeeded(k.Now)} = batch.{SqlName.QuoteIfNeeded(k.Kept)}"))}",
+            $"insert into {table} as t ({list}) overriding system value select {list} from batch on conflict {onConflict}",
+            string.Join(", ", (keys.Length == 0 ? all : keys).Select(c => "t." + c)),
+            $"not exists (select from put where {Same("put")}) and not exists (select from {table} as t where {(keys.Length == 0 ? "" : Same("t") + " and ")}{Row("t")} = {Row("batch")})",
             reversible,
             note);
-
-    /// <summary>Puts rows back that are not there.</summary>
-    internal static RollbackStatement Rows(Reversing r, QualifiedName archive, QualifiedName table, IEnumerable<string> columns, bool reversible, string note) =>
-        Insert(r, archive, table, columns, "do nothing", reversible, note);
-
-    /// <summary>Puts rows back, those that are there with other values too.</summary>
-    internal static RollbackStatement RowsOver(Reversing r, QualifiedName archive, QualifiedName table, IReadOnlyList<string> key, IReadOnlyList<string> columns, bool reversible, string note)
-    {
-        string[] others = [.. columns.Except(key).Select(SqlName.QuoteIfNeeded)];
-        string set = others.Length == 0 ? "nothing" : $"update set {string.Join(", ", others.Select(c => $"{c} = excluded.{c}"))}";
-        return Insert(r, archive, table, columns, $"({string.Join(", ", key.Select(SqlName.QuoteIfNeeded))}) do {set}", reversible, note);
     }
 
-    private static RollbackStatement Insert(Reversing r, QualifiedName archive, QualifiedName table, IEnumerable<string> columns, string onConflict, bool reversible, string note)
+    /// <summary>Moves an archive back batch by batch; what finds no place any more is moved aside, for nothing else holds it.</summary>
+    /// <param name="r">The statement that loses it.</param>
+    /// <param name="archive">Archive.</param>
+    /// <param name="table">Table.</param>
+    /// <param name="write">Writes the rows of <c>batch</c> into <c>t</c>.</param>
+    /// <param name="returning">What tells a row that was written.</param>
+    /// <param name="left">Whether a row of <c>batch</c> is neither among those of <c>put</c> nor there as it was.</param>
+    /// <param name="reversible">Whether nothing is lost.</param>
+    /// <param name="note">What must be known.</param>
+    private static RollbackStatement Batches(Reversing r, QualifiedName archive, QualifiedName table, string write, string returning, string left, bool reversible, string note)
     {
-        string list = string.Join(", ", columns.Select(SqlName.QuoteIfNeeded));
-        return Batches(r, archive, table, $"insert into {table} ({list}) overriding system value select {list} from batch on conflict {onConflict}", reversible, note);
-    }
+        QualifiedName aside = archive with { Name = "left" + archive.Name["kept".Length..] };
 
-    private static RollbackStatement Batches(Reversing r, QualifiedName archive, QualifiedName table, string write, bool reversible, string note)
-    {
+        // Where all were written nothing is compared: a trigger may have changed them on their way.
         string sql = string.Create(CultureInfo.InvariantCulture, $"""
             do $rollback$
             begin
                 if to_regclass({SqlName.Literal(archive.ToString())}) is null then
                     return;
                 end if;
+                create table if not exists {aside} (like {archive});
                 loop
                     with batch as (
                         delete from {archive} where ctid = any (array(select ctid from {archive} limit {BatchRows})) returning *
+                    ), put as (
+                        {write}
+                        returning {returning}
                     )
-                    {write};
+                    insert into {aside} select * from batch
+                    where (select count(*) from put) < (select count(*) from batch)
+                        and {left};
                     exit when not exists (select from {archive});
                     commit;
                 end loop;
                 drop table {archive};
+                if exists (select from {aside}) then
+                    raise warning using
+                        message = (select format('%s rows kept of %s found no place there: they are in %s', count(*), {SqlName.Literal(table.ToString())}, {SqlName.Literal(aside.ToString())}) from {aside}),
+                        hint = 'Rows with their keys, or with values that must be unique, have come since; or those that they belong to have gone. See to them, and drop the table.';
+                else
+                    drop table {aside};
+                end if;
             end
             $rollback$
             """).ReplaceLineEndings("\n");
-        return r.Forward.By(write, $"{note} In batches that commit one by one, out of {archive}, which goes when it is empty; the table's triggers fire.", lossy: !reversible) with
+        return r.Forward.By(write, $"{note} In batches that commit one by one, out of {archive}, which goes when it is empty; what finds no place any more stays in {aside}, with a warning. The table's triggers fire.", lossy: !reversible) with
         {
             Reversal = sql,
             LockMode = TableLockMode.RowExclusive,

@@ -151,7 +151,7 @@ internal static partial class DefinitionReversal
         // The rows of a partitioned table are in its partitions, which go with it and are kept each for itself.
         RollbackStatement empty = made with { Reversibility = Reversibility.Reversible, Note = null, EstimatedRows = null };
         return table.Kind == 'p' ? [empty]
-            : [empty, DataArchive.Rows(r, archive.Keep(r, reference.Name, "", $"select * from only {reference.Name}"), NowOf(r, reference.Name), table.StoredColumns, true, "The rows as they were kept.")];
+            : [empty, DataArchive.Rows(r, archive.Keep(r, reference.Name, "", $"select * from only {reference.Name}"), NowOf(r, reference.Name), table, true, "The rows as they were kept.")];
     }
 
     /// <summary>Whether a statement attaches a partition that the script has detached before: that statement's own way back attaches it.</summary>

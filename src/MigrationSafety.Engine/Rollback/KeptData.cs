@@ -78,7 +78,7 @@ internal static class KeptData
             {
                 QualifiedName kept = archive.Keep(r, table.Name, "", prefix + Select(relation.StoredColumns, alias, source, delete.Using, delete.Predicate));
                 string? others = await FollowersAsync(r, table.Name).ConfigureAwait(false);
-                return [DataArchive.Rows(r, kept, table.Name, relation.StoredColumns, others is null, others is null ? "The rows that were deleted." : $"The rows that were deleted; what their foreign keys delete or change in {others} does not come back.")];
+                return [DataArchive.Rows(r, kept, table.Name, relation, others is null, others is null ? "The rows that were deleted." : $"The rows that were deleted; what their foreign keys delete or change in {others} does not come back.")];
             }
 
             case Merge merge:
@@ -90,7 +90,7 @@ internal static class KeptData
                     string when = Array.Exists(losing, a => a.Condition is null) ? "" : $" where {string.Join(" or ", losing.Select(a => $"({a.Condition!.Value.Text})"))}";
                     string query = $"{prefix}{SelectRows(relation.StoredColumns, alias, source)} in (select {alias}.tableoid, {alias}.ctid from {source} join {merge.Source.Text} on {merge.Predicate.Text}{when})";
                     QualifiedName kept = archive.Keep(r, table.Name, "", query);
-                    result.Add(DataArchive.RowsOver(r, kept, table.Name, relation.Key, relation.StoredColumns, false, "The rows as they were; what has been written there since is lost."));
+                    result.Add(DataArchive.RowsOver(r, kept, table.Name, relation, false, "The rows as they were; what has been written there since is lost."));
                 }
 
                 if (Array.Exists([.. merge.Actions], a => a.Command == "insert"))
@@ -182,7 +182,7 @@ internal static class KeptData
         {
             CatalogRelation relation = r.Names.Catalog!.Find(name.Schema!, name.Name)!;
             QualifiedName kept = archive.Keep(r, name, "", $"select * from only {name}");
-            result.Add(DataArchive.Rows(r, kept, name, relation.StoredColumns, true, "The rows."));
+            result.Add(DataArchive.Rows(r, kept, name, relation, true, "The rows."));
         }
 
         return truncate.RestartIdentity ? [.. result, .. await RestartedAsync(r, all).ConfigureAwait(false)] : result;
