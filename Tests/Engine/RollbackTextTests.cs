@@ -42,7 +42,7 @@ public sealed class RollbackTextTests
     [InlineData("do $$ begin create table t (a int); create table u (a int); exception when duplicate_table then null; end $$", Reversibility.Unknown, "it holds CREATE")]
     [InlineData("call app.clean(1)", Reversibility.Unknown, "what app.clean does is in the procedure")]
     [InlineData("select 1; select count(*) from t where a in (1, 2); values (1)", Reversibility.NotNeeded, "")]
-    [InlineData("select app.twice(1), lower('x')", Reversibility.Unknown, "what twice does")]
+    [InlineData("select app.twice(1), lower('x')", Reversibility.Unknown, "what app.twice does")]
     [InlineData("alter table shop.public.t add column a int", Reversibility.ReversibleWithDataLoss, "All values of a")]
     [InlineData("select setval('s', 1)", Reversibility.Unknown, "How sequence s was before")]
     [InlineData("create table if not exists t (a int)", Reversibility.Unknown, "IF NOT EXISTS")]

@@ -1,4 +1,6 @@
 create table app.seeds (id int, kind text, note text, primary key (id, kind));
+create function app.version(text) returns text language sql as 'select $1';
+create function app.count(text) returns bigint language sql as 'select 0::bigint';
 --- INSERT (keys in the text) | ReversibleWithDataLoss
 insert into app.customers (id, email) values (10, 'x'), (-11, 'y');
 --- INSERT (two keys in the text) | ReversibleWithDataLoss
@@ -30,6 +32,41 @@ select setval('app.numbers', 100);
 select count(*), max(id) from app.orders;
 --- SELECT (a function of the user's) | Unknown
 select app.twice(1);
+--- SELECT (a function of the user's with the name of the system's) | Unknown
+select app.version('2.1');
+--- SELECT (the system's function with its schema) | NotNeeded
+select pg_catalog.version(), "pg_catalog".count(*) from app.orders o where o.note in ('x');
+--- DO (condition with a function of the user's) | Unknown
+do $$ begin if app.count('x') = 0 then alter table app.lines add column x int; end if; end $$;
+--- DO (condition with a quoted function of the user's) | Unknown
+do $$ begin if app."count"('x') = 0 then alter table app.lines add column x int; end if; end $$;
+--- DO (IF NOT EXISTS of a constraint that the script drops) | Unknown
+alter table app.lines drop constraint if exists lines_order;
+do $$ begin if not exists (select from pg_constraint where conname = 'lines_order') then alter table app.lines add constraint lines_order check (id > 0); end if; end $$;
+--- DO (IF NOT EXISTS of a constraint that the script would drop, and is not there) | Reversible
+alter table app.lines drop constraint if exists lines_fresh;
+do $$ begin if not exists (select from pg_constraint where conname = 'lines_fresh') then alter table app.lines add constraint lines_fresh check (id > 0); end if; end $$;
+--- DO (IF NOT EXISTS of an index that goes with its table) | Unknown
+drop table app.orders cascade;
+do $$ begin if not exists (select from pg_indexes where indexname = 'orders_note_idx') then create index orders_note_idx on app.lines (id); end if; end $$;
+--- DO (to_regclass, with its schema, of what the script renames) | Unknown
+alter table app.lines rename to rows;
+do $$ begin if to_regclass('app.rows') is not null then alter table app.rows add column c int; end if; end $$;
+--- DO (to_regclass of what was renamed away) | Unknown
+alter table app.lines rename to rows;
+do $$ begin if to_regclass('app.lines') is null then create table app.lines (id int); end if; end $$;
+--- DO (a condition under the script's path: it is there) | NotNeeded
+set search_path to app;
+do $$ begin if to_regclass('orders') is null then create table orders (id int); end if; end $$;
+--- DO (a condition under the script's path: it is not there) | ReversibleWithDataLoss
+set search_path to other, app;
+do $$ begin if current_schema = 'other' then create table orders (id int); end if; end $$;
+--- DO (a condition under a path that is not known) | Unknown
+select set_config('search_path', 'app', false);
+do $$ begin if to_regclass('orders') is null then create table orders (id int); end if; end $$;
+--- DO (a condition that does not hang on the path) | NotNeeded
+select set_config('search_path', 'app', false);
+do $$ begin if exists (select from pg_namespace where nspname = 'gone') then create schema gone; end if; end $$;
 --- DO | Unknown
 do $$ begin perform 1; end $$;
 --- DO (EXECUTE) | Unknown

@@ -28,7 +28,7 @@ internal static partial class DefinitionReversal
         ObjectDefinition[] objects = [.. all.Where(o => (cascade || !o.NeedsCascade) && !r.Names.IsGone(o.Address))];
         foreach (ObjectDefinition o in objects)
         {
-            r.Names.Go(o.Address);
+            r.Names.Go(o.Address, ObjectNames.Parse(o.Kind, o.Identity).Name.Name);
         }
 
         if (r.Archive is not null)

@@ -31,7 +31,7 @@ internal static class DoReversal
         bool optional = body.Passed.Count > 0;
         if (body.Condition is { } condition)
         {
-            if (!AsksCatalog(condition) || Touched(r, condition))
+            if (!AsksCatalog(condition) || Touched(r, condition) || (r.Forward.Path is { Schemas.Count: 0 } && DependsOnPath(condition)))
             {
                 return [r.Forward.Unknown($"DO: whether \"{RollbackText.OneLine(condition.Text, 80)}\" holds when the migration runs cannot be told beforehand{Holds(block)}. Write its reversal by hand.")];
             }
@@ -42,7 +42,7 @@ internal static class DoReversal
             }
             else
             {
-                switch (await r.Catalog.HoldsAsync(condition.Text, r.CancellationToken).ConfigureAwait(false))
+                switch (await r.Catalog.HoldsAsync(condition.Text, r.Forward.Path, r.CancellationToken).ConfigureAwait(false))
                 {
                     case null:
                         return [r.Forward.Unknown($"DO: \"{RollbackText.OneLine(condition.Text, 80)}\" could not be asked of {r.Catalog.Facts.Database}{Holds(block)}. Write its reversal by hand.")];
@@ -75,15 +75,15 @@ internal static class DoReversal
     /// <summary>Whether a condition asks the system's catalogs alone.</summary>
     private static bool AsksCatalog(SqlFragment condition)
     {
+        if (QueryReversal.Calls(condition).Any(c => !s_callable.Contains(c)))
+        {
+            return false;
+        }
+
         SqlReader r = condition.Read();
         string last = "";
         while (!r.AtEnd)
         {
-            if (r.SeesMark("(") && last.Length > 0 && !s_callable.Contains(last))
-            {
-                return false;
-            }
-
             if (last is "from" or "join" && !r.Word().StartsWith("pg_", StringComparison.Ordinal) && r.Word() is not ("information_schema" or "only"))
             {
                 return false;
@@ -96,10 +96,30 @@ internal static class DoReversal
         return true;
     }
 
-    /// <summary>Whether it is about something that the script has made or renamed before.</summary>
+    /// <summary>Whether the answer hangs on the search_path.</summary>
+    private static bool DependsOnPath(SqlFragment condition)
+    {
+        SqlReader r = condition.Read();
+        while (!r.AtEnd)
+        {
+            string word = r.Word();
+            if (word.StartsWith("to_reg", StringComparison.Ordinal) || word.StartsWith("pg_get_", StringComparison.Ordinal) || word.StartsWith("current_schema", StringComparison.Ordinal)
+                || word is "format_type" or "regclass" or "regtype" or "regproc" or "regprocedure")
+            {
+                return true;
+            }
+
+            r.Skip();
+        }
+
+        return false;
+    }
+
+    /// <summary>Whether it is about something that the script has made, renamed or dropped before. A string is a name as it stands, or names with schema and quotes.</summary>
     private static bool Touched(Reversing r, SqlFragment condition) =>
         condition.Statement.Tokens[condition.First..condition.End].Where(t => t.Kind == SqlTokenKind.String)
-            .Any(t => r.Names.MakesOrRenames(DoBody.Unquoted(t.Span(condition.Statement.Script).ToString())));
+            .Select(t => DoBody.Unquoted(t.Span(condition.Statement.Script).ToString()))
+            .Any(text => QueryReversal.NamesIn(text).Append(text).Any(r.Names.Changes));
 
     /// <summary>The commands that stand in the code.</summary>
     private static string Holds(DoBlock block)

@@ -27,6 +27,7 @@ internal static class DropReversal
             }
             else if (Lost(r, o) is { } lost)
             {
+                r.Names.Go(address!.Value, o.Name.Name);
                 result.Add(lost);
             }
             else

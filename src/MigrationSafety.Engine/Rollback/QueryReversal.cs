@@ -33,22 +33,36 @@ internal static class QueryReversal
     internal static IEnumerable<string> NamesInStrings(SqlStatement statement) => !statement.Is(0, "select") ? []
         : statement.Tokens.Where(t => t.Kind == SqlTokenKind.String)
             .Select(t => DoBody.Unquoted(t.Span(statement.Script).ToString()))
-            .SelectMany(text => SqlLexer.Tokens(text, psql: false).Select(t => SqlReader.NameOf(text, t)).OfType<string>());
+            .SelectMany(NamesIn);
 
-    /// <summary>The functions that a text calls, without their schemas.</summary>
-    private static IEnumerable<string> Calls(SqlFragment text)
+    /// <summary>The names in a string, as in <c>'app.orders'</c>.</summary>
+    internal static IEnumerable<string> NamesIn(string text) => SqlLexer.Tokens(text, psql: false).Select(t => SqlReader.NameOf(text, t)).OfType<string>();
+
+    /// <summary>The functions that a text calls, with a schema that is not the system's: there they are the user's own, whatever they are called.</summary>
+    internal static IEnumerable<string> Calls(SqlFragment text)
     {
         SqlReader r = text.Read();
+        string? schema = null;
         while (!r.AtEnd)
         {
-            bool keyword = r.Kind == SqlTokenKind.Word && SqlKeywords.NeedsQuotes(r.Word());
+            bool keyword = schema is null && r.Kind == SqlTokenKind.Word && SqlKeywords.NeedsQuotes(r.Word());
             if (r.TakeName() is not { } name)
             {
+                schema = null;
                 r.Skip();
             }
-            else if (r.SeesMark("(") && !keyword && name is not ("values" or "as" or "over" or "filter" or "within" or "materialized"))
+            else if (r.TakeMark("."))
             {
-                yield return name;
+                schema = name;
+            }
+            else
+            {
+                if (r.SeesMark("(") && !keyword && (schema is not null || name is not ("values" or "as" or "over" or "filter" or "within" or "materialized")))
+                {
+                    yield return schema is null or "pg_catalog" ? name : $"{schema}.{name}";
+                }
+
+                schema = null;
             }
         }
     }

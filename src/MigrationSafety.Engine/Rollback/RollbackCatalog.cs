@@ -46,7 +46,7 @@ internal sealed class RollbackCatalog : IAsyncDisposable
     internal async Task<CatalogAddress?> FindAsync(ObjectReference o, ScriptPath? path, CancellationToken cancellationToken)
     {
         (string catalog, string oid, string sub) = o.Find();
-        string setPath = path is { Schemas.Count: > 0 } ? string.Join(", ", path.Schemas.Select(Sql.SqlName.Quote)) : "";
+        string setPath = Schemas(path);
         string key = $"{setPath}|{catalog}|{oid}|{sub}";
         if (!_addresses.TryGetValue(key, out CatalogAddress? address))
         {
@@ -108,10 +108,19 @@ internal sealed class RollbackCatalog : IAsyncDisposable
         ListAsync($"select tgname::text from pg_catalog.pg_trigger where tgrelid = {table.Find().Oid} and not tgisinternal order by tgname", cancellationToken);
 
     /// <summary>Whether a condition holds; null where the server does not understand it. It is asked in a transaction that reads only, for five seconds at most.</summary>
-    internal async Task<bool?> HoldsAsync(string condition, CancellationToken cancellationToken)
+    /// <param name="condition">Condition.</param>
+    /// <param name="path">The path that the script has set, under which it is asked.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    internal async Task<bool?> HoldsAsync(string condition, ScriptPath? path, CancellationToken cancellationToken)
     {
         await using NpgsqlTransaction transaction = await _connection.BeginTransactionAsync(cancellationToken).ConfigureAwait(false);
-        await using NpgsqlBatch batch = new(_connection) { BatchCommands = { new("set transaction read only"), new("set local statement_timeout = '5s'"), new($"select ({condition})::bool") } };
+        await using NpgsqlBatch batch = new(_connection) { BatchCommands = { new("set transaction read only"), new("set local statement_timeout = '5s'") } };
+        if (Schemas(path) is { Length: > 0 } schemas)
+        {
+            batch.BatchCommands.Add(new($"set local search_path to {schemas}"));
+        }
+
+        batch.BatchCommands.Add(new($"select ({condition})::bool"));
         try
         {
             return await batch.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false) as bool?;
@@ -163,6 +172,8 @@ internal sealed class RollbackCatalog : IAsyncDisposable
 
     /// <inheritdoc />
     public ValueTask DisposeAsync() => _connection.DisposeAsync();
+
+    private static string Schemas(ScriptPath? path) => path is null ? "" : string.Join(", ", path.Schemas.Select(Sql.SqlName.Quote));
 
     private async Task<CatalogAddress?> AskAsync(string catalog, string oid, string sub, string path, CancellationToken cancellationToken)
     {

@@ -20,6 +20,7 @@ internal sealed class ScriptNames
     private readonly HashSet<(ObjectKind Kind, string Key)> _away = [];
     private readonly Dictionary<string, string?> _schemas = [];
     private readonly HashSet<CatalogAddress> _gone = [];
+    private readonly HashSet<string> _goneNames = [];
     private readonly List<ScriptObject> _fates;
     private readonly List<ScriptObject> _made = [];
 
@@ -36,6 +37,10 @@ internal sealed class ScriptNames
 
     /// <summary>Whether a name is one of something that the script has made or renamed.</summary>
     internal bool MakesOrRenames(string name) => _now.Values.SelectMany(o => o.Parts.Values.Append(o)).Any(o => o.Name.Name == name && o.Before != o.Name);
+
+    /// <summary>Whether a name is, or was, one of something that the script has made, renamed or dropped, so that the catalog answers otherwise than it will then.</summary>
+    internal bool Changes(string name) => MakesOrRenames(name) || _goneNames.Contains(name)
+        || _now.Values.SelectMany(o => o.Parts.Values.Append(o)).Any(o => o.Before is { } before && before.Name == name && before != o.Name);
 
     /// <summary>What can be taken back only when every name is as it was.</summary>
     internal List<RollbackStatement> AtTheEnd { get; } = [];
@@ -64,7 +69,11 @@ internal sealed class ScriptNames
     internal bool IsGone(CatalogAddress address) => _gone.Contains(address);
 
     /// <summary>Notes that an object of the catalog goes.</summary>
-    internal void Go(CatalogAddress address) => _gone.Add(address);
+    internal void Go(CatalogAddress address, string name)
+    {
+        _gone.Add(address);
+        _goneNames.Add(name);
+    }
 
     /// <summary>A relation that already exists.</summary>
     internal ResolvedName Existing(QualifiedName name, ScriptPath? path) => Resolve(ObjectKind.Table, name, "", path);
