@@ -147,37 +147,11 @@ internal static class KeptData
             return Lost($"{missing.Name} is not there now, or is no table");
         }
 
-        // Tables that inherit and partitions are emptied too, and with CASCADE whatever refers to one of them. What is referred to comes back first.
-        string roots = string.Join(", ", tables.Select((t, i) => $"({new ObjectReference(ObjectKind.Table, t.Name).Find().Oid}::oid, {(truncate.Tables[i].Only ? "true" : "false")})"));
-        IReadOnlyList<string> order = await r.Catalog!.ListAsync(
-            $"""
-            with recursive roots (oid, alone) as (values {roots}),
-            reached (oid, alone) as (
-                select oid, alone from roots
-                union
-                select next.oid, next.alone
-                from reached x
-                cross join lateral (
-                    select h.inhrelid, false from pg_catalog.pg_inherits h where h.inhparent = x.oid and not x.alone
-                    union all
-                    select k.conrelid, false from pg_catalog.pg_constraint k where k.contype = 'f' and k.confrelid = x.oid and {(truncate.Cascade ? "true" : "false")}
-                ) as next (oid, alone)
-            ),
-            tables as (select distinct c.oid, n.nspname, c.relname from reached x join pg_catalog.pg_class c on c.oid = x.oid and c.relkind = 'r' join pg_catalog.pg_namespace n on n.oid = c.relnamespace),
-            depth (oid, level, path) as (
-                select oid, 0, array[oid] from tables
-                union all
-                select t.oid, d.level + 1, d.path || t.oid
-                from depth d
-                join pg_catalog.pg_constraint k on k.contype = 'f' and k.confrelid = d.oid
-                join tables t on t.oid = k.conrelid and t.oid <> all (d.path)
-            )
-            select format('%I.%I', t.nspname, t.relname) from tables t join depth d on d.oid = t.oid group by 1 order by max(d.level), 1
-            """,
-            r.CancellationToken).ConfigureAwait(false);
-        QualifiedName[] all = [.. order.Select(o => ObjectNames.Parse(ObjectKind.Table, o).Name)];
-        await r.Catalog.KnowAsync(all, r.CancellationToken).ConfigureAwait(false);
-        List<RollbackStatement> result = [];
+        // Tables that inherit and partitions are emptied too, and with CASCADE whatever refers to one of them.
+        TruncatedTables emptied = await TruncatedTables.FindAsync(r.Catalog!, tables.Select((t, i) => (t.Name, truncate.Tables[i].Only)), truncate.Cascade, r.CancellationToken).ConfigureAwait(false);
+        IReadOnlyList<QualifiedName> all = emptied.InOrder;
+        await r.Catalog!.KnowAsync(all, r.CancellationToken).ConfigureAwait(false);
+        List<RollbackStatement> result = [.. emptied.Foreign.SelectMany(f => Lost($"{f} is a foreign table, whose rows are another server's"))];
         foreach (QualifiedName name in all)
         {
             CatalogRelation relation = r.Names.Catalog!.Find(name.Schema!, name.Name)!;
@@ -189,7 +163,7 @@ internal static class KeptData
     }
 
     /// <summary>The sequences of the columns of tables, where they stood.</summary>
-    private static async Task<List<RollbackStatement>> RestartedAsync(Reversing r, QualifiedName[] tables)
+    private static async Task<List<RollbackStatement>> RestartedAsync(Reversing r, IReadOnlyList<QualifiedName> tables)
     {
         IReadOnlyList<string> sequences = await r.Catalog!.ListAsync(
             $"""
@@ -211,16 +185,27 @@ internal static class KeptData
         return result;
     }
 
-    /// <summary>The tables in which the foreign keys to a table delete or change rows when its own are deleted; null where none does.</summary>
+    /// <summary>The tables in which foreign keys delete or change rows when a table's own, or its partitions', are deleted, and so on from there; null where none does.</summary>
     private static async Task<string?> FollowersAsync(Reversing r, QualifiedName table)
     {
         IReadOnlyList<string> followers = await r.Catalog!.ListAsync(
             $"""
+            with recursive loses (oid) as (
+                select {new ObjectReference(ObjectKind.Table, table).Find().Oid}::oid
+                union
+                select next.oid
+                from loses l
+                cross join lateral (
+                    select h.inhrelid from pg_catalog.pg_inherits h join pg_catalog.pg_class c on c.oid = h.inhrelid and c.relispartition where h.inhparent = l.oid
+                    union all
+                    select k.conrelid from pg_catalog.pg_constraint k where k.contype = 'f' and k.confdeltype = 'c' and k.confrelid = l.oid
+                ) as next (oid)
+            )
             select distinct format('%I.%I', n.nspname, c.relname)
-            from pg_catalog.pg_constraint k
-            join pg_catalog.pg_class c on c.oid = k.conrelid
+            from loses l
+            join pg_catalog.pg_constraint k on k.contype = 'f' and k.confdeltype in ('c', 'n', 'd') and k.confrelid = l.oid
+            join pg_catalog.pg_class c on c.oid = case when k.conparentid = 0 then k.conrelid else coalesce(pg_catalog.pg_partition_root(k.conrelid)::oid, k.conrelid) end
             join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-            where k.contype = 'f' and k.confdeltype in ('c', 'n', 'd') and k.confrelid = {new ObjectReference(ObjectKind.Table, table).Find().Oid}
             order by 1
             """,
             r.CancellationToken).ConfigureAwait(false);

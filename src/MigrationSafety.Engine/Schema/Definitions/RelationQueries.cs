@@ -211,13 +211,21 @@ internal static class RelationQueries
                    jsonb_build_array('SequencePosition', 'select pg_catalog.setval(' || quote_literal(s.identity) || ', ' || (
                        case when has_sequence_privilege(c.oid, 'USAGE, SELECT') and not (c.relpersistence = 'u' and pg_is_in_recovery()) then pg_sequence_last_value(c.oid) end) || ', true)', false),
                    jsonb_build_array('SequencePosition', 'select pg_catalog.setval(' || quote_literal(s.identity) || ', ' || (
-                       case when has_sequence_privilege(c.oid, 'USAGE, SELECT') and not (c.relpersistence = 'u' and pg_is_in_recovery()) and pg_sequence_last_value(c.oid) is null then q.seqstart end) || ', false)', true),
+                       case when has_sequence_privilege(c.oid, 'USAGE, SELECT') and not (c.relpersistence = 'u' and pg_is_in_recovery()) and pg_sequence_last_value(c.oid) is null and uncalled.at = q.seqstart then q.seqstart end) || ', false)', true),
+                   jsonb_build_array('SequencePosition', 'select pg_catalog.setval(' || quote_literal(s.identity) || ', ' || (case when uncalled.at <> q.seqstart then uncalled.at end) || ', false)', false),
                    jsonb_build_array('OwnedBy', 'alter sequence ' || s.identity || ' owned by ' || owner.identity, false),
                    jsonb_build_array('OwnedBy', 'alter sequence ' || s.identity || ' owned by ' || coalesce(owner.identity, 'none'), true))
         from pg_class c
         join pg_namespace n on n.oid = c.relnamespace
         join pg_sequence q on q.seqrelid = c.oid
         cross join lateral (select format('%I.%I', n.nspname, c.relname)) as s (identity)
+        cross join lateral (
+            -- Where it stands though nothing has been taken from it: setval(..., false), RESTART WITH. No function tells, only the sequence itself.
+            select case when has_sequence_privilege(c.oid, 'SELECT') and not pg_is_other_temp_schema(n.oid) and not (c.relpersistence = 'u' and pg_is_in_recovery()) then
+                       case when pg_sequence_last_value(c.oid) is null then
+                           substring(query_to_xml('select last_value from ' || s.identity, false, false, '')::text from '<last_value>(-?[0-9]+)</last_value>')::int8
+                       end
+                   end) as uncalled (at)
         left join pg_depend o on o.classid = 'pg_class'::regclass and o.objid = c.oid and o.refclassid = 'pg_class'::regclass and o.deptype in ('a', 'i')
         left join lateral (select format('%I.%I.%I', tn.nspname, t.relname, a.attname)
                            from pg_class t join pg_namespace tn on tn.oid = t.relnamespace join pg_attribute a on a.attrelid = t.oid and a.attnum = o.refobjsubid
