@@ -5,6 +5,7 @@ using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Engine.Sql;
 using Npgsql;
+using NpgsqlTypes;
 
 namespace MigrationSafety.Engine.Backfills;
 
@@ -91,8 +92,9 @@ public static class Backfill
                 steps.AddRange(await definition.Archive.StepsAsync(connection, cancellationToken).ConfigureAwait(false));
             }
 
-            (long matching, long all, long buffers) = await EstimateAsync(connection, definition, cancellationToken).ConfigureAwait(false);
-            definition = definition.InTurns((double)matching / Math.Max(1, all), buffers, request.Workers);
+            (long matching, long all) = await EstimateAsync(connection, definition, cancellationToken).ConfigureAwait(false);
+            (long buffers, long scattered) = await BuffersAsync(connection, definition, cancellationToken).ConfigureAwait(false);
+            definition = definition.InTurns((double)matching / Math.Max(1, all), buffers, scattered, request.Workers);
             BackfillForecast? measured = request.SampleBatch > 0 ? await BackfillForecast.MeasureAsync(connection, definition, request, all, sink, cancellationToken).ConfigureAwait(false) : null;
             BackfillForecast forecast = measured ?? await BackfillForecast.AssumeAsync(connection, definition, all, cancellationToken).ConfigureAwait(false);
             steps.Add(BatchStep(definition));
@@ -274,7 +276,7 @@ public static class Backfill
         return string.Join(Environment.NewLine, lines);
     }
 
-    private static async Task<(long Matching, long All, long Buffers)> EstimateAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
+    private static async Task<(long Matching, long All)> EstimateAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
     {
         // A new column has no statistics, and the planner's guess at it is far off; at a new table's rows too. Look at some blocks instead.
         double percent = SamplePercent(definition);
@@ -283,7 +285,32 @@ public static class Backfill
         await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
         (long matching, long seen, long seenBlocks) = (reader.GetInt64(0), reader.GetInt64(1), reader.GetInt64(2));
         double scale = percent >= 100 ? 1 : (double)definition.Blocks / Math.Max(1, seenBlocks);
-        return ((long)(matching * scale), (long)(seen * scale), reader.GetInt64(3));
+        return ((long)(matching * scale), (long)(seen * scale));
+    }
+
+    /// <summary>The server's shared_buffers, and the pages of the indexes of a table (of parts, those of one) that are in no order which the rows' has to do with, as far as the role may see; both in blocks.</summary>
+    private static async Task<(long Buffers, long Scattered)> BuffersAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
+    {
+        const string Query = """
+            select pg_catalog.pg_size_bytes(pg_catalog.current_setting('shared_buffers')) / pg_catalog.current_setting('block_size')::int8,
+                   coalesce((select pg_catalog.max(t.pages)
+                             from (select pg_catalog.sum(greatest(i.relpages, 0))::int8 as pages
+                                   from pg_catalog.pg_index x
+                                   join pg_catalog.pg_class i on i.oid = x.indexrelid
+                                   join pg_catalog.pg_class c on c.oid = x.indrelid
+                                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                                   left join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[0]
+                                   left join pg_catalog.pg_stats s on s.schemaname = n.nspname and s.tablename = c.relname and s.attname = a.attname and not s.inherited
+                                   where x.indrelid = any ($1) and coalesce(pg_catalog.abs(s.correlation), 0) < 0.5
+                                   group by x.indrelid) as t), 0)
+            """;
+        await using NpgsqlCommand command = new(Query, connection)
+        {
+            Parameters = { new() { Value = definition.Leaves.Select(leaf => leaf.Table.Oid).ToArray(), NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Oid } },
+        };
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
+        return (reader.GetInt64(0), reader.GetInt64(1));
     }
 
     private static string[] Notes(BackfillDefinition definition, BackfillRequest request, string batchPlan, long matching, long all, bool resumes, BackfillForecast forecast)

@@ -53,6 +53,7 @@ internal sealed class BackfillConnection : IAsyncDisposable
 
     private readonly IOperationSink _sink;
     private string? _lastSql;
+    private NpgsqlCommand? _prepared;
     private Task? _unanswered;
     private TimeSpan? _settled;
 
@@ -169,14 +170,15 @@ internal sealed class BackfillConnection : IAsyncDisposable
     {
         cancellationToken.ThrowIfCancellationRequested();
         _settled = null;
-        if (sql != _lastSql)
+        bool repeated = sql == _lastSql;
+        if (!repeated)
         {
             _sink.Debug(sql);
             _lastSql = sql;
         }
 
         // Not cancelled by the token: the batch ends by itself within the hold limit, and then its work is kept.
-        Task<T?> work = fires || first is not null ? SettleAsync(first, sql, parameters, read) : SendAsync(sql, parameters, read);
+        Task<T?> work = fires || first is not null ? SettleAsync(first, sql, parameters, read) : SendAsync(sql, repeated, parameters, read);
         if (watch is not null)
         {
             while (!await EndsWithinAsync(work, s_watchEvery, cancellationToken).ConfigureAwait(false))
@@ -277,7 +279,7 @@ internal sealed class BackfillConnection : IAsyncDisposable
             if (Connection.FullState == System.Data.ConnectionState.Open)
             {
                 // A pooled connection keeps its session, and with it the locks, until it is used again.
-                Task release = BackfillLock.ReleaseAllAsync(Connection);
+                Task release = ReleaseAsync();
                 _unanswered = release;
                 await release.WaitAsync(s_patienceToLeave).ConfigureAwait(false);
             }
@@ -332,16 +334,55 @@ internal sealed class BackfillConnection : IAsyncDisposable
         Backend = (reader.GetInt32(0), reader.GetDateTime(1));
     }
 
-    private async Task<T?> SendAsync<T>(string sql, object[] parameters, Func<NpgsqlDataReader, T> read)
-        where T : class
+    private async Task ReleaseAsync()
     {
-        // Not prepared: its plan costs half a millisecond of the batch's 250, and a session that goes back to the pool would have to forget it.
-        await using NpgsqlCommand command = new(sql, Connection) { CommandTimeout = 0 };
+        await BackfillLock.ReleaseAllAsync(Connection).ConfigureAwait(false);
+        await ForgetAsync().ConfigureAwait(false);
+    }
+
+    private async Task ForgetAsync()
+    {
+        if (_prepared is { } prepared)
+        {
+            _prepared = null;
+            await prepared.UnprepareAsync().ConfigureAwait(false);
+            await prepared.DisposeAsync().ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Prepares what is sent again and again: to plan it takes a millisecond, a good part of a short batch. One at a time, because each holds memory of the server.</summary>
+    private async Task<NpgsqlCommand> CommandAsync(string sql, bool repeated, object[] parameters)
+    {
+        if (_prepared?.CommandText == sql)
+        {
+            for (int i = 0; i < parameters.Length; i++)
+            {
+                _prepared.Parameters[i].Value = parameters[i];
+            }
+
+            return _prepared;
+        }
+
+        NpgsqlCommand command = new(sql, Connection) { CommandTimeout = 0 };
         foreach (object parameter in parameters)
         {
             command.Parameters.Add(new NpgsqlParameter { Value = parameter });
         }
 
+        if (repeated)
+        {
+            await ForgetAsync().ConfigureAwait(false);
+            await command.PrepareAsync(CancellationToken.None).ConfigureAwait(false);
+            _prepared = command;
+        }
+
+        return command;
+    }
+
+    private async Task<T?> SendAsync<T>(string sql, bool repeated, object[] parameters, Func<NpgsqlDataReader, T> read)
+        where T : class
+    {
+        NpgsqlCommand command = await CommandAsync(sql, repeated, parameters).ConfigureAwait(false);
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(CancellationToken.None).ConfigureAwait(false);
         T? row = await reader.ReadAsync(CancellationToken.None).ConfigureAwait(false) ? read(reader) : null;
         // The statement has committed only when the server says so.

@@ -89,7 +89,7 @@ internal sealed record BackfillForecast(double RowsPerSecond, double WalBytesPer
             try
             {
                 (long changed, double took, double bytes) = await MeasureAsync(connection, sql, request, sink, cancellationToken).ConfigureAwait(false);
-                size.Took(TimeSpan.FromMilliseconds(took));
+                size.Took(TimeSpan.FromMilliseconds(took), changed);
                 (batches, rows, milliseconds, wal) = (batches + 1, rows + changed, milliseconds + took, wal + bytes);
             }
             catch (PostgresException e) when (BackfillContext.IsBusy(e) || (request.MaxErrors > 0 && BackfillContext.IsDataError(e)))

@@ -44,10 +44,9 @@ internal sealed class BackfillQueries
             """;
     }
 
-    /// <summary>A sample of $1 percent of the blocks: rows that match, rows, blocks that hold rows; and the server's shared_buffers in blocks.</summary>
+    /// <summary>A sample of $1 percent of the blocks: rows that match, rows, blocks that hold rows.</summary>
     internal string Sample => $"""
-        select coalesce(pg_catalog.sum(msb_matching), 0)::int8, coalesce(pg_catalog.sum(msb_rows), 0)::int8, pg_catalog.count(*),
-               pg_catalog.pg_size_bytes(pg_catalog.current_setting('shared_buffers')) / pg_catalog.current_setting('block_size')::int8
+        select coalesce(pg_catalog.sum(msb_matching), 0)::int8, coalesce(pg_catalog.sum(msb_rows), 0)::int8, pg_catalog.count(*)
         from (select pg_catalog.count(*) filter (where {Predicate}) as msb_matching, pg_catalog.count(*) as msb_rows
               from {Rows} tablesample system ($1)
               group by {Name}.tableoid, ({Name}.ctid::text::point)[0]) as msb_blocks

@@ -6,9 +6,10 @@ namespace MigrationSafety.Engine.Backfills;
 /// <summary>Cuts a table into the ranges that workers take: each worth seconds of work, so that the end of one worker is not long after that of another.</summary>
 internal static class BackfillRanges
 {
-    // A range is worth some batches; no more of them than a look at all of them is quick.
+    // A range is worth some batches; no more of them than a look at all of them is quick. The last ones are short: that is where rows came latest, and where workers end together.
     private const long BlocksOfRange = 1024;
     private const long FewestBlocks = 128;
+    private const long FewestBlocksInTurns = 256;
     private const long Most = 1024;
     // Some rows for each boundary.
     private const double SampledBlocksPerRange = 20;
@@ -29,25 +30,30 @@ internal static class BackfillRanges
         CancellationToken cancellationToken)
     {
         double rowsOfBlock = (double)rowsInTable / Math.Max(1, definition.Blocks);
-        bool sliced = definition.Leaves.Any(leaf => leaf.Slices > 1);
-        long blocks = sliced ? Math.Max(BlocksOfRange, definition.Leaves[0].Stretch) : BlocksOfRange;
-        long wanted = Math.Clamp(Math.Max(definition.Blocks / blocks, Math.Min(definition.Blocks / FewestBlocks, (sliced ? 2 : 4) * workers)), 1, Most);
+        long wanted = Math.Clamp(Math.Max(definition.Blocks / BlocksOfRange, Math.Min(definition.Blocks / FewestBlocks, 4 * workers)), 1, Most);
+        long left = definition.Blocks;
         List<BackfillRange> ranges = [];
         foreach (BackfillLeaf leaf in definition.Leaves)
         {
-            long count = Math.Max(1, wanted * leaf.Blocks / Math.Max(1, definition.Blocks));
             long rows = (long)(leaf.Blocks * rowsOfBlock);
             if (!leaf.ByKey)
             {
-                for (long i = 0; i < count && leaf.Blocks > 0; i++)
+                bool sliced = leaf.Slices > 1;
+                long fewest = sliced ? FewestBlocksInTurns : FewestBlocks;
+                long most = Math.Max(definition.Blocks / Most, sliced ? Math.Max(BlocksOfRange, leaf.Stretch) : BlocksOfRange);
+                for (long lower = 0, upper; lower < leaf.Blocks; lower = upper)
                 {
-                    (long lower, long upper) = (leaf.Blocks * i / count, leaf.Blocks * (i + 1) / count);
-                    ranges.Add(new BackfillRange(leaf, [Text(lower)], [Text(upper)], (rows * (i + 1) / count) - (rows * i / count)));
+                    upper = lower + Math.Clamp((left - lower) / ((sliced ? 2 : 4) * workers), fewest, most);
+                    upper = leaf.Blocks - upper < fewest / 2 ? leaf.Blocks : upper;
+                    ranges.Add(new BackfillRange(
+                        leaf with { Stretch = Math.Min(leaf.Stretch, upper - lower) }, [Text(lower)], [Text(upper)], (rows * upper / leaf.Blocks) - (rows * lower / leaf.Blocks)));
                 }
 
+                left -= leaf.Blocks;
                 continue;
             }
 
+            long count = Math.Max(1, wanted * leaf.Blocks / Math.Max(1, definition.Blocks));
             string[][] bounds = await BoundsAsync(connection, definition, leaf, count, sink, cancellationToken).ConfigureAwait(false);
             ranges.AddRange(bounds.Select((upper, i) => new BackfillRange(leaf, i == 0 ? null : bounds[i - 1], upper, rows / bounds.Length)));
         }

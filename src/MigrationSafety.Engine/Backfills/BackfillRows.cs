@@ -78,7 +78,7 @@ internal sealed class BackfillRows
                 _context.Did(outcome.Changed, passed: 0, took);
                 if (some.Length == _size.Rows)
                 {
-                    _size.Took(took);
+                    _size.Took(took, some.Length);
                 }
 
                 RowPlace[] rest = isSweep && outcome.Done is { } done ? Without(some, done, byKey && !skip) : [];

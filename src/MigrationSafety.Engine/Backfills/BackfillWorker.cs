@@ -378,7 +378,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
             // One that was cut short says nothing about how long a whole one takes, unless that it takes too long.
             if ((rows == _size.Rows && amount == wanted && outcome.Whole) || took > _context.Request.TargetBatchTime)
             {
-                _size.Took(took);
+                _size.Took(took, outcome.Changed);
             }
 
             async Task<PostgresException?> TryBatchAsync()

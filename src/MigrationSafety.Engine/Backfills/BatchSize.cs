@@ -8,9 +8,13 @@ internal sealed class BatchSize
     private const int First = 500;
     private const int Greatest = 100_000;
 
+    // Until it is known.
+    private static readonly TimeSpan s_assumed = TimeSpan.FromMicroseconds(10);
+
     private readonly int _most;
     private readonly TimeSpan _target;
     private readonly IOperationSink _sink;
+    private TimeSpan _ofRow = s_assumed;
     private int _said;
 
     internal BatchSize(int? most, TimeSpan target, IOperationSink sink)
@@ -26,14 +30,23 @@ internal sealed class BatchSize
     internal bool IsSmallest => Rows == 1;
 
     /// <summary>A batch of this size took so long.</summary>
-    internal void Took(TimeSpan time)
+    /// <param name="time">Time.</param>
+    /// <param name="changed">Rows that it changed, of those it looked at.</param>
+    internal void Took(TimeSpan time, long changed)
     {
         double factor = Math.Clamp(_target / (time + TimeSpan.FromMicroseconds(1)), 0.5, 2);
+        bool dense = changed > Rows / 2;
+        if (dense)
+        {
+            _ofRow = time / changed;
+        }
+
         // Within a tenth it is right: timings scatter.
         if (factor is < 0.9 or > 1.1)
         {
-            // Up at least by one: half of one row is none.
-            Change(factor > 1 ? Math.Ceiling(Rows * factor) : Rows * factor);
+            // Up at least by one: half of one row is none. Where few rows match, no more than could be changed in time: the next ones may all match.
+            double most = dense ? _most : Math.Max(Rows, _target / _ofRow);
+            Change(factor > 1 ? Math.Min(Math.Ceiling(Rows * factor), most) : Rows * factor);
         }
     }
 
