@@ -74,7 +74,7 @@ public sealed class BackfillFaultMatrixTests(Servers servers)
             foreach ((BackfillStrategy strategy, int workers) in whole ? s_walks : [s_walks[(major + (int)fault) % s_walks.Length]])
             {
                 // Enough that a quick machine is not at the end before the last fault meets it.
-                int rows = whole ? 120_000 : 30_000;
+                int rows = whole ? 160_000 : 30_000;
                 cells.Add(await Cell.CreateAsync(server, strategy, workers, rows, fault is BackfillFault.ConnectionDropped or BackfillFault.ConnectionFrozen ? proxy.ConnectionString : db => db.ConnectionString));
             }
 

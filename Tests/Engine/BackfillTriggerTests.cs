@@ -26,7 +26,8 @@ public sealed class BackfillTriggerTests(Servers servers)
         // Half a millisecond a row: a size that doubles for as long as the statement alone is quick is taken back again and again.
         Assert.InRange(bench.Sink.VerboseMessages.Count(m => m.Contains("was taken back", StringComparison.Ordinal)), 0, workers);
         BatchEvent[] full = [.. bench.Sink.Events.OfType<BatchEvent>().Where(batch => batch.Rows > 100)];
-        Assert.All(full, batch => Assert.InRange(batch.Time.TotalMilliseconds, 0.25 * batch.Rows, 1e6));
+        // Of all together: which rows of a block are in a turn is chance, and so is how many of them are slow.
+        Assert.InRange(full.Sum(batch => batch.Time.TotalMilliseconds), 0.25 * full.Sum(batch => batch.Rows), 1e6);
     }
 
     [Theory, EachWalk]
