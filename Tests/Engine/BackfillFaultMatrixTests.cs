@@ -27,6 +27,8 @@ public enum BackfillFault
 public sealed class BackfillFaultMatrixTests(Servers servers)
 {
     private const string SeedVariable = "MIGRATIONSAFETY_TEST_SEED";
+    // Enough that a quick machine is not at the end before the last fault meets it.
+    private const int Rows = 160_000;
     private const int Rounds = 5;
     // Of the moments of a fault, so many have to meet a run that is under way: seven faults make a hundred.
     private const int FewestMoments = 15;
@@ -73,9 +75,7 @@ public sealed class BackfillFaultMatrixTests(Servers servers)
         {
             foreach ((BackfillStrategy strategy, int workers) in whole ? s_walks : [s_walks[(major + (int)fault) % s_walks.Length]])
             {
-                // Enough that a quick machine is not at the end before the last fault meets it.
-                int rows = whole ? 160_000 : 30_000;
-                cells.Add(await Cell.CreateAsync(server, strategy, workers, rows, fault is BackfillFault.ConnectionDropped or BackfillFault.ConnectionFrozen ? proxy.ConnectionString : db => db.ConnectionString));
+                cells.Add(await Cell.CreateAsync(server, strategy, workers, Rows, fault is BackfillFault.ConnectionDropped or BackfillFault.ConnectionFrozen ? proxy.ConnectionString : db => db.ConnectionString));
             }
 
             for (int round = 0; round < (whole ? Rounds : 2); round++)
