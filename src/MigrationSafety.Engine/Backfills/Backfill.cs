@@ -70,16 +70,16 @@ public static class Backfill
             string batchPlan = await ExplainAsync(connection, definition, sink, cancellationToken).ConfigureAwait(false);
             List<MigrationStep> steps = [.. await BackfillSchema.StepsAsync(connection, cancellationToken).ConfigureAwait(false)];
             bool resumes = false;
-            if (steps.Count == 0 && await BackfillStore.ReadAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false) is { } record)
+            if (steps.Count == 0 && await BackfillRecords.ReadAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false) is { } record)
             {
-                BackfillStore.Check(record, definition);
+                BackfillRecords.Check(record, definition);
                 if (definition.Into is { } into && !record.IsCompleted)
                 {
                     definition = definition with { Into = into with { IsEmpty = record.WasEmpty == true } };
                 }
 
                 resumes = !record.IsCompleted && record.TableOid == definition.Table.Oid
-                    && (await BackfillStore.CanResumeAsync(connection, definition, request.Strategy, cancellationToken).ConfigureAwait(false)).CanResume;
+                    && (await BackfillRecords.CanResumeAsync(connection, definition, request.Strategy, cancellationToken).ConfigureAwait(false)).CanResume;
             }
 
             if (definition.Into is { IsEmpty: false })

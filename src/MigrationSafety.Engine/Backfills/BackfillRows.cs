@@ -184,7 +184,7 @@ internal sealed class BackfillRows
                     found = (string[]?)await command.ExecuteScalarAsync(CancellationToken.None).ConfigureAwait(false);
                 }
 
-                return (found, await BackfillStore.RecordErrorAsync(connection, _context.Definition, leaf, place, found, refusal, CancellationToken.None).ConfigureAwait(false));
+                return (found, await BackfillErrors.RecordAsync(connection, _context.Definition, leaf, place, found, refusal, CancellationToken.None).ConfigureAwait(false));
             },
             cancellationToken).ConfigureAwait(false);
         string row = key is null ? $"ctid {place.Place}" : $"({leaf.KeyText}) = ({string.Join(", ", key)})";

@@ -353,12 +353,12 @@ internal sealed class BackfillRun : IAsyncDisposable
     /// <returns>Null where an earlier run completed it and no row matches.</returns>
     private async Task<Beginning?> PrepareAsync(bool anyMatches, CancellationToken cancellationToken)
     {
-        BackfillRecord? record = await Leader.AskAsync(connection => BackfillStore.ReadAsync(connection, _plan.Name, CancellationToken.None), cancellationToken).ConfigureAwait(false);
+        BackfillRecord? record = await Leader.AskAsync(connection => BackfillRecords.ReadAsync(connection, _plan.Name, CancellationToken.None), cancellationToken).ConfigureAwait(false);
         if (record is not null)
         {
-            BackfillStore.Check(record, _definition);
+            BackfillRecords.Check(record, _definition);
             (bool canResume, bool begun) = await Leader.AskAsync(
-                connection => BackfillStore.CanResumeAsync(connection, _definition, _plan.Request.Strategy, CancellationToken.None), cancellationToken).ConfigureAwait(false);
+                connection => BackfillRecords.CanResumeAsync(connection, _definition, _plan.Request.Strategy, CancellationToken.None), cancellationToken).ConfigureAwait(false);
             canResume &= record.TableOid == _definition.Table.Oid;
             // What was refused, or came since, is found by a sweep alone.
             if (canResume && (!record.IsCompleted || record.Errors > 0))
@@ -388,7 +388,7 @@ internal sealed class BackfillRun : IAsyncDisposable
     /// <returns>False where somebody has begun or completed it since.</returns>
     private async Task<bool> TryBeginAsync(NpgsqlConnection connection, Beginning beginning, CancellationToken cancellationToken)
     {
-        BackfillRecord? record = await BackfillStore.ReadAsync(connection, _plan.Name, cancellationToken).ConfigureAwait(false);
+        BackfillRecord? record = await BackfillRecords.ReadAsync(connection, _plan.Name, cancellationToken).ConfigureAwait(false);
         if (record?.Stamp != beginning.Record?.Stamp)
         {
             return false;
@@ -400,11 +400,11 @@ internal sealed class BackfillRun : IAsyncDisposable
             _sink.Verbose(record!.IsCompleted
                 ? $"{_plan.Name} was completed but for {record.Errors:N0} rows that the server refused; tries those again."
                 : $"Goes on with {_plan.Name} at its checkpoints: {record.TotalRows:N0} rows are done.");
-            await BackfillStore.ResumeAsync(connection, _definition, _plan.Request, cancellationToken).ConfigureAwait(false);
+            await BackfillRecords.ResumeAsync(connection, _definition, _plan.Request, cancellationToken).ConfigureAwait(false);
             return true;
         }
 
-        await BackfillStore.BeginAsync(connection, _definition, _plan.Request, beginning.Ranges, _plan.EstimatedRows, _plan.EstimatedTableRows, cancellationToken).ConfigureAwait(false);
+        await BackfillRecords.BeginAsync(connection, _definition, _plan.Request, beginning.Ranges, _plan.EstimatedRows, _plan.EstimatedTableRows, cancellationToken).ConfigureAwait(false);
         // Counts rows only where they are few.
         await using NpgsqlConnection questions = await Backfill.OpenAsync(_plan.Session, _plan.Request, _sink, cancellationToken).ConfigureAwait(false);
         await BackfillProof.NoteStartAsync(questions, _definition, cancellationToken).ConfigureAwait(false);
@@ -412,7 +412,7 @@ internal sealed class BackfillRun : IAsyncDisposable
     }
 
     private Task<BackfillRecord> RecordAsync(CancellationToken cancellationToken) => Leader.HoldAsync(
-        async () => await Leader.AskAsync(connection => BackfillStore.ReadAsync(connection, _plan.Name, CancellationToken.None), cancellationToken).ConfigureAwait(false)
+        async () => await Leader.AskAsync(connection => BackfillRecords.ReadAsync(connection, _plan.Name, CancellationToken.None), cancellationToken).ConfigureAwait(false)
             ?? throw BackfillStore.Missing(_plan.Name),
         cancellationToken);
 

@@ -137,7 +137,7 @@ internal sealed class BackfillSweep
 
     private async Task<bool> IsRunningAsync(CancellationToken cancellationToken)
     {
-        BackfillRecord? record = await _worker.AskAsync(connection => BackfillStore.ReadAsync(connection, _context.Plan.Name, CancellationToken.None), cancellationToken).ConfigureAwait(false);
+        BackfillRecord? record = await _worker.AskAsync(connection => BackfillRecords.ReadAsync(connection, _context.Plan.Name, CancellationToken.None), cancellationToken).ConfigureAwait(false);
         return (record ?? throw BackfillStore.Missing(_context.Plan.Name)).State == BackfillStore.Running;
     }
 

@@ -142,7 +142,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
             {
                 Task rangeEnded = _context.RangeEnded;
                 (RangeClaim? claim, long unfinished, string state) = await AskAsync(
-                    connection => BackfillStore.ClaimAsync(connection, _context.Definition, _context.Run, _number, s_silence + (2 * Connection.HoldLimit), CancellationToken.None),
+                    connection => BackfillClaims.ClaimAsync(connection, _context.Definition, _context.Run, _number, s_silence + (2 * Connection.HoldLimit), CancellationToken.None),
                     cancellationToken).ConfigureAwait(false);
                 if (state != BackfillStore.Running || unfinished == 0)
                 {
@@ -161,7 +161,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
                 if (await PartAsync(claim.Relation, cancellationToken).ConfigureAwait(false) is not { } leaf)
                 {
                     Sink.Verbose($"A part of {_context.Definition.Table.Display} (oid {claim.Relation}) was dropped or detached since the backfill began: nothing is to be done there any more.");
-                    await TellAsync(connection => BackfillStore.EndPartAsync(connection, Name, claim.Relation, CancellationToken.None), cancellationToken).ConfigureAwait(false);
+                    await TellAsync(connection => BackfillClaims.EndPartAsync(connection, Name, claim.Relation, CancellationToken.None), cancellationToken).ConfigureAwait(false);
                     continue;
                 }
 
@@ -433,7 +433,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
             return false;
         }
 
-        await TellAsync(connection => BackfillStore.AdvanceAsync(connection, Name, claim.Id, piece.From, piece.To, piece.AtEnd, CancellationToken.None), cancellationToken).ConfigureAwait(false);
+        await TellAsync(connection => BackfillClaims.AdvanceAsync(connection, Name, claim.Id, piece.From, piece.To, piece.AtEnd, CancellationToken.None), cancellationToken).ConfigureAwait(false);
         _byRow &= Stopwatch.GetElapsedTime(start) > _context.Request.TargetBatchTime / 2;
         return !piece.AtEnd;
     }

@@ -1,0 +1,274 @@
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sql;
+using Npgsql;
+using NpgsqlTypes;
+
+namespace MigrationSafety.Engine.Backfills;
+
+/// <summary>What is recorded about a backfill.</summary>
+/// <param name="TableOid">The table's oid when it began.</param>
+/// <param name="Statement">What is done to which rows, as one statement.</param>
+/// <param name="Archive">Where what it overwrites or deletes is kept; null where it is not.</param>
+/// <param name="WasEmpty">Whether the table that is copied into was empty when it began; null where nothing is copied.</param>
+/// <param name="State">running, paused or completed.</param>
+/// <param name="Sweep">0 in the pass through its ranges, then the number of the sweep.</param>
+/// <param name="RowsInTable">Rows in the table when it began, estimated.</param>
+/// <param name="TotalRows">Rows updated by all runs.</param>
+/// <param name="RowsSeen">Rows passed, matching or not.</param>
+/// <param name="Errors">Rows that failed and were not changed since.</param>
+internal sealed record BackfillRecord(
+    uint TableOid,
+    string Statement,
+    string? Archive,
+    bool? WasEmpty,
+    string State,
+    int Sweep,
+    long RowsInTable,
+    long TotalRows,
+    long RowsSeen,
+    long Errors)
+{
+    internal bool IsCompleted => State == BackfillStore.Completed;
+
+    /// <summary>When it began and when it was completed.</summary>
+    internal required (DateTime Started, DateTime? Finished) Times { get; init; }
+
+    /// <summary>What is another when somebody has begun it anew or completed it.</summary>
+    internal (uint Table, bool IsCompleted, (DateTime Started, DateTime? Finished) Times) Stamp => (TableOid, IsCompleted, Times);
+}
+
+/// <summary>Records what a backfill is: its definition and its ranges.</summary>
+internal static class BackfillRecords
+{
+    /// <summary>What is recorded under a name; null where nothing is.</summary>
+    internal static async Task<BackfillRecord?> ReadAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
+    {
+        const string Query = $"""
+            select b.table_schema, b.table_name, b.table_oid, b.set_columns, b.set_expressions, b.predicate, b.kind, b.source, b.archive, b.state, b.sweep, b.rows_in_table,
+                   coalesce((select pg_catalog.sum(w.rows_done) from {BackfillStore.Workers} w where w.backfill = b.name), 0)::int8,
+                   coalesce((select pg_catalog.sum(r.rows_seen) from {BackfillStore.Ranges} r where r.backfill = b.name), 0)::int8,
+                   (select pg_catalog.count(*) from {BackfillStore.Errors} e where e.backfill = b.name and not e.again), b.started_at, b.finished_at, b.into_schema, b.into_table, b.into_was_empty
+            from {BackfillStore.Table} b
+            where b.name = $1
+            """;
+        await using NpgsqlCommand command = BackfillStore.Command(connection, Query, name);
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        return await reader.ReadAsync(cancellationToken).ConfigureAwait(false)
+            ? new BackfillRecord(
+                reader.GetFieldValue<uint>(2),
+                BackfillDefinition.Text(
+                    BackfillStore.KindOf(reader.GetString(6)),
+                    reader.GetString(0),
+                    reader.GetString(1),
+                    [.. reader.GetFieldValue<string[]>(3).Zip(reader.GetFieldValue<string[]>(4), (column, expression) => new SetColumn(column, expression))],
+                    reader.Text(7),
+                    reader.GetString(5),
+                    reader.Text(17) is { } schema ? $"{SqlName.QuoteIfNeeded(schema)}.{SqlName.QuoteIfNeeded(reader.GetString(18))}" : null),
+                reader.Text(8),
+                reader.IsDBNull(19) ? null : reader.GetBoolean(19),
+                reader.GetString(9),
+                reader.GetInt32(10),
+                reader.GetInt64(11),
+                reader.GetInt64(12),
+                reader.GetInt64(13),
+                reader.GetInt64(14))
+            {
+                Times = (reader.GetDateTime(15), await reader.IsDBNullAsync(16, cancellationToken).ConfigureAwait(false) ? null : reader.GetDateTime(16)),
+            }
+            : null;
+    }
+
+    /// <summary>Refuses a name that is taken by another definition.</summary>
+    /// <exception cref="MigrationException"><c>DefinitionDiffers</c>, with both.</exception>
+    internal static void Check(BackfillRecord record, BackfillDefinition definition)
+    {
+        // Whether the keys of copied rows are kept is not asked for.
+        bool sameKeeping = definition.Kind == BackfillKind.Insert || record.Archive is null == definition.Archive is null;
+        if (record.Statement == definition.Statement && sameKeeping)
+        {
+            return;
+        }
+
+        static string Keeping(bool keeps) => keeps ? ", keeping the old values" : ", keeping no old values";
+        (string recorded, string asked) = sameKeeping
+            ? (record.Statement, definition.Statement)
+            : (record.Statement + Keeping(record.Archive is not null), definition.Statement + Keeping(definition.Archive is not null));
+
+        throw new MigrationException(
+            "DefinitionDiffers",
+            MigrationErrorKind.InvalidState,
+            $"A backfill named {definition.Name} is recorded with another definition{(record.IsCompleted ? "" : ", and is not finished")}. "
+            + $"Recorded: {recorded}. Asked for: {asked}.",
+            record.IsCompleted
+                ? "Give this one another name with -Name, or remove what is recorded about the other, which is done (Remove-Backfill)."
+                : "Repeat the recorded definition to resume it, or give this one another name with -Name.")
+        {
+            Target = definition.Name,
+        };
+    }
+
+    /// <summary>Whether the recorded ranges are those of this table and can be walked as they were cut: else it begins from the start, which is always right.</summary>
+    /// <param name="connection">Connection.</param>
+    /// <param name="definition">Definition.</param>
+    /// <param name="strategy">What was asked for: another one than the recorded begins from the start.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <returns>Whether it can go on; and whether anything was done before.</returns>
+    internal static async Task<(bool CanResume, bool Begun)> CanResumeAsync(
+        NpgsqlConnection connection,
+        BackfillDefinition definition,
+        BackfillStrategy strategy,
+        CancellationToken cancellationToken)
+    {
+        const string Query = $"""
+            select r.relation, r.key_columns, pg_catalog.bool_and(r.finished), pg_catalog.bool_or(r.finished or r.position is distinct from r.lower)
+            from {BackfillStore.Ranges} r
+            where r.backfill = $1
+            group by r.relation, r.key_columns
+            """;
+        bool begun = false;
+        await using NpgsqlCommand command = BackfillStore.Command(connection, Query, definition.Name);
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+        {
+            begun |= reader.GetBoolean(3);
+            BackfillLeaf? leaf = definition.Leaves.FirstOrDefault(l => l.Table.Oid == reader.GetFieldValue<uint>(0));
+            string[]? key = await reader.IsDBNullAsync(1, cancellationToken).ConfigureAwait(false) ? null : reader.GetFieldValue<string[]>(1);
+            bool fits = key is null ? strategy != BackfillStrategy.Key : strategy != BackfillStrategy.Block && leaf?.Key.Select(k => k.Name).SequenceEqual(key) != false;
+            // A part that is gone needs no walk any more, a finished one none again.
+            if (!fits && leaf is not null && !reader.GetBoolean(2))
+            {
+                return (false, false);
+            }
+        }
+
+        return (true, begun);
+    }
+
+    /// <summary>Records a new beginning with these ranges.</summary>
+    internal static async Task BeginAsync(
+        NpgsqlConnection connection,
+        BackfillDefinition definition,
+        BackfillRequest request,
+        IReadOnlyList<BackfillRange> ranges,
+        long estimatedRows,
+        long rowsInTable,
+        CancellationToken cancellationToken)
+    {
+        const string Record = $"""
+            insert into {BackfillStore.Table} as b (name, table_schema, table_name, table_oid, set_columns, set_expressions, predicate, predicate_given, strategy, reason, state,
+                                      workers, target_batch_ms, max_errors, rows_estimated, rows_in_table, throttle, kind, source, archive, settings, into_schema, into_table, into_was_empty)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'running', $11, $12, $13, $14, $15, $16::jsonb, $17, $18, $19, $20::jsonb, $21, $22, $23)
+            on conflict (name) do update
+            set table_oid = excluded.table_oid, predicate_given = excluded.predicate_given, strategy = excluded.strategy, reason = excluded.reason, state = excluded.state, sweep = 0,
+                workers = excluded.workers, target_batch_ms = excluded.target_batch_ms, max_errors = excluded.max_errors, rows_estimated = excluded.rows_estimated,
+                rows_in_table = excluded.rows_in_table, throttle = excluded.throttle, waiting_for = null, waiting_since = null, last_error = null, role = excluded.role, application = excluded.application,
+                started_at = excluded.started_at, updated_at = excluded.updated_at, finished_at = null,
+                archive = excluded.archive, into_was_empty = excluded.into_was_empty,
+                rows_before = coalesce((select pg_catalog.sum(w.rows_done) from {BackfillStore.Workers} w where w.backfill = b.name), 0),
+                rows_counted = null, rows_balance = null, rows_leaves = null, stats_since = null
+            """;
+        const string NewRanges = $"""
+            insert into {BackfillStore.Ranges} (backfill, id, slices, stretch, relation, relation_name, key_columns, lower, upper, position, rows_estimated)
+            select $1, n, r.slices, r.stretch, r.relation, r.relation_name, case when r.key <> '' then r.key::text[] end, case when r.lower <> '' then r.lower::text[] end, r.upper::text[],
+                   case when r.lower <> '' then r.lower::text[] end, r.rows
+            from rows from (pg_catalog.unnest($2::oid[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[]), pg_catalog.unnest($5::text[]), pg_catalog.unnest($6::text[]),
+                            pg_catalog.unnest($7::int8[]), pg_catalog.unnest($8::int4[]), pg_catalog.unnest($9::int8[])) with ordinality as r (relation, relation_name, key, lower, upper, rows, slices, stretch, n)
+            """;
+        await using NpgsqlBatch batch = new(connection)
+        {
+            Timeout = BackfillStore.AnswerSeconds,
+            BatchCommands =
+            {
+                // One transaction. The ranges first: who is in a batch of one is waited for.
+                BackfillStore.Durable(),
+                new($"delete from {BackfillStore.Ranges} where backfill = $1") { Parameters = { new() { Value = definition.Name } } },
+                new($"delete from {BackfillStore.Errors} where backfill = $1") { Parameters = { new() { Value = definition.Name } } },
+                new(Record)
+                {
+                    Parameters =
+                    {
+                        new() { Value = definition.Name },
+                        new() { Value = definition.Table.Schema },
+                        new() { Value = definition.Table.Name },
+                        new() { Value = definition.Table.Oid, NpgsqlDbType = NpgsqlDbType.Oid },
+                        new() { Value = definition.Set.Select(column => column.Name).ToArray() },
+                        new() { Value = definition.Set.Select(column => column.Expression).ToArray() },
+                        new() { Value = definition.Where },
+                        new() { Value = !definition.IsDefaultWhere },
+                        new() { Value = definition.Strategy == BackfillStrategy.Key ? "key" : "block" },
+                        new() { Value = definition.Reason },
+                        new() { Value = request.Workers },
+                        new() { Value = (int)request.TargetBatchTime.TotalMilliseconds },
+                        new() { Value = request.MaxErrors },
+                        new() { Value = estimatedRows },
+                        new() { Value = rowsInTable },
+                        new() { Value = request.Throttle.ToJson() },
+                        new() { Value = definition.Kind switch { BackfillKind.Delete => "delete", BackfillKind.Insert => "insert", _ => "update" } },
+                        new() { Value = (object?)definition.From ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
+                        new() { Value = (object?)definition.Archive?.Name ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
+                        new() { Value = BackfillSettings.ToJson(request.Settings!) },
+                        new() { Value = (object?)definition.Into?.Table.Schema ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
+                        new() { Value = (object?)definition.Into?.Table.Name ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
+                        new() { Value = (object?)definition.Into?.IsEmpty ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Boolean },
+                    },
+                },
+                new(NewRanges)
+                {
+                    Parameters =
+                    {
+                        new() { Value = definition.Name },
+                        new() { Value = ranges.Select(range => range.Leaf.Table.Oid).ToArray(), NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Oid },
+                        new() { Value = ranges.Select(range => range.Leaf.Table.Display).ToArray() },
+                        new() { Value = ranges.Select(range => range.Leaf.ByKey ? ArrayText(range.Leaf.KeyNames) : "").ToArray() },
+                        new() { Value = ranges.Select(range => range.Lower is null ? "" : ArrayText(range.Lower)).ToArray() },
+                        new() { Value = ranges.Select(range => ArrayText(range.Upper)).ToArray() },
+                        new() { Value = ranges.Select(range => range.Rows).ToArray() },
+                        new() { Value = ranges.Select(range => range.Leaf.Slices).ToArray() },
+                        new() { Value = ranges.Select(range => range.Leaf.Stretch).ToArray() },
+                    },
+                },
+            },
+        };
+        await batch.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Records that it goes on: as asked for now, and with the rows that failed to be tried again.</summary>
+    internal static async Task ResumeAsync(NpgsqlConnection connection, BackfillDefinition definition, BackfillRequest request, CancellationToken cancellationToken)
+    {
+        await using NpgsqlBatch batch = new(connection)
+        {
+            Timeout = BackfillStore.AnswerSeconds,
+            BatchCommands =
+            {
+                BackfillStore.Durable(),
+                new($"update {BackfillStore.Table} set state = 'running', workers = $2, target_batch_ms = $3, max_errors = $4, throttle = $5::jsonb, waiting_for = null, waiting_since = null, last_error = null, finished_at = null, updated_at = pg_catalog.clock_timestamp() where name = $1")
+                {
+                    Parameters =
+                    {
+                        new() { Value = definition.Name },
+                        new() { Value = request.Workers },
+                        new() { Value = (int)request.TargetBatchTime.TotalMilliseconds },
+                        new() { Value = request.MaxErrors },
+                        new() { Value = request.Throttle.ToJson() },
+                    },
+                },
+                // Not those that somebody who works on it has just recorded.
+                new($"update {BackfillStore.Errors} set again = true where backfill = $1 and not again and not {BackfillLock.IsShared}") { Parameters = { new() { Value = definition.Name } } },
+                // Parts that are gone since.
+                new($"update {BackfillStore.Ranges} set finished = true where backfill = $1 and not finished and relation <> all ($2)")
+                {
+                    Parameters =
+                    {
+                        new() { Value = definition.Name },
+                        new() { Value = definition.Leaves.Select(leaf => leaf.Table.Oid).ToArray(), NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Oid },
+                    },
+                },
+            },
+        };
+        await batch.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>An array as a text that casts back to it.</summary>
+    private static string ArrayText(IEnumerable<string> values) =>
+        "{" + string.Join(",", values.Select(v => "\"" + v.Replace("\\", "\\\\", StringComparison.Ordinal).Replace("\"", "\\\"", StringComparison.Ordinal) + "\"")) + "}";
+}
