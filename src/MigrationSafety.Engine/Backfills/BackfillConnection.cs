@@ -383,6 +383,8 @@ internal sealed class BackfillConnection : IAsyncDisposable
         where T : class
     {
         NpgsqlCommand command = await CommandAsync(sql, repeated, parameters).ConfigureAwait(false);
+        // What is prepared stays for the next time.
+        await using NpgsqlCommand? once = command == _prepared ? null : command;
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(CancellationToken.None).ConfigureAwait(false);
         T? row = await reader.ReadAsync(CancellationToken.None).ConfigureAwait(false) ? read(reader) : null;
         // The statement has committed only when the server says so.
