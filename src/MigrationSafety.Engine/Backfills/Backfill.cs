@@ -64,6 +64,12 @@ public static class Backfill
             request = request with { Throttle = await ThrottleLook.CheckAsync(connection, request.Throttle, cancellationToken).ConfigureAwait(false) };
             IReadOnlyDictionary<string, string> own = await BackfillSettings.ReadAsync(connection, cancellationToken).ConfigureAwait(false);
             BackfillDefinition definition = await BackfillDefinition.FindAsync(connection, request, cancellationToken).ConfigureAwait(false);
+            await BackfillPrivileges.CheckAsync(connection, definition, writes: true, cancellationToken).ConfigureAwait(false);
+            if (definition.Into is { } target)
+            {
+                definition = definition with { Into = await target.LookAsync(connection, cancellationToken).ConfigureAwait(false) };
+            }
+
             IReadOnlyDictionary<string, string>? recorded = await BackfillSettings.RecordedAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false);
             request = request with { Settings = recorded ?? own };
             await BackfillSettings.SetAsync(connection, request.Settings, cancellationToken).ConfigureAwait(false);
@@ -223,31 +229,43 @@ public static class Backfill
         }
     }
 
+    /// <summary>What the server's refusal of a statement means.</summary>
+    private static async Task<MigrationException> RefusedAsync(NpgsqlConnection connection, BackfillDefinition definition, BackfillStatements statements, PostgresException e, CancellationToken cancellationToken)
+    {
+        if (e.SqlState == SqlStates.InsufficientPrivilege
+            && await BackfillPrivileges.OfStatementAsync(connection, statements.Whole, definition.Table.Display, cancellationToken).ConfigureAwait(false) is { } denied)
+        {
+            return denied;
+        }
+
+        MigrationException error = ServerErrors.Translate(e, $"Checking {definition.Statement}", definition.Table.Display);
+        // A text without its SQL quotation marks is the likeliest reason: to the server it is a column.
+        return e.SqlState != SqlStates.UndefinedColumn
+            ? error
+            : new MigrationException(error.ErrorId, error.Kind, error.Message, $"{error.RecommendedAction} A text is a SQL expression with its own quotation marks: -Set @{{ tier = \"'standard'\" }}.", e)
+            {
+                SqlState = error.SqlState,
+                Target = error.Target,
+            };
+    }
+
     /// <summary>Lets the server check names, types and privileges in each part of the table; it runs nothing.</summary>
     /// <returns>The plan of a batch.</returns>
     private static async Task<string> ExplainAsync(NpgsqlConnection connection, BackfillDefinition definition, IOperationSink sink, CancellationToken cancellationToken)
     {
-        try
+        foreach (BackfillLeaf leaf in definition.Leaves)
         {
-            foreach (BackfillLeaf leaf in definition.Leaves)
+            BackfillStatements statements = new(definition, leaf);
+            sink.Debug(statements.Explain);
+            try
             {
-                BackfillStatements statements = new(definition, leaf);
-                sink.Debug(statements.Explain);
                 await using NpgsqlCommand command = new(statements.Explain, connection);
                 await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
             }
-        }
-        catch (PostgresException e)
-        {
-            MigrationException error = ServerErrors.Translate(e, $"Checking {definition.Statement}", definition.Table.Display);
-            // A text without its SQL quotation marks is the likeliest reason: to the server it is a column.
-            throw e.SqlState != SqlStates.UndefinedColumn
-                ? error
-                : new MigrationException(error.ErrorId, error.Kind, error.Message, $"{error.RecommendedAction} A text is a SQL expression with its own quotation marks: -Set @{{ tier = \"'standard'\" }}.", e)
-                {
-                    SqlState = error.SqlState,
-                    Target = error.Target,
-                };
+            catch (PostgresException e)
+            {
+                throw await RefusedAsync(connection, definition, statements, e, cancellationToken).ConfigureAwait(false);
+            }
         }
 
         if (definition.Leaves.Count == 0)

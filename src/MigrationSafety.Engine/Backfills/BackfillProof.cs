@@ -52,6 +52,7 @@ public static class BackfillProof
             BackfillRequest recorded = await BackfillControl.RequestAsync(session, request.Name, sink, cancellationToken).ConfigureAwait(false);
             await using NpgsqlConnection connection = await Backfill.OpenAsync(session, recorded, sink, cancellationToken).ConfigureAwait(false);
             BackfillDefinition definition = await BackfillDefinition.FindAsync(connection, recorded, cancellationToken).ConfigureAwait(false);
+            await BackfillPrivileges.CheckAsync(connection, definition, writes: false, cancellationToken).ConfigureAwait(false);
             BackfillQueries queries = new(definition);
             await SetTimeoutAsync(connection, request.StatementTimeout, cancellationToken).ConfigureAwait(false);
 

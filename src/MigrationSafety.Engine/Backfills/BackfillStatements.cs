@@ -19,7 +19,10 @@ internal sealed class BackfillStatements
     }
 
     /// <summary>For the check before anything is done: names, types, privileges.</summary>
-    internal string Explain => $"explain {Change("true")}";
+    internal string Explain => $"explain {Whole}";
+
+    /// <summary>The change of all rows at once.</summary>
+    internal string Whole => Change("true");
 
     /// <summary>A batch as a DBA would write it by hand, for people.</summary>
     internal string Plain => Change(PlainPiece);

@@ -11,15 +11,16 @@ namespace MigrationSafety.Engine.Backfills;
 /// <param name="Key">Columns of the unique key that tells what is there already, with their types.</param>
 /// <param name="Overrides">Whether a value is given for an identity column that the server alone fills otherwise.</param>
 /// <param name="Sequences">The sequences of columns that get values, which do not move along: column and sequence, quoted for people.</param>
-/// <param name="IsEmpty">Whether it holds no row yet.</param>
 internal sealed record BackfillTarget(
     TableReference Table,
     IReadOnlyList<SetColumn> Columns,
     IReadOnlyList<KeyColumn> Key,
     bool Overrides,
-    IReadOnlyList<(string Column, string Sequence)> Sequences,
-    bool IsEmpty)
+    IReadOnlyList<(string Column, string Sequence)> Sequences)
 {
+    /// <summary>Whether it held no row when the backfill began.</summary>
+    internal bool IsEmpty { get; init; }
+
     internal string KeyText => string.Join(", ", Key.Select(column => SqlName.QuoteIfNeeded(column.Name)));
 
     internal string ColumnList => string.Join(", ", Columns.Select(column => SqlName.Quote(column.Name)));
@@ -115,15 +116,19 @@ internal sealed record BackfillTarget(
                 "Give it a primary key, or build a unique index (Invoke-SafeIndexBuild -Unique) on NOT NULL columns, without expression and predicate, and copy these columns too.");
         }
 
-        await using NpgsqlCommand any = new($"select not exists (select from {table.Sql})", connection);
-        bool empty = (bool)(await any.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
         return new BackfillTarget(
             table,
             chosen,
             key,
             columns.Any(column => column.AlwaysIdentity && chosen.Any(c => c.Name == column.Name)),
-            [.. columns.Where(column => column.Sequence is not null && chosen.Any(c => c.Name == column.Name)).Select(column => (SqlName.QuoteIfNeeded(column.Name), column.Sequence!))],
-            empty);
+            [.. columns.Where(column => column.Sequence is not null && chosen.Any(c => c.Name == column.Name)).Select(column => (SqlName.QuoteIfNeeded(column.Name), column.Sequence!))]);
+    }
+
+    /// <summary>The same with whether it holds no row yet.</summary>
+    internal async Task<BackfillTarget> LookAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    {
+        await using NpgsqlCommand command = new($"select not exists (select from {Table.Sql})", connection);
+        return this with { IsEmpty = (bool)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))! };
     }
 
     private static List<SetColumn> Choose(TableReference table, TableReference source, List<Column> columns, BackfillRequest request)

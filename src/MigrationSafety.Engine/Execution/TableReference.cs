@@ -26,7 +26,7 @@ internal sealed record TableReference(uint Oid, string Schema, string Name, char
     /// <param name="cancellationToken">Cancels.</param>
     /// <param name="kinds">The kinds of relation that will do; an ordinary table alone where nothing is said.</param>
     /// <returns>The table.</returns>
-    /// <exception cref="MigrationException"><c>TableNotFound</c>, <c>TableKindNotSupported</c>, <c>InvalidName</c>.</exception>
+    /// <exception cref="MigrationException"><c>TableNotFound</c>, <c>TableKindNotSupported</c>, <c>InvalidName</c>, <c>InsufficientPrivilege</c>: the schema may not be used.</exception>
     internal static async Task<TableReference> FindAsync(NpgsqlConnection connection, string table, string? schema, CancellationToken cancellationToken, string kinds = "r")
     {
         TableReference found = await FindAnyAsync(connection, table, schema, cancellationToken).ConfigureAwait(false);
@@ -71,10 +71,17 @@ internal sealed record TableReference(uint Oid, string Schema, string Name, char
             givenSchema = schemaName;
         }
 
-        // The text as it stands is looked for as well: people type Order for a table that SQL calls "Order".
-        return await ReadAsync(connection, givenSchema, name, cancellationToken).ConfigureAwait(false)
-            ?? (table.Contains('"', StringComparison.Ordinal) ? null : await ReadAsync(connection, givenSchema, table.Trim().Split('.')[^1], cancellationToken).ConfigureAwait(false))
-            ?? throw await NotFoundAsync(connection, givenSchema, name, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            // The text as it stands is looked for as well: people type Order for a table that SQL calls "Order".
+            return await ReadAsync(connection, givenSchema, name, cancellationToken).ConfigureAwait(false)
+                ?? (table.Contains('"', StringComparison.Ordinal) ? null : await ReadAsync(connection, givenSchema, table.Trim().Split('.')[^1], cancellationToken).ConfigureAwait(false))
+                ?? throw await NotFoundAsync(connection, givenSchema, name, cancellationToken).ConfigureAwait(false);
+        }
+        catch (PostgresException e) when (e.SqlState == SqlStates.InsufficientPrivilege)
+        {
+            throw await SchemaUsage.DeniedAsync(connection, e, table, cancellationToken).ConfigureAwait(false) ?? ServerErrors.Translate(e, $"Looking for {table}", table);
+        }
     }
 
     private static string KindInWords(TableReference table) => (table.Kind, table.Persistence) switch
