@@ -128,6 +128,38 @@ public sealed class RollbackTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task A_function_of_the_user_is_not_harmless_for_its_name(int major)
+    {
+        await using RollbackBench bench = await RollbackBench.CreateAsync(servers, major);
+        await bench.Database.ExecuteAsync(
+            """
+            create table calls (n int);
+            create function format(int) returns text language sql as 'insert into calls values ($1) returning n::text';
+            create function setval(text, text) returns text language sql as 'insert into calls values (1) returning n::text';
+            create schema aside;
+            create function aside.lower(int) returns text language sql as 'insert into calls values ($1) returning n::text';
+            """,
+            Token);
+        (string Sql, Reversibility Expected)[] cases =
+        [
+            ("select format(1);", Reversibility.Unknown),
+            ("select pg_catalog.format('%s', 1);", Reversibility.NotNeeded),
+            ("select upper('x');", Reversibility.NotNeeded),
+            ("select lower('X');", Reversibility.NotNeeded),
+            ("set search_path = aside, public; select lower(1);", Reversibility.Unknown),
+            ("select setval('x', 'y');", Reversibility.Unknown),
+            ("do $$ begin if exists (select from pg_class where relname = lower('T')) then alter table calls add x int; end if; end $$;", Reversibility.NotNeeded),
+            ("set search_path = aside, public; do $$ begin if exists (select from pg_class where relname = lower(1)) then alter table calls add x int; end if; end $$;", Reversibility.Unknown),
+            ("create function upper(int) returns text language sql as 'select 1'; select upper(1);", Reversibility.Unknown),
+        ];
+        foreach ((string sql, Reversibility expected) in cases)
+        {
+            RollbackScript rollback = await bench.RollbackAsync(sql);
+            Assert.Equal((sql, expected), (sql, rollback.Statements.First(s => !s.Statement.StartsWith("set ", StringComparison.Ordinal) && !s.Statement.StartsWith("create", StringComparison.Ordinal)).Reversibility));
+        }
+    }
+
+    [Theory, EachMajor]
     public async Task Migrations_that_the_history_of_Entity_Framework_has_are_not_taken_back(int major)
     {
         await using RollbackBench bench = await RollbackBench.CreateAsync(servers, major);

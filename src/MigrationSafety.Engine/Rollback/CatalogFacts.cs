@@ -32,6 +32,9 @@ internal sealed record CatalogRelation(
     /// <summary>Whether other tables inherit from it, which is not meant of partitions.</summary>
     internal bool HasChildren { get; init; }
 
+    /// <summary>Whether rules rewrite what is written to it.</summary>
+    internal bool HasRules { get; init; }
+
     /// <summary>Why no value can be brought back to its row; null where one can.</summary>
     internal string? NoKey => Kind is not ('r' or 'p') ? "it is no table"
         : HasChildren ? "other tables inherit from it, and no key holds over all of them"
@@ -84,7 +87,7 @@ internal sealed class CatalogFacts
         CatalogFacts facts = await ReadPathAsync(connection, database, cancellationToken).ConfigureAwait(false);
         HashSet<string> names = [];
         HashSet<string> tables = [];
-        foreach (SqlStatement statement in script.Statements.Where(s => s.Kind == SqlStatementKind.Sql).SelectMany(s => StatementParser.Parse(s) is DoBlock block && DoBody.Read(block) is { } body ? body.Statements : [s]))
+        foreach (SqlStatement statement in script.Statements.Where(s => s.Kind == SqlStatementKind.Sql).SelectMany(Inside))
         {
             names.UnionWith(statement.Tokens.Select(t => SqlReader.NameOf(statement.Script, t)).OfType<string>());
             names.UnionWith(QueryReversal.NamesInStrings(statement));
@@ -112,11 +115,21 @@ internal sealed class CatalogFacts
     internal bool Has(ObjectKind kind, string schema, string name) =>
         kind.Space() == ObjectKind.Table ? _relations.ContainsKey((schema, name)) : _others.Contains((kind.Space(), schema, name));
 
+    /// <summary>Whether a function of the name, that is not the system's, exists in one of some schemas; in any where none is given.</summary>
+    internal bool HasFunctionOfUser(IReadOnlyList<string> schemas, string name) =>
+        _others.Any(o => o.Item1 == ObjectKind.Function.Space() && o.Item3 == name && o.Item2 is not ("pg_catalog" or "information_schema") && (schemas.Count == 0 || schemas.Contains(o.Item2)));
+
     /// <summary>Whether a statistics object of the name exists.</summary>
     internal bool HasStatistics(string schema, string name) => _statisticsNames.Contains((schema, name));
 
     /// <summary>Whether a constraint of the name exists on any table of the schema.</summary>
     internal bool HasConstraint(string schema, string name) => _constraintNames.Contains((schema, name));
+
+    /// <summary>The statements that a statement runs: itself, or those of a DO block that is understood, and its condition.</summary>
+    private static IEnumerable<SqlStatement> Inside(SqlStatement statement) =>
+        StatementParser.Parse(statement) is not DoBlock block || DoBody.Read(block) is not { } body ? [statement]
+        : body.Condition is { } condition ? body.Statements.Append(condition.Statement)
+        : body.Statements;
 
     private static async Task<CatalogFacts> ReadPathAsync(NpgsqlConnection connection, string database, CancellationToken cancellationToken)
     {
@@ -158,7 +171,8 @@ internal sealed class CatalogFacts
                          where a.attrelid = c.oid and p.place <= k.indnkeyatts order by p.place),
                    array(select a.attname::text from pg_catalog.pg_attribute a
                          where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' order by a.attnum),
-                   c.relkind = 'r' and exists (select from pg_catalog.pg_inherits h where h.inhparent = c.oid)
+                   c.relkind = 'r' and exists (select from pg_catalog.pg_inherits h where h.inhparent = c.oid),
+                   exists (select from pg_catalog.pg_rewrite w where w.ev_class = c.oid and w.ev_type <> '1')
             from pg_catalog.pg_namespace n
             join pg_catalog.pg_class c on c.relnamespace = n.oid
             where n.nspname = any ($1) and c.relname = any ($2)
@@ -183,6 +197,7 @@ internal sealed class CatalogFacts
                 reader.GetFieldValue<string[]>(10))
             {
                 HasChildren = reader.GetBoolean(11),
+                HasRules = reader.GetBoolean(12),
             };
             _relations[(relation.Schema, relation.Name)] = relation;
         }

@@ -31,7 +31,7 @@ internal static class DoReversal
         bool optional = body.Passed.Count > 0;
         if (body.Condition is { } condition)
         {
-            if (!AsksCatalog(condition) || Touched(r, condition) || (r.Forward.Path is { Schemas.Count: 0 } && DependsOnPath(condition)))
+            if (!AsksCatalog(r, condition) || Touched(r, condition) || (r.Forward.Path is { Schemas.Count: 0 } && DependsOnPath(condition)))
             {
                 return [r.Forward.Unknown($"DO: whether \"{RollbackText.OneLine(condition.Text, 80)}\" holds when the migration runs cannot be told beforehand{Holds(block)}. Write its reversal by hand.")];
             }
@@ -73,24 +73,24 @@ internal static class DoReversal
     private static bool Duplicates(DoBody body) => body.Passed.All(e => e.StartsWith("duplicate_", StringComparison.Ordinal) || e is "unique_violation" or "others" or "invalid_table_definition");
 
     /// <summary>Whether a condition asks the system's catalogs alone.</summary>
-    private static bool AsksCatalog(SqlFragment condition)
+    private static bool AsksCatalog(Reversing r, SqlFragment condition)
     {
-        if (QueryReversal.Calls(condition).Any(c => !s_callable.Contains(c)))
+        if (QueryReversal.CallsBesides(r, condition, s_callable).Any())
         {
             return false;
         }
 
-        SqlReader r = condition.Read();
+        SqlReader reader = condition.Read();
         string last = "";
-        while (!r.AtEnd)
+        while (!reader.AtEnd)
         {
-            if (last is "from" or "join" && !r.Word().StartsWith("pg_", StringComparison.Ordinal) && r.Word() is not ("information_schema" or "only"))
+            if (last is "from" or "join" && !reader.Word().StartsWith("pg_", StringComparison.Ordinal) && reader.Word() is not ("information_schema" or "only"))
             {
                 return false;
             }
 
-            last = r.Word();
-            r.Skip();
+            last = reader.Word();
+            reader.Skip();
         }
 
         return true;

@@ -19,11 +19,11 @@ internal static class QueryReversal
     /// <summary>The reversal.</summary>
     internal static async Task<List<RollbackStatement>> ReverseAsync(Reversing r, Query query)
     {
-        string[] calls = [.. Calls(query.Text).Where(c => !s_harmless.Contains(c)).Distinct()];
+        string[] calls = [.. CallsBesides(r, query.Text, s_harmless).Distinct()];
         return calls switch
         {
             [] => [r.Forward.NotNeeded("A query that reads leaves nothing to take back.")],
-            ["setval"] when Sequence(query.Text) is { } sequence => r.Resolve(sequence) is not { } now ? [r.SchemaUnknown(sequence.Name)]
+            ["setval"] when !IsUsers(r, "setval") && Sequence(query.Text) is { } sequence => r.Resolve(sequence) is not { } now ? [r.SchemaUnknown(sequence.Name)]
                 : await PropertyReversal.ReverseAsync(r, now, [DefinitionProperty.SequencePosition], "It goes back to where the sequence stood when this script was made; move it on where rows have come since.").ConfigureAwait(false),
             _ => [r.Forward.Unknown($"SELECT: what {string.Join(", ", calls)} does is in the function, not in the migration; write its reversal by hand, if it changes anything.")],
         };
@@ -38,8 +38,16 @@ internal static class QueryReversal
     /// <summary>The names in a string, as in <c>'app.orders'</c>.</summary>
     internal static IEnumerable<string> NamesIn(string text) => SqlLexer.Tokens(text, psql: false).Select(t => SqlReader.NameOf(text, t)).OfType<string>();
 
-    /// <summary>The functions that a text calls, with a schema that is not the system's: there they are the user's own, whatever they are called.</summary>
-    internal static IEnumerable<string> Calls(SqlFragment text)
+    /// <summary>The functions that a text calls besides known ones of the system; what is the user's own is none of these, whatever it is called.</summary>
+    internal static IEnumerable<string> CallsBesides(Reversing r, SqlFragment text, IReadOnlySet<string> known) => Calls(text)
+        .Where(call => !(call.Schema is null or "pg_catalog" && known.Contains(call.Name) && (call.Schema is not null || !IsUsers(r, call.Name))))
+        .Select(call => call.Schema is null or "pg_catalog" ? call.Name : $"{call.Schema}.{call.Name}");
+
+    /// <summary>Whether a function of the name, called without a schema, may be the user's own: of several whose arguments differ PostgreSQL takes the one that fits best, wherever in the path it is.</summary>
+    private static bool IsUsers(Reversing r, string name) => r.Names.MakesOrRenames(name)
+        || (r.Catalog is { Facts: { } facts } && facts.HasFunctionOfUser(r.Forward.Path is { } path ? path.Schemas : facts.SearchPath, name));
+
+    private static IEnumerable<(string? Schema, string Name)> Calls(SqlFragment text)
     {
         SqlReader r = text.Read();
         string? schema = null;
@@ -59,7 +67,7 @@ internal static class QueryReversal
             {
                 if (r.SeesMark("(") && !keyword && (schema is not null || name is not ("values" or "as" or "over" or "filter" or "within" or "materialized")))
                 {
-                    yield return schema is null or "pg_catalog" ? name : $"{schema}.{name}";
+                    yield return (schema, name);
                 }
 
                 schema = null;
