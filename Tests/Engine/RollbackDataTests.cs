@@ -101,6 +101,50 @@ public sealed class RollbackDataTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task What_is_kept_comes_back_into_a_table_with_rules(int major)
+    {
+        const string Rules = "select string_agg(pg_get_ruledef(oid) || ev_enabled::text || coalesce(obj_description(oid, 'pg_rewrite'), ''), ' ' order by rulename) from pg_rewrite where ev_class = to_regclass('\"It''s ruled\"')";
+        await using RollbackBench bench = await RollbackBench.CreateAsync(servers, major);
+        await bench.Database.ExecuteAsync(
+            """
+            create table parent (id int primary key);
+            insert into parent select generate_series(1, 1200);
+            create table "It's ruled" (id int primary key, note text);
+            insert into "It's ruled" select i, 'n' || i from generate_series(1, 1200) i;
+            alter table "It's ruled" add foreign key (id) references parent deferrable initially deferred;
+            create table log (what text);
+            create rule "On insert" as on insert to "It's ruled" do also insert into log values ('insert');
+            create rule on_update as on update to "It's ruled" do also insert into log values ('update');
+            alter table "It's ruled" enable always rule on_update;
+            create rule on_delete as on delete to "It's ruled" where old.id < 0 do instead nothing;
+            create rule asleep as on update to "It's ruled" do instead nothing;
+            alter table "It's ruled" disable rule asleep;
+            comment on rule asleep on "It's ruled" is 'It''s off';
+            analyze;
+            """,
+            Token);
+        foreach (string sql in (string[])["update \"It's ruled\" set note = 'x' where id > 10;", "delete from \"It's ruled\" where id % 2 = 0;", "alter table \"It's ruled\" drop column note;", "truncate \"It's ruled\";", "drop table \"It's ruled\";"])
+        {
+            string before = await bench.SnapshotAsync();
+            string? rules = await bench.Database.ScalarAsync<string>(Rules, Token);
+            RollbackScript rollback = await bench.RollbackAsync(sql, preserveData: true);
+            await bench.RunAsync(rollback.BeforeText!, sql);
+            await bench.RunAsync(sql, sql);
+            await bench.Database.ExecuteAsync("truncate log", Token);
+
+            await bench.RunAsync(rollback.Text, sql);
+
+            Assert.Equal((sql, 1200L), (sql, await bench.Database.ScalarAsync<long>("select count(*) from \"It's ruled\" where note = 'n' || id", Token)));
+            Assert.Equal((sql, 0L), (sql, await bench.Database.ScalarAsync<long>("select count(*) from log", Token)));
+            Assert.Equal(before, await bench.SnapshotAsync());
+            Assert.Equal((sql, rules), (sql, await bench.Database.ScalarAsync<string>(Rules, Token)));
+            Assert.Equal((sql, 0L), (sql, await bench.Database.ScalarAsync<long>("select count(*) from pg_class where relnamespace = to_regnamespace('migration_safety')", Token)));
+            RollbackStatement back = rollback.Statements.Single(s => s.Reversal?.Contains("kept_", StringComparison.Ordinal) == true);
+            Assert.Equal((sql, TableLockMode.AccessExclusive), (sql, back.LockMode));
+        }
+    }
+
+    [Theory, EachMajor]
     public async Task What_finds_no_place_any_more_is_not_thrown_away(int major)
     {
         await using RollbackBench bench = await RollbackBench.CreateAsync(servers, major);

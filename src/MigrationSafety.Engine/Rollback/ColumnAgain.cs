@@ -56,7 +56,7 @@ internal static partial class ColumnAgain
         {
             string columns = string.Join(", ", table!.Key.Append(column.Name.Name).Select(SqlName.QuoteIfNeeded));
             QualifiedName archive = r.Archive!.Keep(r, column.On!, column.Name.Name, $"select {columns} from {table.Source}");
-            result.Add(DataArchive.Values(r, archive, now, table.Key.Select(k => (Renamed(k), k)), [(Renamed(column.Name.Name), column.Name.Name)], true, "The values as they were kept; rows that have come since have none."));
+            result.Add(DataArchive.Values(r, archive, now, table, table.Key.Select(k => (Renamed(k), k)), [(Renamed(column.Name.Name), column.Name.Name)], true, "The values as they were kept; rows that have come since have none."));
         }
 
         if (notNull)

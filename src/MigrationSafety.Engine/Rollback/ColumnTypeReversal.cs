@@ -94,7 +94,7 @@ internal static class ColumnTypeReversal
         [
             back with { Note = computed ? "The type comes back, and its values by the next statement. The table may be rewritten under this lock." : back.Note },
             .. checks,
-            DataArchive.Values(r, archive.Keep(r, column.On!, change.Column, $"select {columns} from {relation.Source}"), column.On!, relation.Key.Select(k => (k, k)), [(change.Column, change.Column)], false, "The values from before; what has been written there since is lost."),
+            DataArchive.Values(r, archive.Keep(r, column.On!, change.Column, $"select {columns} from {relation.Source}"), column.On!, relation, relation.Key.Select(k => (k, k)), [(change.Column, change.Column)], false, "The values from before; what has been written there since is lost."),
         ];
     }
 

@@ -45,35 +45,36 @@ internal sealed class DataArchive
     /// <param name="r">The statement that loses them.</param>
     /// <param name="archive">Archive.</param>
     /// <param name="table">Table.</param>
+    /// <param name="relation">It, before the migration.</param>
     /// <param name="key">Columns of the key, by their name now and in the archive.</param>
     /// <param name="columns">Columns, the same way.</param>
     /// <param name="reversible">Whether nothing is lost.</param>
     /// <param name="note">What must be known.</param>
     internal static RollbackStatement Values(
-        Reversing r, QualifiedName archive, QualifiedName table, IEnumerable<(string Now, string Kept)> key, IEnumerable<(string Now, string Kept)> columns, bool reversible, string note)
+        Reversing r, QualifiedName archive, QualifiedName table, CatalogRelation relation, IEnumerable<(string Now, string Kept)> key, IEnumerable<(string Now, string Kept)> columns, bool reversible, string note)
     {
         (string Now, string Kept)[] keys = [.. key.Select(k => (SqlName.QuoteIfNeeded(k.Now), SqlName.QuoteIfNeeded(k.Kept)))];
         string set = string.Join(", ", columns.Select(c => $"{SqlName.QuoteIfNeeded(c.Now)} = batch.{SqlName.QuoteIfNeeded(c.Kept)}"));
         string write = $"update {table} as t set {set} from batch where {string.Join(" and ", keys.Select(k => $"t.{k.Now} = batch.{k.Kept}"))}";
-        return Batches(r, archive, table, write, string.Join(", ", keys.Select(k => "t." + k.Now)), $"not exists (select from put where {string.Join(" and ", keys.Select(k => $"put.{k.Now} = batch.{k.Kept}"))})", reversible, note);
+        return Batches(r, archive, table, relation.HasRules, write, string.Join(", ", keys.Select(k => "t." + k.Now)), $"not exists (select from put where {string.Join(" and ", keys.Select(k => $"put.{k.Now} = batch.{k.Kept}"))})", reversible, note);
     }
 
     /// <summary>Puts rows back that are not there.</summary>
     internal static RollbackStatement Rows(Reversing r, QualifiedName archive, QualifiedName table, CatalogRelation relation, bool reversible, string note) =>
-        Insert(r, archive, table, relation.Key, relation.StoredColumns, "do nothing", reversible, note);
+        Insert(r, archive, table, relation, "do nothing", reversible, note);
 
     /// <summary>Puts rows back, those that are there with other values too.</summary>
     internal static RollbackStatement RowsOver(Reversing r, QualifiedName archive, QualifiedName table, CatalogRelation relation, bool reversible, string note)
     {
         string[] others = [.. relation.StoredColumns.Except(relation.Key).Select(SqlName.QuoteIfNeeded)];
         string set = others.Length == 0 ? "nothing" : $"update set {string.Join(", ", others.Select(c => $"{c} = excluded.{c}"))}";
-        return Insert(r, archive, table, relation.Key, relation.StoredColumns, $"({string.Join(", ", relation.Key.Select(SqlName.QuoteIfNeeded))}) do {set}", reversible, note);
+        return Insert(r, archive, table, relation, $"({string.Join(", ", relation.Key.Select(SqlName.QuoteIfNeeded))}) do {set}", reversible, note);
     }
 
-    private static RollbackStatement Insert(Reversing r, QualifiedName archive, QualifiedName table, IReadOnlyList<string> key, IReadOnlyList<string> columns, string onConflict, bool reversible, string note)
+    private static RollbackStatement Insert(Reversing r, QualifiedName archive, QualifiedName table, CatalogRelation relation, string onConflict, bool reversible, string note)
     {
-        string[] all = [.. columns.Select(SqlName.QuoteIfNeeded)];
-        string[] keys = [.. key.Select(SqlName.QuoteIfNeeded)];
+        string[] all = [.. relation.StoredColumns.Select(SqlName.QuoteIfNeeded)];
+        string[] keys = [.. relation.Key.Select(SqlName.QuoteIfNeeded)];
         string list = string.Join(", ", all);
 
         // Whole rows are compared as text: json and others have no equality. Without a key nothing else tells rows apart.
@@ -83,6 +84,7 @@ internal sealed class DataArchive
             r,
             archive,
             table,
+            relation.HasRules,
             $"insert into {table} as t ({list}) overriding system value select {list} from batch on conflict {onConflict}",
             string.Join(", ", (keys.Length == 0 ? all : keys).Select(c => "t." + c)),
             $"not exists (select from put where {Same("put")}) and not exists (select from {table} as t where {(keys.Length == 0 ? "" : Same("t") + " and ")}{Row("t")} = {Row("batch")})",
@@ -94,24 +96,42 @@ internal sealed class DataArchive
     /// <param name="r">The statement that loses it.</param>
     /// <param name="archive">Archive.</param>
     /// <param name="table">Table.</param>
+    /// <param name="rules">Whether it has rules, which PostgreSQL takes neither beside WITH nor beside ON CONFLICT: they are gone in the transaction of each batch, and for nobody else.</param>
     /// <param name="write">Writes the rows of <c>batch</c> into <c>t</c>.</param>
     /// <param name="returning">What tells a row that was written.</param>
     /// <param name="left">Whether a row of <c>batch</c> is neither among those of <c>put</c> nor there as it was.</param>
     /// <param name="reversible">Whether nothing is lost.</param>
     /// <param name="note">What must be known.</param>
-    private static RollbackStatement Batches(Reversing r, QualifiedName archive, QualifiedName table, string write, string returning, string left, bool reversible, string note)
+    private static RollbackStatement Batches(Reversing r, QualifiedName archive, QualifiedName table, bool rules, string write, string returning, string left, bool reversible, string note)
     {
         QualifiedName aside = archive with { Name = "left" + archive.Name["kept".Length..] };
 
+        // ON CONFLICT is refused beside a rule that is switched off, too. The script lifts its time-out for what is not transactional, and nobody is to queue behind this. What is
+        // deferred would keep ALTER TABLE from its work.
+        string declare = rules ? "\ndeclare\n    rules_off text;\n    rules_on text;" : "";
+        string here = SqlName.Literal(table.ToString());
+        string off = !rules ? "" : "\n" + $"""
+                    perform set_config('lock_timeout', '500ms', true);
+                    lock table {table} in access exclusive mode;
+                    select coalesce(string_agg(format('drop rule %I on %s;', rulename, {here}), ' '), ''),
+                           coalesce(string_agg(format(
+                               '%1$s alter table %2$s %3$s rule %4$I; comment on rule %4$I on %2$s is %5$L;',
+                               pg_get_ruledef(oid), {here}, case ev_enabled when 'O' then 'enable' when 'A' then 'enable always' when 'R' then 'enable replica' else 'disable' end, rulename, obj_description(oid, 'pg_rewrite')), ' '), '')
+                    into rules_off, rules_on
+                    from pg_rewrite where ev_class = {here}::regclass and ev_type <> '1';
+                    execute rules_off;
+            """;
+        string on = rules ? "\n        set constraints all immediate;\n        execute rules_on;" : "";
+
         // Where all were written nothing is compared: a trigger may have changed them on their way.
         string sql = string.Create(CultureInfo.InvariantCulture, $"""
-            do $rollback$
+            do $rollback${declare}
             begin
                 if to_regclass({SqlName.Literal(archive.ToString())}) is null then
                     return;
                 end if;
                 create table if not exists {aside} (like {archive});
-                loop
+                loop{off}
                     with batch as (
                         delete from {archive} where ctid = any (array(select ctid from {archive} limit {BatchRows})) returning *
                     ), put as (
@@ -120,7 +140,7 @@ internal sealed class DataArchive
                     )
                     insert into {aside} select * from batch
                     where (select count(*) from put) < (select count(*) from batch)
-                        and {left};
+                        and {left};{on}
                     exit when not exists (select from {archive});
                     commit;
                 end loop;
@@ -135,10 +155,10 @@ internal sealed class DataArchive
             end
             $rollback$
             """).ReplaceLineEndings("\n");
-        return r.Forward.By(write, $"{note} In batches that commit one by one, out of {archive}, which goes when it is empty; what finds no place any more stays in {aside}, with a warning. The table's triggers fire.", lossy: !reversible) with
+        return r.Forward.By(write, $"{note} In batches that commit one by one, out of {archive}, which goes when it is empty; what finds no place any more stays in {aside}, with a warning. The table's triggers fire{(rules ? "; its rules do not: each batch drops them, and makes them again before it commits, for which it locks the table" : "")}.", lossy: !reversible) with
         {
             Reversal = sql,
-            LockMode = TableLockMode.RowExclusive,
+            LockMode = rules ? TableLockMode.AccessExclusive : TableLockMode.RowExclusive,
             Objects = [table.ToString()],
             Transactional = false,
         };

@@ -71,7 +71,7 @@ internal static class KeptData
                 string[] columns = [.. update.Assignments.SelectMany(a => a.Columns).Distinct()];
                 string query = prefix + Select([.. relation.Key, .. columns], alias, source, update.From, update.Predicate);
                 QualifiedName kept = archive.Keep(r, table.Name, string.Join('_', columns), query);
-                return [DataArchive.Values(r, kept, table.Name, relation.Key.Select(k => (k, k)), columns.Select(c => (c, c)), false, "The values from before; what has been written there since is lost.")];
+                return [DataArchive.Values(r, kept, table.Name, relation, relation.Key.Select(k => (k, k)), columns.Select(c => (c, c)), false, "The values from before; what has been written there since is lost.")];
             }
 
             case Delete delete:
