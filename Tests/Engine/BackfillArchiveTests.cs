@@ -1,5 +1,4 @@
 using MigrationSafety.Engine.Backfills;
-using MigrationSafety.Engine.Rollback;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Tests.Engine.Support;
 using MigrationSafety.Tests.Postgres;
@@ -54,7 +53,7 @@ public sealed class BackfillArchiveTests(Servers servers)
         Assert.Equal(result.Archive, (await BackfillControl.FindAsync(bench.Session, "keeping", bench.Sink, Token)).Archive);
 
         Assert.Equal(Reversibility.Reversible, result.Steps[^1].Reversibility);
-        await RollBackAsync(bench, result);
+        await bench.RollBackAsync(result);
         await AssertBeforeAsync(bench);
         Assert.False(await bench.ScalarAsync<bool>($"select to_regclass('{result.Archive}') is not null"));
         Assert.Null((await BackfillControl.FindAsync(bench.Session, "keeping", bench.Sink, Token)).Archive);
@@ -78,7 +77,7 @@ public sealed class BackfillArchiveTests(Servers servers)
         Assert.Equal(Reversibility.Reversible, result.Steps[^1].Reversibility);
         // What the application has inserted since stays.
         await bench.Database.ExecuteAsync("insert into orders (id) values (2000)", Token);
-        List<string> notices = await RollBackAsync(bench, result);
+        List<string> notices = await bench.RollBackAsync(result);
 
         Assert.Equal(Rows - 1L, await bench.ScalarAsync<long>("select count(*) from orders join before using (id, n, twice, kept_id) where orders.\"Odd %s Name\"::text = before.\"Odd %s Name\"::text"));
         Assert.Equal(1, await bench.ScalarAsync<long>("select count(*) from orders where \"Odd %s Name\" is null"));
@@ -97,14 +96,14 @@ public sealed class BackfillArchiveTests(Servers servers)
         Assert.Equal(1, (await bench.RunAsync(Keeping())).Rows);
         await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from orders where id = 20 for update");
 
-        List<string> notices = await RollBackAsync(bench, result);
+        List<string> notices = await bench.RollBackAsync(result);
 
         Assert.Equal("mine,NEW,theirs,new", await bench.ScalarAsync<string>("select string_agg(tier, ',' order by id) from orders where id in (10, 11, 12, 13, 20)"));
         Assert.Contains(notices, notice => notice.StartsWith("5 old values are not put back", StringComparison.Ordinal));
         Assert.Equal("10,11,12,13,20", await bench.ScalarAsync<string>($"select string_agg(id::text, ',' order by id) from {result.Archive}"));
         Assert.Equal(5, await bench.ScalarAsync<long>("select count(*) from before b left join orders o using (region, id) where (o.tier, o.n) is distinct from (b.tier, b.n)"));
         await holder.RollbackAsync(Token);
-        await RollBackAsync(bench, result);
+        await bench.RollBackAsync(result);
         Assert.Equal("10,11,12,13", await bench.ScalarAsync<string>($"select string_agg(id::text, ',' order by id) from {result.Archive}"));
     }
 
@@ -120,7 +119,7 @@ public sealed class BackfillArchiveTests(Servers servers)
         string other = await bench.ScalarAsync<string>("select 'migration_safety.' || archive from migration_safety.backfill where name = 'other'") ?? "";
         await bench.Database.ExecuteAsync($"insert into {result.Archive} (kept_from, id, v, n, new_v, new_n) select kept_from, id, v, n, new_v, new_n from {other}", Token);
 
-        await RollBackAsync(bench, result);
+        await bench.RollBackAsync(result);
         Assert.Equal(50, await bench.ScalarAsync<long>("select count(*) from orders where v = id and n = 0"));
     }
 
@@ -139,12 +138,12 @@ public sealed class BackfillArchiveTests(Servers servers)
 
         BackfillResult result = await bench.RunAsync(Keeping(strategy, workers));
         await AssertKeptAsync(bench, result);
-        await RollBackAsync(bench, result);
+        await bench.RollBackAsync(result);
         await AssertBeforeAsync(bench);
 
         result = await bench.RunAsync(Deleting(strategy, workers) with { Name = "deleting" });
         Assert.Equal(Rows - 1000, result.Rows);
-        await RollBackAsync(bench, result);
+        await bench.RollBackAsync(result);
         await AssertBeforeAsync(bench);
     }
 
@@ -174,7 +173,7 @@ public sealed class BackfillArchiveTests(Servers servers)
         Assert.Equal(1, (await bench.RunAsync(recorded)).Rows);
 
         await AssertKeptAsync(bench, result);
-        await RollBackAsync(bench, result);
+        await bench.RollBackAsync(result);
         await AssertBeforeAsync(bench);
     }
 
@@ -185,14 +184,14 @@ public sealed class BackfillArchiveTests(Servers servers)
         BackfillResult result = await bench.RunAsync(Keeping());
         await bench.Database.ExecuteAsync("create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.0005); return new; end $$; create trigger slow before update on orders for each row execute function slow()", Token);
 
-        Task<List<string>> rollback = RollBackAsync(bench, result);
+        Task<List<string>> rollback = bench.RollBackAsync(result);
         await Wait.UntilAsync(async () => await bench.ScalarAsync<long>("select count(*) from orders where n = 0") > 0, "a batch to be put back", cancellationToken: Token);
         await bench.Database.ExecuteAsync("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query like 'do $msb$%' and pid <> pg_backend_pid()", Token);
         await Assert.ThrowsAnyAsync<NpgsqlException>(() => rollback);
         Assert.Equal(Rows, await bench.ScalarAsync<long>($"select (select count(*) from {result.Archive}) + (select count(*) from orders where n = 0)"));
 
         await bench.Database.ExecuteAsync("drop trigger slow on orders", Token);
-        await RollBackAsync(bench, result);
+        await bench.RollBackAsync(result);
         await AssertBeforeAsync(bench);
     }
 
@@ -264,20 +263,4 @@ public sealed class BackfillArchiveTests(Servers servers)
 
     private static async Task AssertBeforeAsync(BackfillBench bench) =>
         Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) from ((table before except select id, region, tier, n from orders) union all (select id, region, tier, n from orders except table before)) as d"));
-
-    /// <summary>Runs what New-RollbackScript makes of the result, statement by statement as psql does.</summary>
-    private static async Task<List<string>> RollBackAsync(BackfillBench bench, BackfillResult result)
-    {
-        List<string> notices = [];
-        await using NpgsqlConnection connection = new(bench.Database.ConnectionString);
-        await connection.OpenAsync(Token);
-        connection.Notice += (_, e) => notices.Add(e.Notice.MessageText);
-        foreach (MigrationStep step in RollbackGenerator.ToSteps(RollbackGenerator.FromSteps("test", result.Steps)))
-        {
-            await using NpgsqlCommand command = new(step.Sql, connection) { CommandTimeout = 60 };
-            await command.ExecuteNonQueryAsync(Token);
-        }
-
-        return notices;
-    }
 }

@@ -1,8 +1,6 @@
 using MigrationSafety.Engine.Backfills;
-using MigrationSafety.Engine.Rollback;
 using MigrationSafety.Tests.Engine.Support;
 using MigrationSafety.Tests.Postgres;
-using Npgsql;
 using Xunit;
 
 namespace MigrationSafety.Tests.Engine;
@@ -77,7 +75,7 @@ public sealed class BackfillCopyTests(Servers servers)
 
         // The table was not empty any more: the way back takes these two alone.
         Assert.StartsWith("migration_safety.kept_", result.Archive, StringComparison.Ordinal);
-        await RollBackAsync(bench, result);
+        await bench.RollBackAsync(result);
         Assert.Equal(Rows, await bench.ScalarAsync<long>("select count(*) from orders_new"));
         Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) from orders_new where id > 20000"));
         Assert.False(await bench.ScalarAsync<bool>($"select to_regclass('{result.Archive}') is not null"));
@@ -94,12 +92,12 @@ public sealed class BackfillCopyTests(Servers servers)
         List<string> notices;
         await using (LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from orders_new where id = 77 for update"))
         {
-            notices = await RollBackAsync(bench, result);
+            notices = await bench.RollBackAsync(result);
             Assert.Contains(notices, notice => notice.StartsWith("1 rows of public.orders_new are locked", StringComparison.Ordinal));
             await holder.RollbackAsync(Token);
         }
 
-        await RollBackAsync(bench, result);
+        await bench.RollBackAsync(result);
         Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) from orders_new"));
     }
 
@@ -197,7 +195,7 @@ public sealed class BackfillCopyTests(Servers servers)
 
         Assert.Equal(((Rows / 2) - 1L, 0L), (result.Rows, result.Remaining));
         Assert.Equal((Rows / 2) - 1L, await bench.ScalarAsync<long>("select count(*) from orders join orders_new using (id) where region = \"Region\""));
-        await RollBackAsync(bench, result);
+        await bench.RollBackAsync(result);
         Assert.Equal("1:99,5000:99", await bench.ScalarAsync<string>("select string_agg(id || ':' || \"Region\", ',' order by id) from orders_new"));
     }
 
@@ -245,21 +243,5 @@ public sealed class BackfillCopyTests(Servers servers)
     {
         Assert.Equal(Rows, await bench.ScalarAsync<long>("select count(*) from orders o join orders_new n using (id, note) where n.total = o.price * o.quantity and made = 'by default' and twice = id * 2"));
         Assert.Equal(Rows, await bench.ScalarAsync<long>("select count(*) from orders_new"));
-    }
-
-    /// <summary>Runs what New-RollbackScript makes of the result, statement by statement as psql does.</summary>
-    private static async Task<List<string>> RollBackAsync(BackfillBench bench, BackfillResult result)
-    {
-        List<string> notices = [];
-        await using NpgsqlConnection connection = new(bench.Database.ConnectionString);
-        await connection.OpenAsync(Token);
-        connection.Notice += (_, e) => notices.Add(e.Notice.MessageText);
-        foreach (MigrationStep step in RollbackGenerator.ToSteps(RollbackGenerator.FromSteps("test", result.Steps)))
-        {
-            await using NpgsqlCommand command = new(step.Sql, connection) { CommandTimeout = 60 };
-            await command.ExecuteNonQueryAsync(Token);
-        }
-
-        return notices;
     }
 }

@@ -1,7 +1,9 @@
 using MigrationSafety.Engine.Backfills;
 using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Rollback;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Tests.Postgres;
+using Npgsql;
 using Xunit;
 
 namespace MigrationSafety.Tests.Engine.Support;
@@ -80,6 +82,23 @@ internal sealed class BackfillBench : IAsyncDisposable
         async () => await ScalarAsync<long>("select count(*) from pg_locks l join pg_database d on d.oid = l.database where d.datname = current_database() and l.locktype = 'advisory'") == 0,
         "the table's lock to be given back",
         cancellationToken: Token);
+
+    /// <summary>Runs what New-RollbackScript makes of the result, statement by statement as psql does.</summary>
+    /// <returns>What the server said meanwhile.</returns>
+    internal async Task<List<string>> RollBackAsync(BackfillResult result)
+    {
+        List<string> notices = [];
+        await using NpgsqlConnection connection = new(Database.ConnectionString);
+        await connection.OpenAsync(Token);
+        connection.Notice += (_, e) => notices.Add(e.Notice.MessageText);
+        foreach (MigrationStep step in RollbackGenerator.ToSteps(RollbackGenerator.FromSteps("test", result.Steps)))
+        {
+            await using NpgsqlCommand command = new(step.Sql, connection) { CommandTimeout = 60 };
+            await command.ExecuteNonQueryAsync(Token);
+        }
+
+        return notices;
+    }
 
     public async ValueTask DisposeAsync()
     {
