@@ -67,6 +67,27 @@ public sealed class RollbackTesterTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task Of_an_idempotent_script_what_the_history_has_is_not_run(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(
+            servers,
+            major,
+            """create table "__EFMigrationsHistory" ("MigrationId" text primary key, "ProductVersion" text not null); insert into "__EFMigrationsHistory" values ('1_A', '9.0.0'), ('2_B', '9.0.0'); create table a (id int); create table b (id int);""");
+        static string Block(string id, string sql) => $"DO $EF$\nBEGIN\n    IF NOT EXISTS(SELECT 1 FROM \"__EFMigrationsHistory\" WHERE \"MigrationId\" = '{id}') THEN\n    {sql};\n    END IF;\nEND $EF$;\n";
+        static string Migration(string id, string sql) => Block(id, sql) + Block(id, $"INSERT INTO \"__EFMigrationsHistory\" (\"MigrationId\", \"ProductVersion\") VALUES ('{id}', '9.0.0')");
+        MigrationFile file = MigrationFile.OfText("script.sql", Migration("1_A", "CREATE TABLE a (id int)") + Migration("2_B", "CREATE TABLE b (id int)") + Migration("3_C", "CREATE TABLE c (id int)"), MigrationFormat.Auto);
+
+        // The copy has no row of the history, one of two, all.
+        foreach (int rows in (int[])[0, 1, 5])
+        {
+            RollbackTestResult result = await RollbackTester.RunAsync(bench.Session, new RollbackTestRequest { Migration = file, SampleRows = rows }, bench.Sink, Token);
+            Assert.True(result.Proved, $"{rows}: {Describe(result)}");
+            Assert.Contains(result.Notes, note => note.Contains("Of the 3 migrations in it 2 are in ", StringComparison.Ordinal));
+            Assert.Equal(2, result.Phases[1].Statements);
+        }
+    }
+
+    [Theory, EachMajor]
     public async Task Without_a_rollback_ours_is_made_and_proved(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, "create schema shop; set search_path = shop; " + Shop);

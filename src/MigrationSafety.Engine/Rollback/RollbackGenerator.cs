@@ -2,6 +2,7 @@ using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Rollback.Formats;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Engine.Sql;
+using Npgsql;
 
 namespace MigrationSafety.Engine.Rollback;
 
@@ -36,23 +37,56 @@ public static class RollbackGenerator
         ArgumentNullException.ThrowIfNull(session);
         ArgumentNullException.ThrowIfNull(file);
         ArgumentNullException.ThrowIfNull(sink);
+        return await OfPendingAsync(session, await PendingAsync(session, file, sink, cancellationToken).ConfigureAwait(false), preserveData, sink, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>A migration without the part that a database has already, by the history that the migration itself asks.</summary>
+    /// <param name="session">Session in that database.</param>
+    /// <param name="file">The migration.</param>
+    /// <param name="sink">Where notices go.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    internal static async Task<MigrationFile> PendingAsync(EngineSession session, MigrationFile file, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        if (EntityFrameworkTool.HistoryOf(file) is not var (history, column))
+        {
+            return file;
+        }
+
+        try
+        {
+            NpgsqlConnection connection = await session.OpenAsync("rollback", sink, cancellationToken).ConfigureAwait(false);
+            await using (connection.ConfigureAwait(false))
+            {
+                await using NpgsqlCommand exists = new($"select to_regclass({SqlName.Literal(history)}) is not null", connection);
+                if (!(bool)(await exists.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!)
+                {
+                    return file;
+                }
+
+                await using NpgsqlCommand ids = new($"select coalesce(pg_catalog.array_agg({column}::text), '{{}}') from {history}", connection);
+                return EntityFrameworkTool.Without(file, (string[])(await ids.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!, session.Info.ToString());
+            }
+        }
+        catch (NpgsqlException e)
+        {
+            throw ServerErrors.Translate(e, $"Reading the history of migrations for {file.Name}");
+        }
+    }
+
+    /// <summary>The rollback of all that a migration holds, as <see cref="PendingAsync"/> leaves it.</summary>
+    internal static async Task<RollbackScript> OfPendingAsync(EngineSession session, MigrationFile file, bool preserveData, IOperationSink sink, CancellationToken cancellationToken)
+    {
         try
         {
             RollbackCatalog catalog = await RollbackCatalog.OpenAsync(session, file.Up.Script, sink, cancellationToken).ConfigureAwait(false);
             await using (catalog.ConfigureAwait(false))
             {
-                if (EntityFrameworkTool.HistoryOf(file) is var (history, column) && await catalog.ScalarAsync($"select to_regclass({SqlName.Literal(history)})::text", cancellationToken).ConfigureAwait(false) is not null)
-                {
-                    IReadOnlyList<string> applied = await catalog.ListAsync($"select {column}::text from {history}", cancellationToken).ConfigureAwait(false);
-                    file = EntityFrameworkTool.Without(file, applied, catalog.Facts.Database);
-                }
-
                 DataArchive? archive = preserveData ? new DataArchive(file.Name) : null;
                 List<RollbackStatement> statements = await RollbackPlanner.PlanAsync(file.Up.Script, catalog, archive, cancellationToken).ConfigureAwait(false);
                 return RollbackText.Compose(file.Name, statements, catalog.Facts.Database, file) with { BeforeText = archive?.Before is { Count: > 0 } before ? RollbackText.Before(file.Name, before) : null };
             }
         }
-        catch (Npgsql.NpgsqlException e)
+        catch (NpgsqlException e)
         {
             throw ServerErrors.Translate(e, $"Reading the catalog for the rollback of {file.Name}");
         }

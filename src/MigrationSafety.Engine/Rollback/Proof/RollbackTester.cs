@@ -72,6 +72,11 @@ public static class RollbackTester
                 notes.AddRange(await SchemaCopy.RunAsync(from, scratch.Session, request.SampleRows, sink, cancellationToken).ConfigureAwait(false));
             }
 
+            // The copy has the tables of the migrations that were applied, but not all rows of their history.
+            MigrationFile pending = await RollbackGenerator.PendingAsync(request.Template is null ? from : scratch.Session, request.Migration, sink, cancellationToken).ConfigureAwait(false);
+            notes.AddRange(pending.Warnings.Except(request.Migration.Warnings));
+            request = request with { Migration = pending };
+
             RollbackTestPhase copied = new() { Stage = RollbackTestStage.Copy, Outcome = RollbackTestOutcome.Succeeded, Duration = Stopwatch.GetElapsedTime(start) };
             RollbackTestResult result = new()
             {
@@ -116,7 +121,7 @@ public static class RollbackTester
         // A migration of every tool knows its rollback before it runs; ours is made then, from the catalog as it is.
         if (down is null)
         {
-            RollbackScript made = await RollbackGenerator.FromFileAsync(scratch, request.Migration, false, sink, cancellationToken).ConfigureAwait(false);
+            RollbackScript made = await RollbackGenerator.OfPendingAsync(scratch, request.Migration, false, sink, cancellationToken).ConfigureAwait(false);
             down = MigrationSection.Whole(new MigrationSource("New-RollbackScript", made.Text), RunnerMode.EachStatement, psql: true);
         }
 
