@@ -2,22 +2,14 @@ using System.Management.Automation;
 using MigrationSafety.Engine.Backfills;
 using MigrationSafety.Engine.History;
 using MigrationSafety.Engine.Sessions;
-using MigrationSafety.Module.Completion;
-using MigrationSafety.Module.Pipeline;
 
 namespace MigrationSafety.Module.Commands;
 
 /// <summary>Removes what is recorded about a backfill; the table stays as it is.</summary>
 [Cmdlet(VerbsCommon.Remove, "Backfill", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Medium)]
 [OutputType(typeof(void))]
-public sealed class RemoveBackfillCommand : FleetCmdlet
+public sealed class RemoveBackfillCommand : RecordedBackfillCmdlet
 {
-    /// <summary>Its name.</summary>
-    [Parameter(Mandatory = true, Position = 0, ValueFromPipelineByPropertyName = true)]
-    [ValidateNotNullOrEmpty]
-    [ArgumentCompleter(typeof(BackfillNameCompleter))]
-    public string Name { get; set; } = "";
-
     /// <summary>Removes it also where it is not at its end; one that runs is stopped first.</summary>
     [Parameter]
     public SwitchParameter Force { get; set; }
@@ -26,34 +18,16 @@ public sealed class RemoveBackfillCommand : FleetCmdlet
     [Parameter]
     public SwitchParameter DropArchive { get; set; }
 
-    /// <summary>How long to wait until all who work on it have ended, with <see cref="Force"/>.</summary>
-    [Parameter]
-    [ValidateNotNull]
-    public Duration WaitFor { get; set; } = new(TimeSpan.FromSeconds(30));
-
-    /// <inheritdoc />
-    protected override void ProcessRecord()
+    private protected override void Change(EngineSession session, BackfillStatus status)
     {
-        foreach (EngineSession given in Sessions())
+        BackfillControl.RefuseRemoval(status, Force);
+        string what = $"Remove what is recorded about backfill {status.Name} ({session.Info}, {status.State}): definition, checkpoints{(status.Errors > 0 ? $", {status.Errors:N0} rows that were refused" : "")}{Archive(status)}; the table stays as it is";
+        if (ShouldProcess(what, what + "?", "Remove-Backfill"))
         {
-            try
-            {
-                EngineSession session = Runner.Wait((sink, token) => DistributedTable.HolderAsync(given, Name, sink, token));
-                BackfillStatus status = Runner.Wait((sink, token) => BackfillControl.FindOnPrimaryAsync(session, Name, sink, token));
-                BackfillControl.RefuseRemoval(status, Force);
-                string what = $"Remove what is recorded about backfill {status.Name} ({session.Info}, {status.State}): definition, checkpoints{(status.Errors > 0 ? $", {status.Errors:N0} rows that were refused" : "")}{Archive(status)}; the table stays as it is";
-                if (ShouldProcess(what, what + "?", "Remove-Backfill"))
-                {
-                    BackfillRemovalPlan plan = BackfillRemovalPlan.For(session, status, DropArchive);
-                    Runner.Start(
-                        (sink, token) => OperationLog.RunAsync(plan, sink, recorder => BackfillControl.RemoveAsync(plan, Force, DropArchive, WaitFor.Value, recorder, token), token),
-                        ThrottleLimit);
-                }
-            }
-            catch (MigrationException e)
-            {
-                WriteError(ErrorRecords.Of(e));
-            }
+            BackfillRemovalPlan plan = BackfillRemovalPlan.For(session, status, DropArchive);
+            Runner.Start(
+                (sink, token) => OperationLog.RunAsync(plan, sink, recorder => BackfillControl.RemoveAsync(plan, Force, DropArchive, WaitFor.Value, recorder, token), token),
+                ThrottleLimit);
         }
     }
 
