@@ -19,6 +19,7 @@ internal sealed record SandboxOptions
           --seconds N         How long the application is measured without a step; 10 without it.
           --kills N           faults: how often the client is killed; 10 without it.
           --part NAME         backfill: one of traffic, race, large, done, growth, uuid; several with a comma, all without it.
+          --shared-buffers S  backfill: shared_buffers of the server at rest, as 256MB; a quarter of the memory without it.
           --report FILE       runbook: writes the report of what ran there, as Export-MigrationReport does.
           --seed N            faults: makes the same choices again.
           --keep              Leave server and traffic up at the end and print how to connect; Enter or Ctrl-C ends them.
@@ -44,6 +45,9 @@ internal sealed record SandboxOptions
     internal string? Report { get; private init; }
 
     internal IReadOnlyList<string>? Parts { get; private init; }
+
+    /// <summary>With its unit. The memory is what this process may use, of a container too.</summary>
+    internal string SharedBuffers { get; private init; } = $"{Math.Max(256, GC.GetGCMemoryInfo().TotalAvailableMemoryBytes / 4 >> 20)}MB";
 
     internal bool Keep { get; private init; }
 
@@ -79,6 +83,7 @@ internal sealed record SandboxOptions
                 "--seconds" => options with { Seconds = Number(1, 3600) },
                 "--kills" => options with { Kills = Number(1, 1000) },
                 "--seed" => options with { Seed = Number(0, int.MaxValue) },
+                "--shared-buffers" => options with { SharedBuffers = Value() },
                 "--report" => options with { Report = Path.GetFullPath(Value()) },
                 "--part" => options with { Parts = Value().Split(',') },
                 "--keep" => options with { Keep = Flag() },
