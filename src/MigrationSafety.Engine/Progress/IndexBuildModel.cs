@@ -4,8 +4,8 @@ using MigrationSafety.Engine.Sql.Statements;
 namespace MigrationSafety.Engine.Progress;
 
 /// <summary>
-/// CREATE INDEX and REINDEX (manual, "CREATE INDEX Progress Reporting"): the one computation that everything which builds an index shows. How long the phases take
-/// beside each other depends on the first key: measured with 2,000,000 rows on PostgreSQL 14 and 18, in microseconds a row.
+/// CREATE INDEX and REINDEX (manual, "CREATE INDEX Progress Reporting"): the one computation that everything which builds an index shows. How long its phases take is
+/// assumed from rows, blocks, the first key, the processes at work and the memory of the sort, as measured on PostgreSQL 14 and 18; what is seen sets the pace.
 /// </summary>
 internal static class IndexBuildModel
 {
@@ -27,33 +27,15 @@ internal static class IndexBuildModel
 
     private static readonly IReadOnlyList<string> s_reindexConcurrently = [.. s_createConcurrently, "waiting for readers before marking dead", "waiting for readers before dropping"];
 
-    // Keys that the processor compares: numbers, times, uuid.
-    private static readonly OperationPart[] s_plainKey =
-    [
-        new("building index: initializing", 0),
-        new("building index: scanning table", 0.20),
-        new("building index: sorting live tuples", 0.12),
-        new("building index: sorting dead tuples", 0),
-        new("building index: loading tuples in tree", 0.145),
-        new("index validation: scanning index", 0.045),
-        new("index validation: sorting tuples", 0.145),
-        new("index validation: scanning table", 0.06),
-    ];
+    private const int BuildParts = 6;
 
-    // Texts by the rules of a language.
-    private static readonly OperationPart[] s_slowKey =
-    [
-        new("building index: initializing", 0),
-        new("building index: scanning table", 0.80),
-        new("building index: sorting live tuples", 0.20),
-        new("building index: sorting dead tuples", 0),
-        new("building index: loading tuples in tree", 0.34),
-        new("index validation: scanning index", 0.085),
-        new("index validation: sorting tuples", 0.14),
-        new("index validation: scanning table", 0.07),
-    ];
+    // The kind of the parts in which the keys do not matter.
+    private const int Validation = 1;
 
-    internal static OperationState Of(ProgressSample sample, LearntPhases learnt)
+    // How far the model's seconds are to be trusted: the same kind of key took up to twice as long where an expression had to be computed.
+    private static readonly Trust s_assumed = new(0.7, 0.15);
+
+    internal static OperationState Of(ProgressSample sample, LearntPhases learnt, SeenBuild seen)
     {
         string operation = sample.Text("command") ?? "CREATE INDEX or REINDEX";
         string? phase = sample.Text("phase");
@@ -74,27 +56,35 @@ internal static class IndexBuildModel
         bool validates = phases.Count > 2;
         bool btree = phase!.StartsWith(Building + ": ", StringComparison.Ordinal) || number > 2 || (phase != Building && !phase.StartsWith(Building, StringComparison.Ordinal));
         bool slow = HasSlowKey(sample);
-        OperationPart[] keys = slow ? s_slowKey : s_plainKey;
-        // Other access methods name no parts; what they count is the table's blocks.
-        OperationPart[] parts = btree
-            ? validates ? keys : [.. keys.Where(part => part.Name.StartsWith(Building, StringComparison.Ordinal))]
-            : [new(Building, keys[..5].Sum(part => part.Share)), .. validates ? keys[5..] : []];
-        ProgressConfidence basis = ProgressConfidence.Assumed;
-        if (learnt.Of(sample.Target, sample.Index, slow) is { } seconds)
+        OperationPart[] parts = Expected(sample, phase, slow, seen);
+        (ProgressConfidence basis, Trust trust) = (ProgressConfidence.Assumed, s_assumed);
+        if (learnt.Of(sample.Target, sample.Index, slow, out Trust logged) is { } seconds)
         {
             // A part that is not in the log took no time to speak of.
             parts = [.. parts.Select(part => part with { Share = seconds.Where(phase => phase.Key.StartsWith(part.Name, StringComparison.Ordinal)).Sum(phase => phase.Value) })];
-            basis = ProgressConfidence.Learnt;
+            (basis, trust) = (ProgressConfidence.Learnt, logged);
         }
 
+        // Other access methods name no parts; what they count is the table's blocks.
+        OperationPart[] build = btree ? parts[..BuildParts] : [new(Building, parts[..BuildParts].Sum(part => part.Share))];
+        OperationPart[] validation = validates ? parts[BuildParts..] : [];
         (long? done, long? total, string? unit) = Counters(sample, phase);
-        int part = Array.FindIndex(parts, p => phase.StartsWith(p.Name, StringComparison.Ordinal));
         // A counter that has no total yet has just begun.
         double? within = OperationState.Fraction(done, total) ?? (Counter(phase).Stem is null ? null : 0);
-        if (part < 0)
+        (int before, int all) = OneOfMany(sample, operation);
+        int part = Array.FindIndex(build, p => phase.StartsWith(p.Name, StringComparison.Ordinal));
+        if (part >= 0)
+        {
+            part += before * build.Length;
+        }
+        else if (Array.FindIndex(validation, p => phase.StartsWith(p.Name, StringComparison.Ordinal)) is >= 0 and var validating)
+        {
+            part = (all * build.Length) + (before * validation.Length) + validating;
+        }
+        else
         {
             // A phase of waiting: before the part that comes next.
-            (part, within) = number switch { 0 or 1 => (0, 0), 3 => (Array.FindIndex(parts, p => !p.Name.StartsWith(Building, StringComparison.Ordinal)), 0), _ => (parts.Length - 1, 1) };
+            (part, within) = number switch { 0 or 1 => (0, 0), 3 => ((all * build.Length) + (before * validation.Length), 0), _ => ((all * (build.Length + validation.Length)) - 1, 1) };
         }
 
         return state with
@@ -104,10 +94,11 @@ internal static class IndexBuildModel
             Done = done,
             Total = total,
             Unit = unit,
-            Parts = parts,
+            Parts = [.. Enumerable.Repeat(build, all).Concat(Enumerable.Repeat(validation, all)).SelectMany(one => one)],
             Part = part,
-            Within = OneOfMany(sample, operation, within),
+            Within = within,
             Basis = basis,
+            Seconds = trust,
             Rounds = sample.Number("partitions_total") is { } partitions and > 0 ? (sample.Number("partitions_done") ?? 0, partitions) : (0, 1),
         };
     }
@@ -141,9 +132,55 @@ internal static class IndexBuildModel
         return stem is not null && sample.Number(stem + "_total") is { } total and > 0 ? (sample.Number(stem + "_done"), total, unit) : (null, null, null);
     }
 
-    /// <summary>REINDEX TABLE CONCURRENTLY makes all new indexes first, then does each phase for one after the other, by oid.</summary>
-    private static double? OneOfMany(ProgressSample sample, string operation, double? within) =>
-        operation == "REINDEX CONCURRENTLY" && sample.Fact("unfinished") is { } all and > 1 && sample.Fact("unfinished_before") is { } before && before < all
-            ? (before + (within ?? 0)) / all
-            : within;
+    /// <summary>REINDEX TABLE CONCURRENTLY makes all new indexes first, builds one after the other, by oid, then validates one after the other.</summary>
+    private static (int Before, int All) OneOfMany(ProgressSample sample, string operation) =>
+        operation == "REINDEX CONCURRENTLY" && sample.Fact("unfinished") is { } all and > 1 && sample.Fact("unfinished_before") is { } before && before < all ? ((int)before, (int)all) : (0, 1);
+
+    /// <summary>Seconds of each part on a processor of 2020; what is seen of the build sets the pace, so that it matters only how they are beside each other.</summary>
+    private static OperationPart[] Expected(ProgressSample sample, string phase, bool slow, SeenBuild seen)
+    {
+        // The statistics say how many rows a block has, and the scan how many blocks there are now. Those of a partitioned table are of all its partitions.
+        bool partitioned = sample.Number("partitions_total") > 0;
+        (double? tuples, double? pages) = partitioned ? (null, null) : (sample.Fact("tuples") is > 0 and var n ? (double?)n : null, sample.Fact("pages") is > 0 and var p ? (double?)p : null);
+        bool reads = phase.EndsWith("scanning table", StringComparison.Ordinal) || phase == Building;
+        double blocks = (reads && sample.Number("blocks_total") is > 0 and var counted ? (double?)counted : null) ?? pages ?? 1000;
+        double rows = blocks * (tuples is not null && pages is not null ? tuples.Value / pages.Value : 50);
+        double keys = Math.Max(1, partitioned ? rows : seen.Rows ?? rows);
+        double width = sample.Fact("key_width") is > 0 and var bytes ? bytes : slow ? 40 : 8;
+        double indexBlocks = phase.EndsWith("scanning index", StringComparison.Ordinal) && sample.Number("blocks_total") is > 0 and var leaves ? leaves : keys * (width + 16) / 7400;
+        double memory = sample.Fact("sort_memory") ?? 64 << 20;
+        double processes = 1 + seen.Workers;
+
+        // In pieces that memory holds. What is read last is left for the phase of sorting; where several processes work, each merges its pieces then, else it happens while loading.
+        double run = memory / (keys * (width + 32));
+        bool pieces = run < 1;
+        double reading = ((2.2e-6 * blocks) + ((slow ? 0.26e-6 : 0.16e-6) * rows)) / processes;
+        double sorting = (slow ? 1.2e-6 : 0.36e-6) * (pieces ? 1 : 1.25) * keys * Math.Log2(keys + 1) / 21 / processes;
+        double merging = pieces && processes > 1 ? 0.12 : 0;
+        double both = (reading + sorting) / (1 - merging);
+        double left = pieces ? sorting * run / 2 : sorting;
+        double loading = (0.1e-6 + (0.003e-6 * width) + (pieces && processes == 1 ? slow ? 0.06e-6 : 0.02e-6 : 0)) * keys;
+        double leaf = 8e-6 * indexBlocks;
+        double pointerRun = memory / (keys * 24);
+        double pointers = (pointerRun < 1 ? 0.18e-6 : 0.13e-6) * keys;
+        double pointersLeft = pointerRun < 1 ? pointers * pointerRun / 2 : pointers;
+        return
+        [
+            new(Building + ": initializing", 0),
+            new(Building + ": scanning table", reading + sorting - left) { Sort = new(reading / both, merging, run) },
+            new(Building + ": sorting live tuples", left + (merging * both)),
+            new(Building + ": sorting dead tuples", 0),
+            new(Building + ": loading tuples in tree", loading),
+            // No phase of its own: what was written has to reach the disk.
+            new(Building + ": flushing", 4e-6 * indexBlocks),
+            new("index validation: scanning index", leaf + pointers - pointersLeft) { Sort = new(leaf / (leaf + pointers), 0, pointerRun), Kind = Validation },
+            new("index validation: sorting tuples", pointersLeft) { Kind = Validation },
+            new("index validation: scanning table", (2e-6 * blocks) + (0.05e-6 * rows)) { Kind = Validation },
+        ];
+    }
 }
+
+/// <summary>What one phase of an index build has told, and those after it need.</summary>
+/// <param name="Rows">Rows of the index; null before they are counted.</param>
+/// <param name="Workers">Processes that helped to read and sort.</param>
+internal readonly record struct SeenBuild(long? Rows, long Workers);

@@ -31,10 +31,24 @@ internal sealed class LearntPhases
     /// <param name="table">Table as schema.name.</param>
     /// <param name="index">Index as schema.name; null where it is not to be seen yet: that of a plain CREATE INDEX.</param>
     /// <param name="slowKey">Whether the index's first key is compared by the rules of a language.</param>
-    internal IReadOnlyDictionary<string, double>? Of(string? table, string? index, bool slowKey) =>
-        (index is null ? null : Mean(build => build.Table == table && build.Index == Regex.Replace(index, NewIndex, "$1")))
-            ?? Mean(build => build.Table == table && build.SlowKey == slowKey)
-            ?? Mean(build => build.SlowKey == slowKey);
+    /// <param name="trust">How far these seconds are to be trusted: those of another table are right beside each other alone.</param>
+    internal IReadOnlyDictionary<string, double>? Of(string? table, string? index, bool slowKey, out Trust trust)
+    {
+        trust = new(0.2, 0.02);
+        if (index is not null && Mean(build => build.Table == table && build.Index == Regex.Replace(index, NewIndex, "$1")) is { } same)
+        {
+            return same;
+        }
+
+        trust = new(0.5, 0.15);
+        if (Mean(build => build.Table == table && build.SlowKey == slowKey) is { } sameTable)
+        {
+            return sameTable;
+        }
+
+        trust = new(0.05, 0.15);
+        return Mean(build => build.SlowKey == slowKey);
+    }
 
     /// <summary>Reads the log; nothing where there is none, or this role may not read it.</summary>
     internal static async Task<LearntPhases> ReadAsync(NpgsqlConnection connection, CancellationToken cancellationToken)

@@ -3,7 +3,25 @@ namespace MigrationSafety.Engine.Progress;
 /// <summary>A part of an operation, and how much of its work it is beside the other parts.</summary>
 /// <param name="Name">Beginning of the server's name of the phase.</param>
 /// <param name="Share">Work, in any unit that is the same for all parts; 0 for waiting, of which nobody can tell how long it takes.</param>
-internal sealed record OperationPart(string Name, double Share);
+internal sealed record OperationPart(string Name, double Share)
+{
+    /// <summary>Parts of one kind are quick or slow together; those of another, on the same server, less so.</summary>
+    internal int Kind { get; init; }
+
+    /// <summary>Of a part that reads what it and the next part sort.</summary>
+    internal SortFeed? Sort { get; init; }
+}
+
+/// <summary>A part that reads for a sort: memory is filled, then sorted, over and over; what is left over then, and the merging, is the next part.</summary>
+/// <param name="Reading">Reading alone, as a fraction of both parts' shares.</param>
+/// <param name="Merging">Merging what was sorted in pieces, as far as the next part does that, as such a fraction.</param>
+/// <param name="Run">How much of what is read fills the memory of the sort: 1 and more where all of it fits.</param>
+internal sealed record SortFeed(double Reading, double Merging, double Run);
+
+/// <summary>How far shares that are seconds are to be trusted.</summary>
+/// <param name="Prior">How much it takes to believe that this operation is quicker or slower as a whole: what one finished part weighs is 1.</param>
+/// <param name="Variance">Of the logarithm of one part's time, when the pace of the others is known.</param>
+internal sealed record Trust(double Prior, double Variance);
 
 /// <summary>What a sample says of an operation by itself, without those before it.</summary>
 internal sealed record OperationState
@@ -39,6 +57,9 @@ internal sealed record OperationState
 
     /// <summary>What the shares of the parts rest on.</summary>
     internal ProgressConfidence Basis { get; init; } = ProgressConfidence.Assumed;
+
+    /// <summary>Where the shares of the parts are seconds: how far they are to be trusted.</summary>
+    internal Trust? Seconds { get; init; }
 
     /// <summary>Whether <see cref="Total"/> is an estimate of the server's.</summary>
     internal bool Estimated { get; init; }

@@ -15,10 +15,8 @@ internal sealed class OperationTrack(LearntPhases learnt)
     // An operation that began so shortly before it was first seen was seen from its beginning.
     private const double JustBegun = 1;
 
-    // By which factor a counter has to be ahead of what was learnt, or behind it, to be believed rather than that.
-    private const double OtherPace = 1.7;
-
     private readonly Queue<Point> _points = new();
+    private readonly PhaseEstimate _estimate = new();
     private DateTime _lastTime;
     private double _worked;
     private double? _firstWork;
@@ -29,6 +27,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
     private double _within;
     private double? _withinNext;
     private long? _firstPosition;
+    private SeenBuild _build;
     private ProgressSample? _sample;
 
     /// <summary>A moment: seconds of work seen so far (waiting for locks left out), work done of the whole, and the phase's counter.</summary>
@@ -56,7 +55,12 @@ internal sealed class OperationTrack(LearntPhases learnt)
     {
         IndexOid = sample.Number("index_relid") is { } index and > 0 ? index : IndexOid;
         Transaction = Whole(sample.Xid, nextTransaction) ?? Transaction;
-        OperationState state = ProgressModels.Of(sample, learnt);
+        if (sample.View == "create_index")
+        {
+            _build = new(sample.Number("tuples_total") is > 0 and var rows ? rows : _build.Rows, Math.Max(sample.Fact("workers") ?? 0, _build.Workers));
+        }
+
+        OperationState state = ProgressModels.Of(sample, learnt, _build);
         bool waits = sample.BlockedBy.Length > 0 || sample.WaitEventType == "Lock" || OwnModels.IsAtRest(state.Phase) || OwnModels.IsPaused(state.Waiting);
         bool fromBeginning = _sample is null && sample.Elapsed?.TotalSeconds < JustBegun;
         if (_sample is null)
@@ -105,7 +109,8 @@ internal sealed class OperationTrack(LearntPhases learnt)
         Forget();
 
         double all = state.Shares * state.Rounds.Total;
-        double? percent = work is { } w && all > 0 ? Math.Clamp(100 * w / all, 0, 100) : null;
+        (double Done, double Remaining)? estimate = state.Seconds is null ? null : _estimate.Add(_worked, _firstWork == 0, sample.Elapsed?.TotalSeconds, state);
+        double? percent = estimate is { } e ? 100 * e.Done : work is { } w && all > 0 ? Math.Clamp(100 * w / all, 0, 100) : null;
         if (percent is not null)
         {
             // The table grows while it is scanned, and shares are assumed: what was said stays said.
@@ -113,7 +118,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
             percent = _percent;
         }
 
-        TimeSpan? remaining = waits ? null : state.Endless ? CatchUp(state) : work is { } done && percent is not null ? Remaining(sample, state, done, all) : null;
+        TimeSpan? remaining = waits ? null : estimate is { } to ? TimeSpan.FromSeconds(to.Remaining) : state.Endless ? CatchUp(state) : work is { } done && percent is not null ? Remaining(sample, state, done, all) : null;
         return Progress(sample, state, session) with
         {
             Percent = percent,
@@ -147,7 +152,6 @@ internal sealed class OperationTrack(LearntPhases learnt)
         double within = (state.Within, state.WithinNext) switch
         {
             ({ } done, { } next) => done + ((next - done) * Uncounted(part.Share * (next - done), speed)),
-            ({ } done, null) when state.Basis == ProgressConfidence.Learnt && state.Phase?.StartsWith(part.Name, StringComparison.Ordinal) == true => Learnt(part.Share, done),
             ({ } done, null) => done,
             _ => Uncounted(part.Share, speed),
         };
@@ -164,20 +168,6 @@ internal sealed class OperationTrack(LearntPhases learnt)
 
         double expected = (_worked - since) * speed.Value / share;
         return expected <= 0.8 ? expected : 0.8 + (0.19 * (1 - Math.Exp(-(expected - 0.8) / 0.4)));
-    }
-
-    /// <summary>
-    /// A part whose usual seconds are known: the time since it began, as long as the counter, which stands still while what was read is sorted, does not tell another pace.
-    /// </summary>
-    private double Learnt(double seconds, double counted)
-    {
-        if (_partSince is not { } since || seconds <= 0)
-        {
-            return counted;
-        }
-
-        double expected = (_worked - since) / seconds;
-        return expected < 1 && counted > 0 && expected / counted is > 1 / OtherPace and < OtherPace ? expected : Math.Min(counted, 0.99);
     }
 
     /// <summary>Work a second, over all that was seen; from its start where little was seen. Null where nothing moved.</summary>
@@ -200,7 +190,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
         double partEnd = (state.Rounds.Done * state.Shares) + state.Parts.Take(state.Part + 1).Sum(part => part.Share);
         // Within the part, the rate of the last while counts; for what comes after it, the speed of the whole.
         Point? begin = _points.FirstOrDefault(point => point.Part == state.Part);
-        double? inPart = begin is not null && state.Within is not null && state.WithinNext is null && state.Basis != ProgressConfidence.Learnt && _worked - begin.Worked > 0.05 && work > begin.Work ? (work - begin.Work) / (_worked - begin.Worked) : null;
+        double? inPart = begin is not null && state.Within is not null && state.WithinNext is null && _worked - begin.Worked > 0.05 && work > begin.Work ? (work - begin.Work) / (_worked - begin.Worked) : null;
         double rest = Math.Max(0, partEnd - work);
         double after = Math.Max(0, all - partEnd);
         double? seconds = (rest > 0 ? rest / (inPart ?? overall) : 0) + (after > 0 ? after / (overall ?? inPart) : 0);

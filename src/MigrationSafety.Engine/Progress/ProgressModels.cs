@@ -3,9 +3,12 @@ namespace MigrationSafety.Engine.Progress;
 /// <summary>Which model reads which view.</summary>
 internal static class ProgressModels
 {
-    internal static OperationState Of(ProgressSample sample, LearntPhases learnt) => sample.View switch
+    /// <param name="sample">Sample.</param>
+    /// <param name="learnt">What the log knows of index builds.</param>
+    /// <param name="seen">What earlier samples have told of an index build.</param>
+    internal static OperationState Of(ProgressSample sample, LearntPhases learnt, SeenBuild seen = default) => sample.View switch
     {
-        "create_index" => IndexBuildModel.Of(sample, learnt),
+        "create_index" => IndexBuildModel.Of(sample, learnt, seen),
         "vacuum" => MaintenanceModels.Vacuum(sample),
         "analyze" => MaintenanceModels.Analyze(sample),
         "cluster" => MaintenanceModels.Cluster(sample),

@@ -59,6 +59,9 @@ internal static class ProgressQueries
                                   and not exists (select from pg_catalog.pg_index d join pg_catalog.pg_opclass p on p.oid = d.indclass[0] where d.indexrelid = k.attrelid and p.opcname like '%\_pattern\_ops')),
                     'slow_columns', (select pg_catalog.string_agg(k.attname, E'\n') from pg_catalog.pg_attribute k join pg_catalog.pg_collation l on l.oid = k.attcollation
                                      where x.oid is null and k.attrelid = c.oid and k.attlen = -1 and l.collname not in ('C', 'POSIX')),
+                    'key_width', (select pg_catalog.sum(case when attlen > 0 then greatest(attlen, 8) else 40 end) from pg_catalog.pg_attribute where attrelid = x.oid and p.view = 'create_index'),
+                    'workers', case when p.view = 'create_index' then (select pg_catalog.count(*) from pg_catalog.pg_stat_get_activity(null) w where w.leader_pid = p.pid) end,
+                    'sort_memory', pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')),
                     'indexes', y.indexes, 'index_pages', y.pages, 'unfinished', y.unfinished, 'unfinished_before', y.before,
                     -- they are rebuilt one after the other, by oid
                     'index_pages_rebuilt', y.rebuilt, 'index_pages_rebuilding', y.rebuilding) as facts

@@ -1,0 +1,223 @@
+namespace MigrationSafety.Engine.Progress;
+
+/// <summary>
+/// How far an operation is whose parts' shares are seconds, and how long it will take yet: what the log or the model expects of each part, times the pace that this one
+/// has shown so far, set against the counter of the part in work. A pure function of the moments that it is given.
+/// </summary>
+internal sealed class PhaseEstimate
+{
+    // What parts of one kind tell of those of another, beside what they tell of their own.
+    private const double OtherKind = 0.4;
+
+    // By which factor an operation that was not seen from its beginning may be slower or quicker than expected: it may have waited.
+    private const double OtherPace = 5;
+
+    private readonly List<(double Took, double Expected, int Kind)> _done = [];
+    private readonly List<double> _rounds = [];
+    private CounterTrace _counter = new(0, 0);
+    private CounterTrace? _fed;
+    private double _now;
+    private double _unseen;
+    private int _group = -1;
+    private int _part = -1;
+    private long _round;
+    private double _roundSince;
+    private double _groupSince;
+    private double _partSince;
+    private double _expected;
+    private int _kind;
+    private bool _begun;
+
+    /// <summary>Takes the next moment.</summary>
+    /// <param name="worked">Seconds of work so far, of those that were seen.</param>
+    /// <param name="fromBeginning">Whether that is all that there was.</param>
+    /// <param name="elapsed">Seconds since the operation began, whatever it did in them.</param>
+    /// <param name="state">What the sample says.</param>
+    /// <returns>How much of the whole is done, 0 to 1, and the seconds of work to come.</returns>
+    internal (double Done, double Remaining) Add(double worked, bool fromBeginning, double? elapsed, OperationState state)
+    {
+        IReadOnlyList<OperationPart> parts = state.Parts;
+        int group = state.Part > 0 && parts[state.Part - 1].Sort is not null ? state.Part - 1 : state.Part;
+        int next = parts[group].Sort is null ? group + 1 : group + 2;
+        double expected = parts.Take(next).Skip(group).Sum(part => part.Share);
+        if (_group < 0)
+        {
+            Begin(worked, fromBeginning, elapsed, state, group);
+        }
+        else if (state.Part != _part || state.Rounds.Done != _round)
+        {
+            Enter(worked, state, group);
+        }
+
+        (_part, _group, _round, _now, _expected, _kind) = (state.Part, group, state.Rounds.Done, worked, expected, parts[group].Kind);
+        double pace = Pace(state, _kind);
+        SortFeed? sort = parts[state.Part].Sort;
+        if (state.Within is { } within)
+        {
+            _counter.Add(worked, within, sort is null ? null : sort.Run * expected * pace);
+        }
+
+        (double left, double whole, double weight) =
+            sort is not null ? Reading(worked, state, sort, expected)
+            : group != state.Part && _fed is not null ? Sorting(worked, state, parts[group].Sort!, parts[state.Part].Share, expected)
+            : state.Within is { } done ? Counted(worked, state, done, expected * pace)
+            : Uncounted(worked - _partSince, expected * pace);
+        double ratio = whole > 0 && expected > 0 ? whole / expected : pace;
+        double after = parts.Skip(next).GroupBy(part => part.Kind).Sum(kind => kind.Sum(part => part.Share) * Pace(state, kind.Key, ratio, weight));
+        double remaining = left + after;
+        if (state.Rounds.Total - state.Rounds.Done - 1 is > 0 and var rounds)
+        {
+            remaining += rounds * (_rounds.Count > 0 ? _rounds.Average() : worked - _roundSince + remaining);
+        }
+
+        double past = _unseen + worked;
+        return (past > 0 ? past / (past + remaining) : 0, remaining);
+    }
+
+    /// <summary>What was done before it was first looked at: as expected, or as its age says.</summary>
+    private void Begin(double worked, bool fromBeginning, double? elapsed, OperationState state, int group)
+    {
+        double before = state.Parts.Take(group).Sum(part => part.Share);
+        double share = state.Parts[state.Part].Share * (state.Within ?? 0.5);
+        double within = state.Parts.Take(state.Part).Skip(group).Sum(part => part.Share) + share;
+        double done = (state.Rounds.Done * state.Shares) + before + within;
+        _begun = fromBeginning || done == 0;
+        double pace = 1;
+        if (!_begun)
+        {
+            pace = elapsed is > 0 ? Math.Clamp(elapsed.Value / done, 1 / OtherPace, OtherPace) : 1;
+            _unseen = pace * done;
+            _done.Add((_unseen, done, state.Parts[state.Part].Kind));
+        }
+
+        _groupSince = _begun ? 0 : worked - (pace * within);
+        _partSince = _begun ? 0 : worked - (pace * share);
+        _roundSince = _begun ? 0 : _groupSince - (pace * before);
+        _counter = _begun ? new(0, 0) : new(worked, state.Within ?? 0);
+    }
+
+    /// <summary>A part has ended, somewhere between the last moment and this one.</summary>
+    private void Enter(double worked, OperationState state, int group)
+    {
+        double change = (_now + worked) / 2;
+        _counter.End(change);
+        if (state.Rounds.Done != _round)
+        {
+            _rounds.Add((change - _roundSince) / Math.Max(1, state.Rounds.Done - _round));
+            _roundSince = change;
+        }
+
+        if (group != _group || state.Rounds.Done != _round)
+        {
+            if (_begun && _expected > 0)
+            {
+                _done.Add((change - _groupSince, _expected, _kind));
+            }
+
+            (_begun, _groupSince, _fed) = (true, change, null);
+        }
+        else
+        {
+            _fed = _counter;
+        }
+
+        (_partSince, _counter) = (change, new(change, 0));
+    }
+
+    /// <summary>How many times as long as expected parts of one kind take, by those that are done and by what is seen of the one in work.</summary>
+    private double Pace(OperationState state, int kind, double ratio = 1, double weight = 0) => Known(state, kind, ratio, weight).Pace;
+
+    private (double Pace, double Weights) Known(OperationState state, int kind, double ratio = 1, double weight = 0)
+    {
+        double sum = 0;
+        double weights = 0;
+        void Count(double took, double expected, int of, double counts)
+        {
+            counts *= of == kind ? 1 : OtherKind;
+            sum += counts * Math.Log(Math.Max(took, expected / 100) / expected);
+            weights += counts;
+        }
+
+        double all = Math.Max(state.Shares, double.Epsilon);
+        foreach ((double took, double expected, int of) in _done)
+        {
+            // A short part is known by few looks.
+            Count(took, expected, of, Math.Min(1, 10 * expected / all));
+        }
+
+        Count(ratio, 1, _kind, weight);
+        return (weights > 0 ? Math.Exp(sum / (weights + state.Seconds!.Prior)) : 1, weights);
+    }
+
+    /// <summary>What was expected and what a counter says, each by how sure it is.</summary>
+    private double Blend(double expected, double counted, double variance, OperationState state)
+    {
+        if (expected <= 0)
+        {
+            return counted;
+        }
+
+        // That of the part itself, and that of the pace; where both are far from each other, it is what was expected that is wrong.
+        Trust trust = state.Seconds!;
+        double apart = Math.Log(counted / expected);
+        double doubt = Math.Max(trust.Variance * (1 + (1 / (trust.Prior + Known(state, _kind).Weights))), (apart * apart / 2) - variance);
+        return double.IsFinite(variance) ? expected * Math.Exp(apart * doubt / (doubt + variance)) : expected;
+    }
+
+    /// <summary>A part whose counter moves with its work.</summary>
+    private (double Left, double Whole, double Weight) Counted(double worked, OperationState state, double done, double expected)
+    {
+        double whole = _counter.Whole is { } counted ? Blend(expected, counted, _counter.Variance, state) : Math.Max(expected, worked - _partSince);
+        return ((1 - done) * whole, whole, done);
+    }
+
+    /// <summary>A part in which nothing is counted: the time since it began tells, and when that is over, that it has to end some time.</summary>
+    private static (double Left, double Whole, double Weight) Uncounted(double since, double expected)
+    {
+        double left = since < 0.85 * expected ? expected - since : 0.15 * expected * Math.Exp(0.85 - (since / Math.Max(expected, 1e-6)));
+        return (left, since + left, 0);
+    }
+
+    /// <summary>A part that reads, and sorts whenever memory is full.</summary>
+    private (double Left, double Whole, double Weight) Reading(double worked, OperationState state, SortFeed sort, double expected)
+    {
+        double since = worked - _groupSince;
+        double done = state.Within ?? 0;
+        if (_counter.Whole is { } counted)
+        {
+            // All that is not merging goes by the counter.
+            double whole = Blend(expected * Pace(state, _kind), counted / (1 - sort.Merging), 0.03 + _counter.Variance, state);
+            (double at, double within) = _counter.Anchor;
+            double left = ((1 - within) * whole * (1 - sort.Merging)) - (worked - at);
+            return (Math.Max(left, (1 - done) * whole * sort.Reading) + (sort.Merging * whole), whole, Math.Min(1, since / whole));
+        }
+
+        // It has only read so far, or sorts for the first time.
+        double weight = done / (done + 0.3) / 2;
+        double all = expected * (_counter.Filling is { } filling && expected > 0 ? Pace(state, _kind, filling / (sort.Reading * expected), weight) : Pace(state, _kind));
+        all = Math.Max(all, (since / Math.Max(done, 0.01)) + (sort.Merging * all));
+        return (Math.Max(all - since, 0.15 * all), all, weight);
+    }
+
+    /// <summary>What reading has left to be sorted and merged.</summary>
+    private (double Left, double Whole, double Weight) Sorting(double worked, OperationState state, SortFeed sort, double share, double expected)
+    {
+        double read = _partSince - _groupSince;
+        double length = share * (expected > share ? Pace(state, _kind, read / (expected - share), 1) : Pace(state, _kind));
+        if (_fed!.Whole is { } counted)
+        {
+            (double at, double within) = _fed.Anchor;
+            double merging = sort.Merging * counted / (1 - sort.Merging);
+            double unsorted = merging + Math.Max(0, ((1 - within) * counted) - (_partSince - at));
+            length = Blend(length, Math.Max(unsorted, length / 10), 0.1, state);
+        }
+        else if (state.Basis != ProgressConfidence.Learnt && (sort.Run >= 1 || read < Math.Sqrt(sort.Reading * expected * (expected - share))))
+        {
+            // All of it fitted into memory: it took as long as reading alone does.
+            length = Pace(state, _kind, read / (sort.Reading * expected), 1) * (1 - sort.Reading) * expected;
+        }
+
+        (double left, double whole, _) = Uncounted(worked - _partSince, length);
+        return (left, read + whole, 1);
+    }
+}
