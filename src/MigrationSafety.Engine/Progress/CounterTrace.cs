@@ -27,8 +27,10 @@ internal sealed class CounterTrace(double since, double from)
     /// <summary>Variance of the logarithm of <see cref="Whole"/>: by half of what is to be done it is right within a quarter or so, and when it began is known by the look before.</summary>
     internal double Variance => Seen is > 0 and var seen ? (0.05 * (1 - seen) / seen) + Math.Pow(_gap / 2 / (_anchor.Worked - since), 2) : double.PositiveInfinity;
 
-    /// <summary>Seconds for the whole part and its sorting; null where nothing has moved yet.</summary>
-    internal double? Whole => _anchors.Peek() is var (worked, within) && _anchor.Within > within && _anchor.Worked > worked ? (_anchor.Worked - worked) / (_anchor.Within - within) : null;
+    /// <summary>Seconds for the whole part and its sorting; null where nothing has moved yet. While it stands for longer than before, it grows.</summary>
+    internal double? Whole => _anchors.Peek() is var (worked, within) && _anchor.Within > within && _anchor.Worked > worked
+        ? Math.Max((_anchor.Worked - worked) / (_anchor.Within - within), (_last.Worked - worked) / (_last.Within - within))
+        : null;
 
     /// <summary>Seconds for the whole part without sorting: until it first stood. Null where nothing has moved yet.</summary>
     internal double? Filling { get; private set; }

@@ -34,6 +34,8 @@ internal static class IndexBuildModel
 
     // How far the model's seconds are to be trusted: the same kind of key took up to twice as long where an expression had to be computed.
     private static readonly Trust s_assumed = new(0.7, 0.15);
+    private static readonly Trust s_related = new(0.5, 0.1);
+    private static readonly Trust s_logged = new(0.2, 0.02);
 
     internal static OperationState Of(ProgressSample sample, LearntPhases learnt, SeenBuild seen)
     {
@@ -58,11 +60,9 @@ internal static class IndexBuildModel
         bool slow = HasSlowKey(sample);
         OperationPart[] parts = Expected(sample, phase, slow, seen);
         (ProgressConfidence basis, Trust trust) = (ProgressConfidence.Assumed, s_assumed);
-        if (learnt.Of(sample.Target, sample.Index, slow, out Trust logged) is { } seconds)
+        if (learnt.Of(sample.Target, sample.Index, slow, out bool same) is { } seconds)
         {
-            // A part that is not in the log took no time to speak of.
-            parts = [.. parts.Select(part => part with { Share = seconds.Where(phase => phase.Key.StartsWith(part.Name, StringComparison.Ordinal)).Sum(phase => phase.Value) })];
-            (basis, trust) = (ProgressConfidence.Learnt, logged);
+            (parts, basis, trust) = (Learnt(parts, seconds, same), ProgressConfidence.Learnt, same ? s_logged : s_related);
         }
 
         // Other access methods name no parts; what they count is the table's blocks.
@@ -136,14 +136,33 @@ internal static class IndexBuildModel
     private static (int Before, int All) OneOfMany(ProgressSample sample, string operation) =>
         operation == "REINDEX CONCURRENTLY" && sample.Fact("unfinished") is { } all and > 1 && sample.Fact("unfinished_before") is { } before && before < all ? ((int)before, (int)all) : (0, 1);
 
+    /// <summary>The parts as the log has them; a build of another index or table, which may be of another size, tells as much as the model does how they are beside each other.</summary>
+    private static OperationPart[] Learnt(OperationPart[] parts, IReadOnlyDictionary<string, double> seconds, bool same)
+    {
+        double[] logged = [.. parts.Select(part => seconds.Where(phase => phase.Key.StartsWith(part.Name, StringComparison.Ordinal)).Sum(phase => phase.Value))];
+        double[] assumed = [.. parts.Select((part, i) => logged[i] > 0 ? part.Share : 0)];
+        double scale = assumed.Sum() / Math.Max(logged.Sum(), double.Epsilon);
+        // Of the same index, a part that is not in the log took no time to speak of.
+        return [.. parts.Select((part, i) => part with { Share = same ? logged[i] : logged[i] > 0 ? Math.Sqrt(part.Share * logged[i] * scale) : part.Share })];
+    }
+
+    /// <summary>What a sample tells beyond its own phase.</summary>
+    internal static SeenBuild See(ProgressSample sample, SeenBuild seen) => new(
+        sample.Number("tuples_total") is > 0 and var rows ? rows : seen.Rows,
+        TableBlocks(sample) ?? seen.Blocks,
+        Math.Max(sample.Fact("workers") ?? 0, seen.Workers));
+
+    /// <summary>How many blocks the table has, where it is what the phase counts.</summary>
+    private static long? TableBlocks(ProgressSample sample) =>
+        sample.Text("phase") is { } phase && (phase == Building || phase.EndsWith("scanning table", StringComparison.Ordinal)) && sample.Number("blocks_total") is > 0 and var blocks ? blocks : null;
+
     /// <summary>Seconds of each part on a processor of 2020; what is seen of the build sets the pace, so that it matters only how they are beside each other.</summary>
     private static OperationPart[] Expected(ProgressSample sample, string phase, bool slow, SeenBuild seen)
     {
         // The statistics say how many rows a block has, and the scan how many blocks there are now. Those of a partitioned table are of all its partitions.
         bool partitioned = sample.Number("partitions_total") > 0;
         (double? tuples, double? pages) = partitioned ? (null, null) : (sample.Fact("tuples") is > 0 and var n ? (double?)n : null, sample.Fact("pages") is > 0 and var p ? (double?)p : null);
-        bool reads = phase.EndsWith("scanning table", StringComparison.Ordinal) || phase == Building;
-        double blocks = (reads && sample.Number("blocks_total") is > 0 and var counted ? (double?)counted : null) ?? pages ?? 1000;
+        double blocks = TableBlocks(sample) ?? seen.Blocks ?? pages ?? 1000;
         double rows = blocks * (tuples is not null && pages is not null ? tuples.Value / pages.Value : 50);
         double keys = Math.Max(1, partitioned ? rows : seen.Rows ?? rows);
         double width = sample.Fact("key_width") is > 0 and var bytes ? bytes : slow ? 40 : 8;
@@ -182,5 +201,6 @@ internal static class IndexBuildModel
 
 /// <summary>What one phase of an index build has told, and those after it need.</summary>
 /// <param name="Rows">Rows of the index; null before they are counted.</param>
+/// <param name="Blocks">Blocks of the table; null before they are counted.</param>
 /// <param name="Workers">Processes that helped to read and sort.</param>
-internal readonly record struct SeenBuild(long? Rows, long Workers);
+internal readonly record struct SeenBuild(long? Rows, long? Blocks, long Workers);

@@ -6,7 +6,8 @@ using Npgsql;
 namespace MigrationSafety.Engine.Progress;
 
 /// <summary>How long the phases of finished index builds took beside each other, from the log of this database (<c>migration_safety.operation</c>).</summary>
-internal sealed class LearntPhases
+/// <param name="builds">What the log has.</param>
+internal sealed class LearntPhases(IReadOnlyList<LearntPhases.Build> builds)
 {
     // Builds that were over sooner were looked at too seldom to learn from.
     private const double LeastSeconds = 3;
@@ -14,15 +15,13 @@ internal sealed class LearntPhases
     // A rebuild works on an index of another name, which takes the old one's in the end.
     private const string NewIndex = @"_ccnew\d*(""?)$";
 
-    private readonly List<Build> _builds = [];
-
     /// <summary>
     /// Seconds of one phase in all operations that built one index; slow is a first key that is compared by the rules of a language, null where the index is gone.
     /// </summary>
-    private sealed record Build(string Table, string? Index, bool? SlowKey, string Phase, double Seconds, long Operations);
+    internal sealed record Build(string Table, string? Index, bool? SlowKey, string Phase, double Seconds, long Operations);
 
     /// <summary>Nothing is known.</summary>
-    internal static LearntPhases None { get; } = new();
+    internal static LearntPhases None { get; } = new([]);
 
     /// <summary>
     /// Seconds of work by phase, waiting left out, in the mean of the builds of this very index, else of those of this table with a first key of the same kind, else of any such;
@@ -31,23 +30,12 @@ internal sealed class LearntPhases
     /// <param name="table">Table as schema.name.</param>
     /// <param name="index">Index as schema.name; null where it is not to be seen yet: that of a plain CREATE INDEX.</param>
     /// <param name="slowKey">Whether the index's first key is compared by the rules of a language.</param>
-    /// <param name="trust">How far these seconds are to be trusted: those of another table are right beside each other alone.</param>
-    internal IReadOnlyDictionary<string, double>? Of(string? table, string? index, bool slowKey, out Trust trust)
+    /// <param name="same">Whether they are those of this very index.</param>
+    internal IReadOnlyDictionary<string, double>? Of(string? table, string? index, bool slowKey, out bool same)
     {
-        trust = new(0.2, 0.02);
-        if (index is not null && Mean(build => build.Table == table && build.Index == Regex.Replace(index, NewIndex, "$1")) is { } same)
-        {
-            return same;
-        }
-
-        trust = new(0.5, 0.15);
-        if (Mean(build => build.Table == table && build.SlowKey == slowKey) is { } sameTable)
-        {
-            return sameTable;
-        }
-
-        trust = new(0.05, 0.15);
-        return Mean(build => build.SlowKey == slowKey);
+        Dictionary<string, double>? own = index is null ? null : Mean(build => build.Table == table && build.Index == Regex.Replace(index, NewIndex, "$1"));
+        same = own is not null;
+        return own ?? Mean(build => build.Table == table && build.SlowKey == slowKey) ?? Mean(build => build.SlowKey == slowKey);
     }
 
     /// <summary>Reads the log; nothing where there is none, or this role may not read it.</summary>
@@ -79,7 +67,7 @@ internal sealed class LearntPhases
             return None;
         }
 
-        LearntPhases learnt = new();
+        List<Build> builds = [];
         try
         {
             // Whoever waits for a lock holds a snapshot, which an index build waits for in turn: who locks the log would stop the very build that is looked at.
@@ -88,7 +76,7 @@ internal sealed class LearntPhases
             await reader.NextResultAsync(cancellationToken).ConfigureAwait(false);
             while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
             {
-                learnt._builds.Add(new(reader.GetString(0), reader.Text(1), reader.IsDBNull(5) ? null : reader.GetBoolean(5), reader.GetString(2), reader.GetDouble(3), reader.GetInt64(4)));
+                builds.Add(new(reader.GetString(0), reader.Text(1), reader.IsDBNull(5) ? null : reader.GetBoolean(5), reader.GetString(2), reader.GetDouble(3), reader.GetInt64(4)));
             }
         }
         catch (PostgresException e) when (e.SqlState is SqlStates.UndefinedTable or SqlStates.InsufficientPrivilege or SqlStates.LockNotAvailable)
@@ -97,12 +85,12 @@ internal sealed class LearntPhases
             return None;
         }
 
-        return learnt;
+        return new(builds);
     }
 
     private Dictionary<string, double>? Mean(Func<Build, bool> which)
     {
-        Dictionary<string, double> phases = _builds.Where(which)
+        Dictionary<string, double> phases = builds.Where(which)
             .GroupBy(build => build.Phase, StringComparer.Ordinal)
             .ToDictionary(phase => phase.Key, phase => phase.Sum(build => build.Seconds) / phase.Sum(build => build.Operations), StringComparer.Ordinal);
         return phases.Values.Sum() >= LeastSeconds ? phases : null;

@@ -57,7 +57,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
         Transaction = Whole(sample.Xid, nextTransaction) ?? Transaction;
         if (sample.View == "create_index")
         {
-            _build = new(sample.Number("tuples_total") is > 0 and var rows ? rows : _build.Rows, Math.Max(sample.Fact("workers") ?? 0, _build.Workers));
+            _build = IndexBuildModel.See(sample, _build);
         }
 
         OperationState state = ProgressModels.Of(sample, learnt, _build);

@@ -12,7 +12,7 @@ internal sealed class PhaseEstimate
     // By which factor an operation that was not seen from its beginning may be slower or quicker than expected: it may have waited.
     private const double OtherPace = 5;
 
-    private readonly List<(double Took, double Expected, int Kind)> _done = [];
+    private readonly List<(double Took, int Group, int Next)> _done = [];
     private readonly List<double> _rounds = [];
     private CounterTrace _counter = new(0, 0);
     private CounterTrace? _fed;
@@ -24,8 +24,8 @@ internal sealed class PhaseEstimate
     private double _roundSince;
     private double _groupSince;
     private double _partSince;
-    private double _expected;
-    private int _kind;
+    private double _unseenExpected;
+    private int _next;
     private bool _begun;
 
     /// <summary>Takes the next moment.</summary>
@@ -49,8 +49,8 @@ internal sealed class PhaseEstimate
             Enter(worked, state, group);
         }
 
-        (_part, _group, _round, _now, _expected, _kind) = (state.Part, group, state.Rounds.Done, worked, expected, parts[group].Kind);
-        double pace = Pace(state, _kind);
+        (_part, _group, _next, _round, _now) = (state.Part, group, next, state.Rounds.Done, worked);
+        double pace = Pace(state, Kind(state));
         SortFeed? sort = parts[state.Part].Sort;
         if (state.Within is { } within)
         {
@@ -87,7 +87,7 @@ internal sealed class PhaseEstimate
         {
             pace = elapsed is > 0 ? Math.Clamp(elapsed.Value / done, 1 / OtherPace, OtherPace) : 1;
             _unseen = pace * done;
-            _done.Add((_unseen, done, state.Parts[state.Part].Kind));
+            _unseenExpected = done;
         }
 
         _groupSince = _begun ? 0 : worked - (pace * within);
@@ -109,9 +109,9 @@ internal sealed class PhaseEstimate
 
         if (group != _group || state.Rounds.Done != _round)
         {
-            if (_begun && _expected > 0)
+            if (_begun)
             {
-                _done.Add((change - _groupSince, _expected, _kind));
+                _done.Add((change - _groupSince, _group, _next));
             }
 
             (_begun, _groupSince, _fed) = (true, change, null);
@@ -123,6 +123,8 @@ internal sealed class PhaseEstimate
 
         (_partSince, _counter) = (change, new(change, 0));
     }
+
+    private int Kind(OperationState state) => state.Parts[_group].Kind;
 
     /// <summary>How many times as long as expected parts of one kind take, by those that are done and by what is seen of the one in work.</summary>
     private double Pace(OperationState state, int kind, double ratio = 1, double weight = 0) => Known(state, kind, ratio, weight).Pace;
@@ -139,13 +141,22 @@ internal sealed class PhaseEstimate
         }
 
         double all = Math.Max(state.Shares, double.Epsilon);
-        foreach ((double took, double expected, int of) in _done)
+        foreach ((double took, int group, int next) in _done)
         {
-            // A short part is known by few looks.
-            Count(took, expected, of, Math.Min(1, 10 * expected / all));
+            // By what is known now; a short part is known by few looks.
+            double expected = state.Parts.Take(next).Skip(group).Sum(part => part.Share);
+            if (expected > 0 && group < state.Parts.Count)
+            {
+                Count(took, expected, state.Parts[group].Kind, Math.Min(1, 10 * expected / all));
+            }
         }
 
-        Count(ratio, 1, _kind, weight);
+        if (_unseenExpected > 0)
+        {
+            Count(_unseen, _unseenExpected, kind, Math.Min(1, 10 * _unseenExpected / all));
+        }
+
+        Count(ratio, 1, state.Parts[_group].Kind, weight);
         return (weights > 0 ? Math.Exp(sum / (weights + state.Seconds!.Prior)) : 1, weights);
     }
 
@@ -160,7 +171,7 @@ internal sealed class PhaseEstimate
         // That of the part itself, and that of the pace; where both are far from each other, it is what was expected that is wrong.
         Trust trust = state.Seconds!;
         double apart = Math.Log(counted / expected);
-        double doubt = Math.Max(trust.Variance * (1 + (1 / (trust.Prior + Known(state, _kind).Weights))), (apart * apart / 2) - variance);
+        double doubt = Math.Max(trust.Variance * (1 + (1 / (trust.Prior + Known(state, Kind(state)).Weights))), (apart * apart / 2) - variance);
         return double.IsFinite(variance) ? expected * Math.Exp(apart * doubt / (doubt + variance)) : expected;
     }
 
@@ -186,7 +197,7 @@ internal sealed class PhaseEstimate
         if (_counter.Whole is { } counted)
         {
             // All that is not merging goes by the counter.
-            double whole = Blend(expected * Pace(state, _kind), counted / (1 - sort.Merging), 0.03 + _counter.Variance, state);
+            double whole = Blend(expected * Pace(state, Kind(state)), counted / (1 - sort.Merging), 0.03 + _counter.Variance, state);
             (double at, double within) = _counter.Anchor;
             double left = ((1 - within) * whole * (1 - sort.Merging)) - (worked - at);
             return (Math.Max(left, (1 - done) * whole * sort.Reading) + (sort.Merging * whole), whole, Math.Min(1, since / whole));
@@ -194,7 +205,7 @@ internal sealed class PhaseEstimate
 
         // It has only read so far, or sorts for the first time.
         double weight = done / (done + 0.3) / 2;
-        double all = expected * (_counter.Filling is { } filling && expected > 0 ? Pace(state, _kind, filling / (sort.Reading * expected), weight) : Pace(state, _kind));
+        double all = expected * (_counter.Filling is { } filling && expected > 0 ? Pace(state, Kind(state), filling / (sort.Reading * expected), weight) : Pace(state, Kind(state)));
         all = Math.Max(all, (since / Math.Max(done, 0.01)) + (sort.Merging * all));
         return (Math.Max(all - since, 0.15 * all), all, weight);
     }
@@ -203,7 +214,7 @@ internal sealed class PhaseEstimate
     private (double Left, double Whole, double Weight) Sorting(double worked, OperationState state, SortFeed sort, double share, double expected)
     {
         double read = _partSince - _groupSince;
-        double length = share * (expected > share ? Pace(state, _kind, read / (expected - share), 1) : Pace(state, _kind));
+        double length = share * (expected > share ? Pace(state, Kind(state), read / (expected - share), 1) : Pace(state, Kind(state)));
         if (_fed!.Whole is { } counted)
         {
             (double at, double within) = _fed.Anchor;
@@ -214,7 +225,7 @@ internal sealed class PhaseEstimate
         else if (state.Basis != ProgressConfidence.Learnt && (sort.Run >= 1 || read < Math.Sqrt(sort.Reading * expected * (expected - share))))
         {
             // All of it fitted into memory: it took as long as reading alone does.
-            length = Pace(state, _kind, read / (sort.Reading * expected), 1) * (1 - sort.Reading) * expected;
+            length = Pace(state, Kind(state), read / (sort.Reading * expected), 1) * (1 - sort.Reading) * expected;
         }
 
         (double left, double whole, _) = Uncounted(worked - _partSince, length);

@@ -9,7 +9,7 @@ internal static class ProgressModels
     internal static OperationState Of(ProgressSample sample, LearntPhases learnt, SeenBuild seen = default) => sample.View switch
     {
         "create_index" => IndexBuildModel.Of(sample, learnt, seen),
-        "vacuum" => MaintenanceModels.Vacuum(sample),
+        "vacuum" => VacuumModel.Of(sample),
         "analyze" => MaintenanceModels.Analyze(sample),
         "cluster" => MaintenanceModels.Cluster(sample),
         "copy" => TransferModels.Copy(sample),

@@ -62,14 +62,15 @@ internal static class ProgressQueries
                     'key_width', (select pg_catalog.sum(case when attlen > 0 then greatest(attlen, 8) else 40 end) from pg_catalog.pg_attribute where attrelid = x.oid and p.view = 'create_index'),
                     'workers', case when p.view = 'create_index' then (select pg_catalog.count(*) from pg_catalog.pg_stat_get_activity(null) w where w.leader_pid = p.pid) end,
                     'sort_memory', pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')),
-                    'indexes', y.indexes, 'index_pages', y.pages, 'unfinished', y.unfinished, 'unfinished_before', y.before,
+                    'max_workers', pg_catalog.current_setting('max_parallel_maintenance_workers')::int4,
+                    'indexes', y.indexes, 'index_pages', y.pages, 'largest_index', y.largest, 'unfinished', y.unfinished, 'unfinished_before', y.before,
                     -- they are rebuilt one after the other, by oid
                     'index_pages_rebuilt', y.rebuilt, 'index_pages_rebuilding', y.rebuilding) as facts
                 from pg_catalog.pg_class c
                 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                 cross join (select nullif(coalesce((p.counters->>'index_relid')::oid, (p.counters->>'cluster_index_relid')::oid), 0) as oid) x
                 cross join lateral (
-                    select pg_catalog.count(*) as indexes, pg_catalog.sum(o.relpages) as pages, pg_catalog.count(*) filter (where not o.indisvalid) as unfinished,
+                    select pg_catalog.count(*) as indexes, pg_catalog.sum(o.relpages) as pages, pg_catalog.max(o.relpages) as largest, pg_catalog.count(*) filter (where not o.indisvalid) as unfinished,
                            pg_catalog.count(*) filter (where not o.indisvalid and o.indexrelid < x.oid) as before,
                            pg_catalog.sum(o.relpages) filter (where o.place <= (p.counters->>'index_rebuild_count')::int8) as rebuilt,
                            pg_catalog.sum(o.relpages) filter (where o.place <= (p.counters->>'index_rebuild_count')::int8 + 1) as rebuilding

@@ -1,0 +1,149 @@
+using System.Runtime.CompilerServices;
+using System.Text.Json;
+using MigrationSafety.Engine.Progress;
+using Xunit;
+
+namespace MigrationSafety.Tests.Engine;
+
+/// <summary>
+/// What is said of operations as they were recorded on real servers (2,000,000 rows of 200 bytes, a look every 50 or 100 ms, Recordings/*.json): the counters as the views gave
+/// them, and how long it took in the end.
+/// </summary>
+public sealed class ProgressEstimateTests
+{
+    private static readonly DateTime s_start = new(2026, 1, 1, 0, 0, 0, DateTimeKind.Utc);
+
+    public static TheoryData<string> Recordings => [.. Directory.GetFiles(Path.Combine(AppContext.BaseDirectory, "Recordings")).Select(file => Path.GetFileNameWithoutExtension(file)).Order(StringComparer.Ordinal)];
+
+    [Theory, MemberData(nameof(Recordings))]
+    public void A_recorded_operation_is_told_its_percent_and_its_end(string name)
+    {
+        Recording recording = Recording.Read(name);
+        List<Moment> said = recording.Replay(LearntPhases.None);
+        Assert.InRange(PercentError(said), 0, 7);
+        Assert.InRange(RemainingError(said), 0, 0.3);
+        AssertNeverBackwards(said);
+    }
+
+    [Theory, MemberData(nameof(Recordings))]
+    public void Who_begins_to_look_later_is_told_nearly_as_well(string name)
+    {
+        Recording recording = Recording.Read(name);
+        List<Moment> said = recording.Replay(LearntPhases.None, from: recording.Took / 4);
+        Assert.InRange(PercentError(said), 0, 10);
+        Assert.InRange(RemainingError(said), 0, 0.6);
+        AssertNeverBackwards(said);
+    }
+
+    [Fact]
+    public void A_counter_that_stands_while_pieces_are_sorted_does_not_move_the_end()
+    {
+        foreach (string name in new[] { "14-create-index-text", "18-create-index-text", "18-create-index-concurrently-text" })
+        {
+            List<Moment> said = [.. Recording.Read(name).Replay(LearntPhases.None).SkipWhile(moment => moment.Truth < 1.0 / 3)];
+            // The end that is told, from one look to the next of the phase that counts, moves by less than half of what is left.
+            foreach ((Moment before, Moment after) in said.Zip(said.Skip(1)).Where(pair => pair.Second.Said.Phase == "building index: scanning table"))
+            {
+                double moved = after.At + after.Said.Remaining!.Value.TotalSeconds - before.At - before.Said.Remaining!.Value.TotalSeconds;
+                Assert.True(Math.Abs(moved) < before.Left / 2, $"{name} at {after.At:0.00} s: the end moved by {moved:0.00} s, {after.Left:0.00} s are left.");
+            }
+        }
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(3)]
+    public void A_log_of_a_slower_index_of_the_table_does_no_harm(double slower)
+    {
+        Recording other = Recording.Read("18-create-index-concurrently-text");
+        LearntPhases learnt = new([.. other.Phases().Select(phase => new LearntPhases.Build("public.events", "public.another", true, phase.Name, phase.Seconds * slower, 1))]);
+        List<Moment> said = Recording.Read("18-create-index-text").Replay(learnt);
+        Assert.All(said, moment => Assert.Equal(ProgressConfidence.Learnt, moment.Said.Confidence));
+        Assert.InRange(RemainingError(said), 0, 0.4);
+        AssertNeverBackwards(said);
+    }
+
+    [Theory]
+    [InlineData(1, 0.2)]
+    [InlineData(2, 0.35)]
+    public void A_log_of_the_index_is_believed_and_its_pace_is_not(double slower, double error)
+    {
+        Recording recording = Recording.Read("18-create-index-concurrently-text");
+        LearntPhases learnt = new([.. recording.Phases().Select(phase => new LearntPhases.Build("public.events", "public.x", true, phase.Name, phase.Seconds * slower, 1))]);
+        List<Moment> said = recording.Replay(learnt);
+        Assert.InRange(RemainingError(said), 0, error);
+        AssertNeverBackwards(said);
+    }
+
+    /// <summary>Points, in the mean of ten moments.</summary>
+    private static double PercentError(List<Moment> said) =>
+        Enumerable.Range(0, 10).Select(i => said.MinBy(moment => Math.Abs(moment.Truth - 0.05 - (i * 0.1)))!).Average(moment => Math.Abs(moment.Said.Percent!.Value - (100 * moment.Truth)));
+
+    /// <summary>As a fraction of the truth, in the mean from a third of the way on.</summary>
+    private static double RemainingError(List<Moment> said) =>
+        Enumerable.Range(3, 7).Select(i => said.MinBy(moment => Math.Abs(moment.Truth - 0.05 - (i * 0.1)))!).Average(moment => Math.Abs(moment.Said.Remaining!.Value.TotalSeconds - moment.Left) / moment.Left);
+
+    private static void AssertNeverBackwards(List<Moment> said)
+    {
+        double[] percents = [.. said.Select(moment => moment.Said.Percent!.Value)];
+        Assert.Equal(percents.Order(), percents);
+        Assert.InRange(percents[^1], 0, 100);
+    }
+
+    private sealed record Moment(double At, double Took, MigrationProgress Said)
+    {
+        internal double Truth => At / Took;
+
+        internal double Left => Took - At;
+    }
+
+    private sealed class Recording(JsonElement root)
+    {
+        internal double Took { get; } = root.GetProperty("took").GetDouble();
+
+        internal static Recording Read(string name) => new(JsonDocument.Parse(File.ReadAllText(Path.Combine(AppContext.BaseDirectory, "Recordings", name + ".json"))).RootElement);
+
+        internal List<Moment> Replay(LearntPhases learnt, double from = 0)
+        {
+            OperationTrack track = new(learnt);
+            // Names of the server alone are taken from it.
+            MigrationSession session = (MigrationSession)RuntimeHelpers.GetUninitializedObject(typeof(MigrationSession));
+            return [.. Samples().Where(sample => sample.At >= from).Select(sample => new Moment(sample.At, Took, track.Add(sample.Sample, s_start + TimeSpan.FromSeconds(sample.At), session, 1000)))];
+        }
+
+        /// <summary>Seconds of each phase.</summary>
+        internal IEnumerable<(string Name, double Seconds)> Phases()
+        {
+            List<(double At, ProgressSample Sample)> samples = [.. Samples()];
+            return samples.Zip(samples.Skip(1)).GroupBy(pair => pair.First.Sample.Text("phase")!).Select(phase => (phase.Key, phase.Sum(pair => pair.Second.At - pair.First.At)));
+        }
+
+        private IEnumerable<(double At, ProgressSample Sample)> Samples()
+        {
+            string[] columns = [.. root.GetProperty("columns").EnumerateArray().Select(column => column.GetString()!)];
+            foreach (JsonElement[] values in root.GetProperty("samples").EnumerateArray().Select(sample => sample.EnumerateArray().ToArray()))
+            {
+                Dictionary<string, object> counters = columns.Zip(values).Skip(3).ToDictionary(pair => pair.First, pair => Value(pair.Second), StringComparer.Ordinal);
+                if (root.GetProperty("command").GetString() is { } command)
+                {
+                    counters["command"] = command;
+                }
+
+                Dictionary<string, object> facts = root.GetProperty("facts").EnumerateObject().ToDictionary(fact => fact.Name, fact => Value(fact.Value), StringComparer.Ordinal);
+                facts["workers"] = values[2].GetInt64();
+                yield return (values[1].GetDouble(), new ProgressSample
+                {
+                    View = root.GetProperty("view").GetString()!,
+                    Pid = 1,
+                    User = "postgres",
+                    Query = root.GetProperty("statement").GetString(),
+                    Counters = counters,
+                    Facts = facts,
+                    Elapsed = TimeSpan.FromSeconds(values[0].GetDouble()),
+                });
+            }
+        }
+
+        private static object Value(JsonElement value) => value.ValueKind == JsonValueKind.Number ? value.GetInt64() : value.GetString()!;
+    }
+}
