@@ -220,21 +220,21 @@ public sealed class ThrottleControllerTests
     {
         ThrottleGate gate = new();
         int waited = 0;
-        Task first = gate.WaitAsync(TimeSpan.Zero, 0, () => waited++, TestContext.Current.CancellationToken);
+        Task first = gate.WaitAsync(TimeSpan.Zero, false, 0, () => waited++, TestContext.Current.CancellationToken);
         Assert.False(first.IsCompleted);
         gate.Set(1, null, workers: 1);
         await first;
         Assert.True(waited > 0);
 
         gate.Set(0, null, workers: 1);
-        Task paused = gate.WaitAsync(TimeSpan.Zero, 0, () => { }, TestContext.Current.CancellationToken);
+        Task paused = gate.WaitAsync(TimeSpan.Zero, false, 0, () => { }, TestContext.Current.CancellationToken);
         Assert.False(paused.IsCompleted);
         gate.Open();
         await paused;
 
         ThrottleGate cancelled = new();
         using CancellationTokenSource stop = new();
-        Task waiting = cancelled.WaitAsync(TimeSpan.Zero, 0, () => { }, stop.Token);
+        Task waiting = cancelled.WaitAsync(TimeSpan.Zero, false, 0, () => { }, stop.Token);
         await stop.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => waiting);
     }
@@ -247,7 +247,7 @@ public sealed class ThrottleControllerTests
         Assert.Equal(1250, gate.MostRows);
         long start = System.Diagnostics.Stopwatch.GetTimestamp();
         gate.Did(3000);
-        await gate.WaitAsync(TimeSpan.Zero, 0, () => { }, TestContext.Current.CancellationToken);
+        await gate.WaitAsync(TimeSpan.Zero, false, 0, () => { }, TestContext.Current.CancellationToken);
         // At least as long as they are due; how much longer, a busy machine decides.
         Assert.True(System.Diagnostics.Stopwatch.GetElapsedTime(start) > TimeSpan.FromMilliseconds(280));
     }
@@ -257,7 +257,7 @@ public sealed class ThrottleControllerTests
     {
         ThrottleGate gate = new();
         gate.Open(new InvalidCastException("a bug"));
-        InvalidOperationException e = await Assert.ThrowsAsync<InvalidOperationException>(() => gate.WaitAsync(TimeSpan.Zero, 0, () => { }, TestContext.Current.CancellationToken));
+        InvalidOperationException e = await Assert.ThrowsAsync<InvalidOperationException>(() => gate.WaitAsync(TimeSpan.Zero, false, 0, () => { }, TestContext.Current.CancellationToken));
         Assert.Contains("a bug", e.Message, StringComparison.Ordinal);
     }
 }

@@ -149,16 +149,17 @@ public sealed class ThrottleTests(Servers servers)
         await bench.RunAsync(Request(None));
         await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'running'", Token);
         string name = (await bench.ScalarAsync<string>("select name from migration_safety.backfill"))!;
+        ThrottleGate gate = new();
         await using ThrottleWatch watch = await ThrottleWatch.StartAsync(
-            new ThrottleOwner(bench.Session, name, Guid.NewGuid(), 1, () => [], [], TimeSpan.FromMinutes(1), _ => { }), None with { HealthQuery = "select ok from health" }, bench.Sink, Token);
-        Assert.False(await LetsThroughAsync(watch.Gate));
+            new ThrottleOwner(bench.Session, name, Guid.NewGuid(), gate, 1, () => [], () => 0, [], TimeSpan.FromMinutes(1), _ => { }), None with { HealthQuery = "select ok from health" }, bench.Sink, Token);
+        Assert.False(await LetsThroughAsync(gate));
 
         // Whoever waits is to learn of it from the next batch.
         await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'paused'", Token);
-        await Wait.UntilAsync(() => LetsThroughAsync(watch.Gate), "the gate to open", cancellationToken: Token);
+        await Wait.UntilAsync(() => LetsThroughAsync(gate), "the gate to open", cancellationToken: Token);
         // Before the worker came to its next batch.
         await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'running'", Token);
-        await Wait.UntilAsync(async () => !await LetsThroughAsync(watch.Gate), "the gate to close", cancellationToken: Token);
+        await Wait.UntilAsync(async () => !await LetsThroughAsync(gate), "the gate to close", cancellationToken: Token);
     }
 
     [Theory, EachMajor]
@@ -301,7 +302,7 @@ public sealed class ThrottleTests(Servers servers)
     private static async Task<bool> LetsThroughAsync(ThrottleGate gate)
     {
         using CancellationTokenSource leave = CancellationTokenSource.CreateLinkedTokenSource(Token);
-        Task waiting = gate.WaitAsync(TimeSpan.Zero, 0, () => { }, leave.Token);
+        Task waiting = gate.WaitAsync(TimeSpan.Zero, false, 0, () => { }, leave.Token);
         if (waiting.IsCompleted)
         {
             await waiting;

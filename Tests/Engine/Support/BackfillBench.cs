@@ -1,4 +1,5 @@
 using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.Backfills.Throttling;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Rollback;
 using MigrationSafety.Engine.Sessions;
@@ -55,6 +56,8 @@ internal sealed class BackfillBench : IAsyncDisposable
         Table = table,
         Set = [new(column, expression)],
         Where = where,
+        // What other tests do on the same server is no application that it might harm.
+        Throttle = ThrottleLimits.Default with { Slowdown = null },
         BatchSize = batchSize,
         Options = new ExecutionOptions { RetryFor = retryFor ?? TimeSpan.FromSeconds(60) },
     };

@@ -50,6 +50,15 @@ public static class Backfill
             throw new MigrationException("MaxErrorsInvalid", MigrationErrorKind.InvalidInput, "-MaxErrors is negative.", "Give how many rows may be refused, 0 for none.");
         }
 
+        if (request.Throttle.Slowdown <= 1)
+        {
+            throw new MigrationException(
+                "MaxSlowdownInvalid",
+                MigrationErrorKind.InvalidInput,
+                $"-MaxSlowdown {request.Throttle.Slowdown:0.##} asks that commits of others take no longer, or less long, than without the backfill.",
+                "Give how many times as long they may take, such as 1.1; 0 for no limit.");
+        }
+
         if (request.BatchSize < 1 || request.TargetBatchTime <= TimeSpan.Zero)
         {
             throw new MigrationException(

@@ -47,8 +47,8 @@ internal sealed class BackfillContext
 
     internal string Activity => $"Backfill {Plan.Name}";
 
-    /// <summary>Where workers wait before each batch; set before they begin.</summary>
-    internal ThrottleGate Gate { get; set; } = null!;
+    /// <summary>Where workers wait before each batch.</summary>
+    internal ThrottleGate Gate { get; } = new();
 
     /// <summary>Ends when a worker of this run comes to the end of a range: whoever has none looks again.</summary>
     internal Task RangeEnded => Volatile.Read(ref _rangeEnded).Task;

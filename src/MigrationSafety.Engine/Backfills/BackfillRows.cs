@@ -1,3 +1,4 @@
+using MigrationSafety.Engine.Backfills.Throttling;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sql;
 using Npgsql;
@@ -49,6 +50,7 @@ internal sealed class BackfillRows
         for (int at = 0; at < places.Length;)
         {
             await _worker.ThrottleAsync(cancellationToken).ConfigureAwait(false);
+            BatchPace pace = _worker.Pace(_size);
             int most = byKey && places.Length <= Few ? 1 : Math.Min(_size.Rows, _context.Gate.MostRows ?? int.MaxValue);
             RowPlace[] some = places[at..Math.Min(places.Length, at + most)];
             try
@@ -56,7 +58,7 @@ internal sealed class BackfillRows
                 PlacesOutcome? outcome = await _worker.SendAsync(
                     leaf,
                     skip ? statements.SkippingPlaces : byKey ? statements.Keys : statements.Places,
-                    [_context.Plan.Name, some.Select(place => byKey && !skip ? place.Key! : place.Place).ToArray(), some.Select(place => place.Version).ToArray(), _context.Run, _worker.Number],
+                    [_context.Plan.Name, some.Select(place => byKey && !skip ? place.Key! : place.Place).ToArray(), some.Select(place => place.Version).ToArray(), _context.Run, _worker.Number, pace.Chance, pace.Seconds],
                     reader => new PlacesOutcome(
                         reader.GetInt64(0),
                         reader.GetInt64(1),
@@ -75,6 +77,7 @@ internal sealed class BackfillRows
                 changed += outcome.Changed;
                 same += outcome.Same;
                 TimeSpan took = _worker.Connection.ServerTime(outcome.ServerTime);
+                _worker.Paused(pace, outcome.Changed, took);
                 _context.Did(outcome.Changed, passed: 0, took);
                 if (some.Length == _size.Rows)
                 {

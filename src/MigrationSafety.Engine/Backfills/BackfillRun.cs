@@ -120,15 +120,16 @@ internal sealed class BackfillRun : IAsyncDisposable
                 _plan.Session,
                 _plan.Name,
                 _context.Run,
+                _context.Gate,
                 _workers.Length,
                 () => [.. _workers.Select(worker => worker.Pid).OfType<int>()],
+                () => Attempts,
                 [.. _definition.Leaves.Select(leaf => leaf.Table.Oid)],
                 _plan.Request.Options.RetryFor,
                 _context.Throttled),
             _plan.Request.Throttle,
             _sink,
             cancellationToken).ConfigureAwait(false);
-        _context.Gate = throttle.Gate;
         await PassAsync(cancellationToken).ConfigureAwait(false);
         BackfillSweep sweep = new(_context, Leader);
         await Leader.HoldAsync(() => sweep.RunAsync(cancellationToken), cancellationToken).ConfigureAwait(false);

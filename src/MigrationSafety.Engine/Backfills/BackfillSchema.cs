@@ -17,14 +17,18 @@ namespace MigrationSafety.Engine.Backfills;
 /// <item><c>backfill_worker</c>, one row for each connection of each run: what it did (<c>rows_done</c>, <c>batches</c>), <c>pid</c>, <c>application</c>, <c>client</c>, <c>role</c>. Somebody works on
 /// the backfill while a backend with such a <c>pid</c> holds the advisory lock (0x4D695361, table's oid) of <see cref="TableOperationLock"/>.</item>
 /// <item><c>backfill_error</c>: rows that the server refused, by table, place, version and key; <c>again</c>: to be tried again.</item>
+/// <item><c>backfill_probe</c>: a sequence without meaning, set to see how long a commit takes.</item>
 /// </list>
 /// </summary>
 internal static class BackfillSchema
 {
     private const string Tables = "migration_safety.backfill, migration_safety.backfill_range, migration_safety.backfill_worker, migration_safety.backfill_error";
 
+    /// <summary>The sequence that is set to try how long a commit takes.</summary>
+    internal const string Probe = "migration_safety.backfill_probe";
+
     // Ranges and workers are updated with each batch: room on their pages keeps these updates off the indexes.
-    private const string CreateTables = """
+    private const string CreateTables = $"""
         create table migration_safety.backfill (
             name text primary key,
             table_schema text not null,
@@ -113,7 +117,8 @@ internal static class BackfillSchema
             again bool not null default false,
             failed_at timestamptz not null default pg_catalog.clock_timestamp(),
             primary key (backfill, relation, place)
-        )
+        );
+        create sequence {Probe} owned by migration_safety.backfill.name
         """;
 
     /// <summary>The steps that make what is missing. Reads only.</summary>
@@ -131,9 +136,9 @@ internal static class BackfillSchema
                 select pg_catalog.count(*) as found,
                        pg_catalog.count(*) filter (where w.columns <@ (select pg_catalog.array_agg(a.attname::text) from pg_catalog.pg_attribute a where a.attrelid = c.oid and not a.attisdropped)) as known,
                        pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT') and pg_catalog.has_table_privilege(c.oid, 'INSERT')
-                                           and pg_catalog.has_table_privilege(c.oid, 'UPDATE') and pg_catalog.has_table_privilege(c.oid, 'DELETE')) as write
+                                           and pg_catalog.has_table_privilege(c.oid, 'UPDATE') and pg_catalog.has_table_privilege(c.oid, 'DELETE')) filter (where c.relkind = 'r') as write
                 from (values ('backfill', '{name,set_columns,predicate_given,kind,archive,into_table,sweep,max_errors,rows_before,rows_balance,throttle,waiting_for,settings}'::text[]), ('backfill_range', '{backfill,slices,stretch,relation,key_columns,position,rows_seen}'),
-                             ('backfill_worker', '{backfill,run,number,rows_done}'), ('backfill_error', '{backfill,relation,place,version,again}')) as w (name, columns)
+                             ('backfill_worker', '{backfill,run,number,rows_done}'), ('backfill_error', '{backfill,relation,place,version,again}'), ('backfill_probe', '{last_value}')) as w (name, columns)
                 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.name
             ) t
             """;
@@ -156,7 +161,7 @@ internal static class BackfillSchema
             };
         }
 
-        if (found > 0 && known != 4)
+        if (found > 0 && known != 5)
         {
             throw new MigrationException(
                 "StateSchemaUnknown",
@@ -176,7 +181,7 @@ internal static class BackfillSchema
                 MigrationErrorKind.Permission,
                 $"{role} may not {(hasTables ? "read and write migration_safety.backfill" : "create a table in the schema migration_safety")}, which keeps the checkpoints of backfills.",
                 hasTables
-                    ? $"Have their owner run: GRANT USAGE ON SCHEMA migration_safety TO {role}; GRANT SELECT, INSERT, UPDATE, DELETE ON {Tables} TO {role};"
+                    ? $"Have their owner run: GRANT USAGE ON SCHEMA migration_safety TO {role}; GRANT SELECT, INSERT, UPDATE, DELETE ON {Tables} TO {role}; GRANT UPDATE ON SEQUENCE {Probe} TO {role};"
                     : $"Have its owner run: GRANT USAGE, CREATE ON SCHEMA migration_safety TO {role};")
             {
                 Target = "migration_safety",

@@ -1,3 +1,4 @@
+using MigrationSafety.Engine.Backfills.Throttling;
 using MigrationSafety.Engine.Sql;
 
 namespace MigrationSafety.Engine.Backfills;
@@ -5,7 +6,7 @@ namespace MigrationSafety.Engine.Backfills;
 /// <summary>
 /// The statements that change the rows of one table. A batch is one statement, so that it is one round trip and one transaction that no client can keep open: it takes
 /// its range's row, finds where the batch ends, updates, and writes the checkpoint and the worker's count back.
-/// Parameters: $1 the backfill's name, $2 the range, $3 rows or blocks, $4 the run, $5 the worker's number.
+/// Parameters: $1 the backfill's name, $2 the range, $3 rows or blocks, $4 the run, $5 the worker's number, $6 and $7 its pauses (<see cref="BatchPace"/>).
 /// </summary>
 internal sealed class BackfillStatements
 {
@@ -138,6 +139,9 @@ internal sealed class BackfillStatements
     // Whether a row that was changed still matches: none that is gone or copied does.
     private string Same => _definition.Kind == BackfillKind.Update ? Predicate : "false";
 
+    // With the pauses of the batch: what is returned is computed once for each row, after it was changed.
+    private string PacedSame => $"case when $6::float8 > 0 and pg_catalog.random() < $6::float8 and pg_catalog.pg_sleep($7::float8) is null then null else {Same} end";
+
     // By default a row matches when one of its columns is NULL: the others may hold what the application wrote, and keep it.
     // The line breaks keep a comment at the end of an expression from swallowing what follows.
     private string SetList => string.Join(", ", _definition.Set.Select(column => _definition is { IsDefaultWhere: true, Set.Count: > 1 }
@@ -254,7 +258,7 @@ internal sealed class BackfillStatements
             return $"""
                 {free}msb_changed as (
                     {(free.Length > 0 ? Copy(IsFree, null, skip: false) : Copy(where, from, skip))}
-                    returning false as same{(which is null ? "" : $", {into.ReturnedKey}")}{(archive is null ? "" : $", {archive.Returned(into.Table.Sql)}")}
+                    returning {PacedSame} as same{(which is null ? "" : $", {into.ReturnedKey}")}{(archive is null ? "" : $", {archive.Returned(into.Table.Sql)}")}
                 ){(archive is null ? "" : $", msb_kept as (\n{archive.Add(into.Table.Oid)}\n)")}
                 """;
         }
@@ -270,7 +274,7 @@ internal sealed class BackfillStatements
         return $"""
             {chosen}msb_changed as (
                 {change}
-                returning {(which is null ? "" : $"{which}::text as msb_which, ")}{Same} as same{(archive is null ? "" : $", {archive.Returned(Qualifier)}")}
+                returning {(which is null ? "" : $"{which}::text as msb_which, ")}{PacedSame} as same{(archive is null ? "" : $", {archive.Returned(Qualifier)}")}
             ){(archive is null ? "" : $", msb_kept as (\n{archive.Add(_leaf.Table.Oid)}\n)")}
             """;
     }

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using MigrationSafety.Engine.Backfills.Throttling;
 using MigrationSafety.Engine.Execution;
 using Npgsql;
 
@@ -28,6 +29,8 @@ internal sealed class BackfillWorker : IAsyncDisposable
     private int _setbacks;
     // The last batch, as the throttle sees it.
     private TimeSpan _took;
+    private bool _paused;
+    private readonly RowCost _cost = new();
     private long _ended;
     // A block at a time takes too long: its rows one by one, or some.
     private bool _byRow;
@@ -114,12 +117,25 @@ internal sealed class BackfillWorker : IAsyncDisposable
         {
             try
             {
-                return await Connection.AnswerAsync(ask(Connection.Connection), cancellationToken).ConfigureAwait(false);
+                return await AnswerAsync().ConfigureAwait(false);
             }
             catch (PostgresException e) when (BackfillContext.IsBusy(e) && Stopwatch.GetElapsedTime(start) < _context.Options.RetryFor)
             {
                 Sink.Verbose($"The server is slow to answer ({ServerErrors.Words(e)}); asks again.");
                 await BackfillContext.PauseAsync(attempt, cancellationToken).ConfigureAwait(false);
+            }
+        }
+
+        async Task<T> AnswerAsync()
+        {
+            _context.Gate.Begin();
+            try
+            {
+                return await Connection.AnswerAsync(ask(Connection.Connection), cancellationToken).ConfigureAwait(false);
+            }
+            finally
+            {
+                _context.Gate.End();
             }
         }
     }
@@ -192,8 +208,36 @@ internal sealed class BackfillWorker : IAsyncDisposable
     {
         cancellationToken.ThrowIfCancellationRequested();
         long start = Stopwatch.GetTimestamp();
-        await _context.Gate.WaitAsync(_took, _ended, _context.Moved, cancellationToken).ConfigureAwait(false);
+        await _context.Gate.WaitAsync(_took, _paused, _ended, _context.Moved, cancellationToken).ConfigureAwait(false);
         Throttled += Stopwatch.GetTimestamp() - start;
+    }
+
+    /// <summary>The pauses of the next batch, which is to end in time with them.</summary>
+    /// <param name="size">What adapts the batch's size.</param>
+    internal BatchPace Pace(BatchSize size)
+    {
+        BatchPace pace = BatchPace.Of(_context.Gate.Pace, _cost.OfRow);
+        if (pace.IsPaced)
+        {
+            size.Limit((int)Math.Min(int.MaxValue, _context.Request.TargetBatchTime / (_cost.OfRow + pace.Pauses(1))));
+        }
+
+        return pace;
+    }
+
+    /// <summary>A batch was committed, with its pauses.</summary>
+    /// <param name="pace">Pauses.</param>
+    /// <param name="changed">Rows that it changed.</param>
+    /// <param name="took">How long it took.</param>
+    internal void Paused(BatchPace pace, long changed, TimeSpan took)
+    {
+        // Where few rows match, it is not their change that takes its time.
+        _paused = pace.IsPaced && pace.Pauses(changed) > took / 2;
+        // On a busy server a pause takes longer than it should: taken for work, it would make for ever more pauses.
+        if (!pace.IsPaced)
+        {
+            _cost.Took(took, changed);
+        }
     }
 
     /// <summary>Runs what changes rows; null where it returned nothing.</summary>
@@ -209,6 +253,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
     {
         Attempts++;
         long sent = Stopwatch.GetTimestamp();
+        _context.Gate.Begin();
         try
         {
             T? outcome = await Connection.ExecuteAsync(sql, parameters, read, watched ? Watch : null, cancellationToken, leaf.HasTriggers || _overran, first).ConfigureAwait(false);
@@ -241,7 +286,8 @@ internal sealed class BackfillWorker : IAsyncDisposable
         finally
         {
             _ended = Stopwatch.GetTimestamp();
-            _took = Stopwatch.GetElapsedTime(sent, _ended);
+            (_took, _paused) = (Stopwatch.GetElapsedTime(sent, _ended), false);
+            _context.Gate.End();
         }
     }
 
@@ -331,6 +377,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
         while (true)
         {
             await ThrottleAsync(cancellationToken).ConfigureAwait(false);
+            BatchPace pace = Pace(_size);
             int rows = Math.Min(_size.Rows, _context.Gate.MostRows ?? int.MaxValue);
             long wanted = claim.ByKey ? rows : Math.Max(1, (long)(rows * (long)claim.Slices / _context.RowsOfBlock));
             long amount = claim.Slices == 1 ? wanted : Math.Min(wanted, Math.Max(1, claim.Stretch / BatchesOfTurn));
@@ -369,6 +416,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
             _skipping = skip ? _skipping - 1 : 0;
             _skippingSpan = skip ? _skippingSpan : 0;
             TimeSpan took = Connection.ServerTime(outcome.ServerTime);
+            Paused(pace, outcome.Changed, took);
             _context.Did(outcome.Changed, outcome.Passed, took);
             if (outcome.AtEnd)
             {
@@ -389,7 +437,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
                     outcome = await SendAsync(
                         leaf,
                         skip ? statements.SkippingBatch(first) : statements.Batch(first),
-                        [Name, claim.Id, amount, _context.Run, _number],
+                        [Name, claim.Id, amount, _context.Run, _number, pace.Chance, pace.Seconds],
                         reader => new BatchOutcome(reader.GetInt64(0), reader.GetInt64(1), reader.GetBoolean(2), reader.GetInt64(3), TimeSpan.FromMilliseconds(reader.GetDouble(4)), reader.GetBoolean(5)),
                         _setbacks > 0,
                         cancellationToken).ConfigureAwait(false);

@@ -48,6 +48,11 @@ public abstract class BackfillCmdlet : ChangeCmdlet<BackfillPlan, BackfillResult
     [ValidateRange(0, int.MaxValue)]
     public int MaxWaitingSession { get; set; } = ThrottleLimits.Default.WaitingSessions!.Value;
 
+    /// <summary>How many times as long commits of others may take because of the backfill, on average; 0 for no limit.</summary>
+    [Parameter]
+    [ValidateRange(0.0, double.MaxValue)]
+    public double MaxSlowdown { get; set; } = ThrottleLimits.Default.Slowdown!.Value;
+
     /// <summary>How many sessions of the server may be active; 0 for no limit.</summary>
     [Parameter]
     [ValidateRange(0, int.MaxValue)]
@@ -100,6 +105,7 @@ public abstract class BackfillCmdlet : ChangeCmdlet<BackfillPlan, BackfillResult
                 SlotLag = Limit(nameof(MaxSlotLag), MaxSlotLag, before.SlotLag),
                 ArchiveLag = Limit(nameof(MaxArchiveLag), MaxArchiveLag, before.ArchiveLag),
                 WaitingSessions = (int?)Limit(nameof(MaxWaitingSession), MaxWaitingSession, before.WaitingSessions),
+                Slowdown = !Given(nameof(MaxSlowdown)) ? before.Slowdown : MaxSlowdown > 0 ? MaxSlowdown : null,
                 ActiveSessions = (int?)Limit(nameof(MaxActiveSession), MaxActiveSession, before.ActiveSessions),
                 WalRate = Limit(nameof(MaxWalRate), MaxWalRate, before.WalRate),
                 VacuumLag = !Given(nameof(MaxVacuumLag)) ? before.VacuumLag : MaxVacuumLag > 0 ? MaxVacuumLag : null,

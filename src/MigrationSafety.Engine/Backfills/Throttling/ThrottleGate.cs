@@ -16,9 +16,41 @@ internal sealed class ThrottleGate
     private double _speed;
     private double? _rowsPerSecond;
     private bool _idle;
+    private bool _held;
+    private double _pace = 1;
     private bool _ended;
     private Exception? _failure;
     private long _rowsDue = Stopwatch.GetTimestamp();
+    private Work _now = new(0, 0);
+
+    /// <summary>What workers do.</summary>
+    /// <param name="Running">Statements of theirs that run.</param>
+    /// <param name="Changed">Since when so many, as a timestamp of <see cref="Stopwatch"/>.</param>
+    internal readonly record struct Work(int Running, long Changed);
+
+    /// <summary>What workers do now.</summary>
+    internal Work Now
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _now;
+            }
+        }
+    }
+
+    /// <summary>The share of the time for work that pauses within the batches are to leave: from above 0 to 1.</summary>
+    internal double Pace
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _pace;
+            }
+        }
+    }
 
     /// <summary>The most rows that a batch of a worker should change; null for no limit.</summary>
     internal int? MostRows { get; private set; }
@@ -27,20 +59,40 @@ internal sealed class ThrottleGate
     /// <param name="speed">From 0 to 1.</param>
     /// <param name="rowsPerSecond">This client's share of the rows; null for no limit.</param>
     /// <param name="workers">Workers of this client.</param>
+    /// <param name="pace">The share of the time for work that pauses within the batches are to leave: from above 0 to 1.</param>
     /// <param name="idle">Lets everybody through until told otherwise: the backfill is not running, and the next batch will tell.</param>
-    internal void Set(double speed, double? rowsPerSecond, int workers, bool idle = false)
+    internal void Set(double speed, double? rowsPerSecond, int workers, double pace = 1, bool idle = false)
     {
         TaskCompletionSource before;
         lock (_lock)
         {
-            if ((_speed, _rowsPerSecond, _idle) == (speed, rowsPerSecond, idle))
+            if ((_speed, _rowsPerSecond, _pace, _idle) == (speed, rowsPerSecond, pace, idle))
             {
                 return;
             }
 
-            (_speed, _rowsPerSecond, _idle) = (speed, rowsPerSecond, idle);
+            (_speed, _rowsPerSecond, _pace, _idle) = (speed, rowsPerSecond, pace, idle);
             // Half a second's worth: more would come in bursts.
             MostRows = rowsPerSecond is { } rate ? (int)Math.Clamp(rate / 2 / workers, 1, int.MaxValue) : null;
+            before = _changed;
+            _changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        }
+
+        before.SetResult();
+    }
+
+    /// <summary>Holds all back for a moment, or lets them go on: to see what the server is like without them.</summary>
+    internal void Hold(bool hold)
+    {
+        TaskCompletionSource before;
+        lock (_lock)
+        {
+            if (_held == hold)
+            {
+                return;
+            }
+
+            _held = hold;
             before = _changed;
             _changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
         }
@@ -63,6 +115,12 @@ internal sealed class ThrottleGate
         before.SetResult();
     }
 
+    /// <summary>A worker's statement begins.</summary>
+    internal void Begin() => Runs(1);
+
+    /// <summary>It has ended.</summary>
+    internal void End() => Runs(-1);
+
     /// <summary>Rows were changed.</summary>
     internal void Did(long rows)
     {
@@ -77,10 +135,11 @@ internal sealed class ThrottleGate
 
     /// <summary>Waits until the next batch may begin.</summary>
     /// <param name="took">How long the worker's last batch took.</param>
+    /// <param name="paused">Whether it left its pauses to others while it ran.</param>
     /// <param name="ended">When it ended, as a timestamp of <see cref="Stopwatch"/>.</param>
     /// <param name="waiting">Called again and again while it waits.</param>
     /// <param name="cancellationToken">Cancels.</param>
-    internal async Task WaitAsync(TimeSpan took, long ended, Action waiting, CancellationToken cancellationToken)
+    internal async Task WaitAsync(TimeSpan took, bool paused, long ended, Action waiting, CancellationToken cancellationToken)
     {
         while (true)
         {
@@ -96,7 +155,7 @@ internal sealed class ThrottleGate
                 }
 
                 changed = _changed.Task;
-                wait = _ended || _idle ? TimeSpan.Zero : _speed == 0 ? s_longest : Due(took, ended);
+                wait = _ended || _idle ? TimeSpan.Zero : _speed == 0 || _held ? s_longest : Due(took, paused, ended);
             }
 
             if (wait <= TimeSpan.Zero)
@@ -113,10 +172,20 @@ internal sealed class ThrottleGate
         }
     }
 
-    private TimeSpan Due(TimeSpan took, long ended)
+    private void Runs(int more)
+    {
+        lock (_lock)
+        {
+            _now = new Work(_now.Running + more, Stopwatch.GetTimestamp());
+        }
+    }
+
+    private TimeSpan Due(TimeSpan took, bool paused, long ended)
     {
         long now = Stopwatch.GetTimestamp();
-        TimeSpan rest = (took * ((1 / _speed) - 1)) - Stopwatch.GetElapsedTime(ended, now);
+        // Where something else asks for less than the pauses leave, it waits for what is missing.
+        double share = paused ? Math.Min(1, _speed / _pace) : _speed;
+        TimeSpan rest = (took * ((1 / share) - 1)) - Stopwatch.GetElapsedTime(ended, now);
         TimeSpan rows = _rowsPerSecond is null || _rowsDue <= now ? TimeSpan.Zero : Stopwatch.GetElapsedTime(now, _rowsDue);
         TimeSpan due = rest > rows ? rest : rows;
         return due < s_longest ? due : s_longest;

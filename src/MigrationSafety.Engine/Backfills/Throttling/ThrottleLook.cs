@@ -131,6 +131,9 @@ internal sealed class ThrottleLook
             ActiveSessions = (int?)reader.Long(10),
             HiddenSessions = (int)(reader.Long(11) ?? 0),
             Vacuum = Row<VacuumSample>(reader, 12),
+            Transactions = reader.Long(13),
+            OtherWorkers = (int)(reader.Long(14) ?? 0),
+            Probes = (int)(reader.Long(15) ?? 0),
         };
     }
 
@@ -188,7 +191,10 @@ internal sealed class ThrottleLook
                    {When(limits.WaitingSessions is not null, Waiters, "jsonb")},
                    {When(limits.ActiveSessions is not null, "select pg_catalog.count(*) from pg_catalog.pg_stat_activity where state = 'active' and backend_type = 'client backend' and pid <> all ($2) and pid <> pg_catalog.pg_backend_pid()", "int8")},
                    {When(limits.ActiveSessions is not null, "select pg_catalog.count(*) from pg_catalog.pg_stat_activity where query = '<insufficient privilege>' and usesysid is not null", "int8")},
-                   {When(limits.VacuumLag is not null, Vacuum, "jsonb")}
+                   {When(limits.VacuumLag is not null, Vacuum, "jsonb")},
+                   {When(limits.Slowdown is not null, "select pg_catalog.sum(xact_commit + xact_rollback)::int8 from pg_catalog.pg_stat_database", "int8")},
+                   {When(limits.Slowdown is not null, "select pg_catalog.count(*) from pg_catalog.pg_stat_activity where application_name = 'MigrationSafety/backfill' and pid <> all ($2)", "int8")},
+                   {When(limits.Slowdown is not null, $"select pg_catalog.count(*) from pg_catalog.pg_stat_activity where application_name = 'MigrationSafety/{CommitProbe.Operation}'", "int8")}
             from w
             """;
     }

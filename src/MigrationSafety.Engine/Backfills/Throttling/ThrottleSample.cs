@@ -42,6 +42,15 @@ internal sealed record ThrottleSample
     /// <summary>Where the server writes WAL; an LSN as a number.</summary>
     internal long Wal { get; init; }
 
+    /// <summary>Transactions that ended on the server, as its statistics have them.</summary>
+    internal long? Transactions { get; init; }
+
+    /// <summary>Workers of other clients and other backfills, in all databases.</summary>
+    internal int OtherWorkers { get; init; }
+
+    /// <summary>Sessions of any client that try commits.</summary>
+    internal int Probes { get; init; }
+
     /// <summary>The time of day in the window's time zone.</summary>
     internal TimeOnly? TimeOfDay { get; init; }
 

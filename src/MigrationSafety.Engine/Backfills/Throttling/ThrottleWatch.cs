@@ -10,12 +10,14 @@ namespace MigrationSafety.Engine.Backfills.Throttling;
 /// <param name="Session">Session.</param>
 /// <param name="Name">Name of the backfill.</param>
 /// <param name="Run">The run.</param>
+/// <param name="Gate">Where they wait.</param>
 /// <param name="Workers">How many workers it has.</param>
 /// <param name="Pids">Their backends, as far as they are connected.</param>
+/// <param name="Transactions">How many transactions they have ended by now, about.</param>
 /// <param name="Tables">The tables that hold the rows.</param>
 /// <param name="RetryFor">How long a server that cannot be looked at is waited for.</param>
 /// <param name="Show">Shows why it is slow; null where it is not.</param>
-internal sealed record ThrottleOwner(EngineSession Session, string Name, Guid Run, int Workers, Func<int[]> Pids, uint[] Tables, TimeSpan RetryFor, Action<string?> Show);
+internal sealed record ThrottleOwner(EngineSession Session, string Name, Guid Run, ThrottleGate Gate, int Workers, Func<int[]> Pids, Func<long> Transactions, uint[] Tables, TimeSpan RetryFor, Action<string?> Show);
 
 /// <summary>
 /// The throttle of one run: looks at the server about once a second on a connection of its own, decides, opens and closes the gate before its workers, and writes down on the server
@@ -28,7 +30,9 @@ internal sealed class ThrottleWatch : IAsyncDisposable
     private static readonly TimeSpan s_every = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan s_writeEvery = TimeSpan.FromSeconds(3);
     private static readonly TimeSpan s_quietPause = TimeSpan.FromMinutes(1);
-    private static readonly TimeSpan s_patienceToLeave = TimeSpan.FromMilliseconds(300);
+
+    /// <summary>How long a connection that has to be closed is waited for: a dead network takes the driver many seconds.</summary>
+    internal static readonly TimeSpan PatienceToLeave = TimeSpan.FromMilliseconds(300);
 
     private readonly ThrottleOwner _owner;
     private readonly ThrottleLimits _limits;
@@ -36,8 +40,13 @@ internal sealed class ThrottleWatch : IAsyncDisposable
     private readonly ThrottleLook _look;
     private readonly ThrottleRules _rules;
     private readonly ThrottleController _controller = new();
+    private readonly OtherWork _others = new();
+    private readonly CommitProbe? _probe;
     private readonly CancellationTokenSource _stop = new();
     private readonly HashSet<string> _said = [];
+    private ThrottleDecision _decision = new(1, null, default);
+    private double _pace = 1;
+    private long _looks;
     private NpgsqlConnection? _connection;
     private Task _watching = Task.CompletedTask;
     private long _written;
@@ -53,10 +62,10 @@ internal sealed class ThrottleWatch : IAsyncDisposable
         _sink = sink;
         _look = new ThrottleLook(limits, owner.Name, owner.Tables);
         _rules = new ThrottleRules(limits);
+        _probe = limits.Slowdown is { } slowdown ? new CommitProbe(owner, Gate, slowdown, sink) : null;
     }
 
-    /// <summary>Where the workers wait.</summary>
-    internal ThrottleGate Gate { get; } = new();
+    private ThrottleGate Gate => _owner.Gate;
 
     /// <summary>Looks for the first time, so that nothing runs that should not, and then again and again.</summary>
     internal static async Task<ThrottleWatch> StartAsync(ThrottleOwner owner, ThrottleLimits limits, IOperationSink sink, CancellationToken cancellationToken)
@@ -81,7 +90,12 @@ internal sealed class ThrottleWatch : IAsyncDisposable
         // Not awaited: telling a dead network to cancel takes the driver many seconds.
         _ = _stop.CancelAsync();
         Gate.Open();
-        await Task.WhenAny(_watching, Task.Delay(s_patienceToLeave)).ConfigureAwait(false);
+        if (_probe is not null)
+        {
+            await _probe.DisposeAsync().ConfigureAwait(false);
+        }
+
+        await Task.WhenAny(_watching, Task.Delay(PatienceToLeave)).ConfigureAwait(false);
         if (_watching.IsCompleted)
         {
             await CloseAsync().ConfigureAwait(false);
@@ -121,14 +135,14 @@ internal sealed class ThrottleWatch : IAsyncDisposable
 
     private async Task LookAsync(CancellationToken cancellationToken)
     {
-        ThrottleDecision before = _controller.Current;
+        ThrottleDecision before = _decision;
         try
         {
             ThrottleSample sample = await SampleAsync(cancellationToken).ConfigureAwait(false);
             _blind = 0;
             SayHidden(sample);
-            ThrottleDecision decision = _controller.Decide(_rules.Assess(sample), sample.Time);
-            Gate.Set(decision.Speed, (double?)_limits.RowsPerSecond / sample.Clients, _owner.Workers, idle: sample.State is not BackfillStore.Running);
+            ThrottleDecision decision = _decision = Slowest(_controller.Decide(_rules.Assess(sample), sample.Time), sample);
+            Gate.Set(decision.Speed, (double?)_limits.RowsPerSecond / sample.Clients, _owner.Workers, _pace, idle: sample.State is not BackfillStore.Running);
             Tell(before, decision);
             await WriteAsync(before, decision, cancellationToken).ConfigureAwait(false);
         }
@@ -150,11 +164,25 @@ internal sealed class ThrottleWatch : IAsyncDisposable
             }
             else if (++_blind >= MostBlindLooks)
             {
-                ThrottleDecision decision = _controller.Decide([new($"the server cannot be looked at: {e.Message}", double.PositiveInfinity, Stops: true)], DateTimeOffset.UtcNow);
+                ThrottleDecision decision = _decision = _controller.Decide([new($"the server cannot be looked at: {e.Message}", double.PositiveInfinity, Stops: true)], DateTimeOffset.UtcNow);
                 Gate.Set(decision.Speed, null, _owner.Workers);
                 Tell(before, decision);
             }
         }
+    }
+
+    /// <summary>What the limits leave, or what the application's commits do where that is less.</summary>
+    private ThrottleDecision Slowest(ThrottleDecision decided, ThrottleSample sample)
+    {
+        _looks++;
+        if (_probe is null || sample.Transactions is not { } transactions)
+        {
+            return decided;
+        }
+
+        _others.Add(sample.Time, transactions, _owner.Transactions() + _probe.Transactions + _looks, sample.OtherWorkers, Math.Max(0, sample.Probes - (_probe.IsTrying ? 1 : 0)));
+        (_pace, string? reason) = _probe.Decide(_others.IsThere && sample.State is BackfillStore.Running, sample.Clients);
+        return _pace >= decided.Speed ? decided : new ThrottleDecision(_pace, reason, _decision.Speed < 1 && !_decision.Paused ? _decision.Since : sample.Time);
     }
 
     private async Task<ThrottleSample> SampleAsync(CancellationToken cancellationToken)

@@ -1,0 +1,231 @@
+using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.Backfills.Throttling;
+using MigrationSafety.Tests.Engine.Support;
+using MigrationSafety.Tests.Postgres;
+using Npgsql;
+using Xunit;
+
+namespace MigrationSafety.Tests.Engine;
+
+/// <summary>While others are at work on the server, a backfill tries how much longer their commits take because of it, and pauses within its batches so that they do not.</summary>
+public sealed class SlowdownTests
+{
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public void Who_else_is_at_work_is_counted_without_what_is_ours()
+    {
+        DateTimeOffset start = new(2026, 3, 1, 12, 0, 0, TimeSpan.Zero);
+        OtherWork alone = new();
+        OtherWork application = new();
+        OtherWork fleet = new();
+        for (int second = 0; second < 30; second++)
+        {
+            // Our 20 transactions a second reach the statistics a second late; an application has 200 besides until it ends.
+            alone.Add(start.AddSeconds(second), 7_000_000 + (20 * Math.Max(0, second - 1)), 20 * second, workers: 0, probes: 0);
+            // Two more backfills on the same server, one of which tries commits.
+            fleet.Add(start.AddSeconds(second), 3000 + (150 * second), 20 * second, workers: 2, probes: 1);
+            application.Add(start.AddSeconds(second), 9_000_000 + (20 * second) + (200 * Math.Min(second, 12)), 20 * second, workers: 0, probes: 0);
+            Assert.False(alone.IsThere, $"alone, second {second}: {alone.PerSecond}");
+            Assert.False(fleet.IsThere, $"fleet, second {second}: {fleet.PerSecond}");
+            Assert.True(second is < 1 or > 12 || application.IsThere, $"application, second {second}: {application.PerSecond}");
+        }
+
+        Assert.False(application.IsThere);
+        application.Add(start.AddSeconds(30), 9_100_000, 600, workers: 0, probes: 0);
+        Assert.True(application.IsThere);
+        // The statistics were reset.
+        application.Add(start.AddSeconds(31), 5, 620, workers: 0, probes: 0);
+        Assert.False(application.IsThere);
+    }
+
+    [Fact]
+    public void The_speed_follows_from_how_much_longer_commits_take()
+    {
+        CommitTimes times = new();
+        void Decide(double limit = 1.1, int clients = 1) => times.Decide(limit, clients);
+        Decide();
+        Assert.Equal((CommitTimes.FirstSpeed, false), (times.Speed, times.IsKnown));
+        Assert.Contains("measured first", times.Reason, StringComparison.Ordinal);
+
+        // At a tenth of the time, commits that take 1 ms take 1.2 ms on average: half of that is allowed.
+        for (int i = 0; i < 200; i++)
+        {
+            times.Add(TimeSpan.FromMilliseconds(i % 4 == 0 ? 1 : 1.0 + (0.2 * 4 / 3)), resting: i % 4 == 0, speed: 0.1);
+        }
+
+        Decide();
+        Assert.Equal((0.05, true), (times.Speed, times.IsKnown));
+        Assert.Equal("commits of others take 1.20 times as long because of it, 1.2 ms instead of 1.0 ms (limit 1.1 times)", times.Reason);
+
+        // A stall of the disk in the midst of them says little about the backfill: more is allowed, and step by step it gets faster.
+        times.Add(TimeSpan.FromSeconds(3), resting: false, speed: 0.1);
+        Decide(limit: 1.4);
+        Assert.Equal(0.06, times.Speed);
+        for (int i = 0; i < 20; i++)
+        {
+            Decide(limit: 1.4);
+        }
+
+        Assert.InRange(times.Speed, 0.11, 0.14);
+
+        // Where it does no harm, the more of that is seen the faster, up to as fast as it can.
+        CommitTimes harmless = new();
+        List<double> speeds = [];
+        for (int second = 0; second < 60; second++)
+        {
+            for (int i = 0; i < 40; i++)
+            {
+                harmless.Add(TimeSpan.FromMilliseconds(1 + ((i + second) % 7 * 0.1)), resting: i % 8 == 0, harmless.Speed);
+            }
+
+            harmless.Decide(1.1, 1);
+            speeds.Add(harmless.Speed);
+        }
+
+        Assert.Equal((1.0, null), (harmless.Speed, harmless.Reason));
+        int known = speeds.FindIndex(speed => speed > CommitTimes.FirstSpeed);
+        Assert.All(speeds[known..].Zip(speeds[(known + 1)..]), pair => Assert.InRange(pair.Second, pair.First, (pair.First * 1.15) + 0.01));
+
+        // Two clients do half of the harm each.
+        CommitTimes shared = new();
+        for (int i = 0; i < 200; i++)
+        {
+            shared.Add(TimeSpan.FromMilliseconds(i % 2 == 0 ? 1 : 1.2), resting: i % 2 == 0, speed: 0.1);
+        }
+
+        shared.Decide(1.1, clients: 2);
+        Assert.Equal(0.05, shared.Speed, 3);
+    }
+
+    [Theory]
+    [InlineData(0.05, 10)]
+    [InlineData(0.1, 10)]
+    [InlineData(0.3, 10)]
+    [InlineData(0.8, 10)]
+    [InlineData(0.1, 5000)]
+    [InlineData(0.5, 2)]
+    public void Pauses_leave_the_share_of_the_time_that_is_asked_for(double speed, int microseconds)
+    {
+        TimeSpan ofRow = TimeSpan.FromMicroseconds(microseconds);
+        BatchPace pace = BatchPace.Of(speed, ofRow);
+        Assert.InRange(pace.Chance, 1e-6, 1);
+        TimeSpan work = 100_000 * ofRow;
+        Assert.InRange(work / (work + pace.Pauses(100_000)), speed * 0.75, speed * 1.35);
+        Assert.Equal(BatchPace.None, BatchPace.Of(1, ofRow));
+    }
+
+    [Fact]
+    public void What_a_row_takes_does_not_count_what_a_statement_takes()
+    {
+        RowCost cost = new();
+        for (int i = 0; i < 100; i++)
+        {
+            cost.Took(TimeSpan.FromMilliseconds(2.2), 20);
+        }
+
+        Assert.InRange(cost.OfRow.TotalMicroseconds, 9.9, 10.1);
+        cost.Took(TimeSpan.FromMilliseconds(252), 50_000);
+        Assert.InRange(cost.OfRow.TotalMicroseconds, 5, 6);
+    }
+
+    [Fact]
+    public async Task What_paused_within_its_batch_does_not_wait_again_after_it()
+    {
+        ThrottleGate gate = new();
+        gate.Set(0.1, null, workers: 1, pace: 0.1);
+        long now = System.Diagnostics.Stopwatch.GetTimestamp();
+        await gate.WaitAsync(TimeSpan.FromMinutes(1), true, now, () => { }, Token).WaitAsync(TimeSpan.FromMilliseconds(1), Token);
+        Task unpaced = gate.WaitAsync(TimeSpan.FromMinutes(1), false, now, () => { }, Token);
+        Assert.False(unpaced.IsCompleted);
+        gate.Set(1, null, workers: 1);
+        await unpaced;
+
+        gate.Hold(true);
+        Task held = gate.WaitAsync(TimeSpan.Zero, false, 0, () => { }, Token);
+        Assert.False(held.IsCompleted);
+        gate.Hold(false);
+        await held;
+    }
+
+    [Theory, EachMajor]
+    public async Task An_application_is_noticed_and_each_row_is_done_once_all_the_same(int major)
+    {
+        // A server of its own: whatever runs beside on another would be an application too.
+        await using PostgresServer server = await PostgresServer.StartAsync(major, new() { Durable = true }, cancellationToken: Token);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(server, Filled(150_000));
+        BackfillRequest request = new() { Table = "t", Set = [new("v", "id"), new("n", "n + 1")], Where = "v is null", Workers = 2 };
+
+        // Nobody else is there: nothing keeps it back.
+        Assert.Equal(150_000, (await bench.RunAsync(request with { Name = "alone" })).Rows);
+        Assert.DoesNotContain(bench.Sink.VerboseMessages, message => message.Contains("speed", StringComparison.Ordinal));
+
+        await bench.Database.ExecuteAsync("update t set v = null, n = 0", Token);
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        Task application = Task.WhenAll(Enumerable.Range(0, 3).Select(_ => Task.Run(() => ApplicationAsync(bench.Database, stop.Token), Token)));
+        // Its commits are in the statistics before it begins.
+        await Wait.UntilAsync(async () => await bench.ScalarAsync<long>("select sum(n) from hot") > 50, "the application", cancellationToken: Token);
+        Task<BackfillResult> run = bench.RunAsync(request with { Name = "beside" });
+        bool paused = false;
+        string? reason = null;
+        await Wait.UntilAsync(
+            async () =>
+            {
+                reason = await bench.ScalarAsync<string>("select waiting_for from migration_safety.backfill where name = 'beside'") ?? reason;
+                paused |= await bench.ScalarAsync<bool>("select exists (select from pg_stat_activity where application_name = 'MigrationSafety/backfill' and wait_event = 'PgSleep')");
+                return run.IsCompleted || (paused && reason is not null);
+            },
+            "pauses within a batch, and why",
+            cancellationToken: Token);
+        Assert.False(run.IsCompleted, "The backfill was over before it noticed the application.");
+        Assert.Matches("at \\d+ % speed.*commits", reason!);
+
+        // When the application is gone, it is as fast as it can.
+        await stop.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => application);
+        BackfillResult result = await run;
+        Assert.Equal((BackfillOutcome.Completed, 150_000, 0), (result.Outcome, result.Rows, result.Remaining));
+        Assert.Equal(150_000, await bench.ScalarAsync<long>("select count(*) from t where n = 1 and v = id"));
+    }
+
+    [Fact]
+    public async Task A_role_that_may_not_try_commits_is_told_once_how_it_may()
+    {
+        await using PostgresServer server = await PostgresServer.StartAsync(PostgresClusters.RequestedMajors.Max(), cancellationToken: Token);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(server, Filled(20_000));
+        await bench.RunAsync(BackfillBench.Request("t", "n", "1", "n = 0"));
+        await bench.Database.ExecuteAsync("create role app login; grant all on t, migration_safety.backfill, migration_safety.backfill_range, migration_safety.backfill_worker, migration_safety.backfill_error to app; grant usage on schema migration_safety to app", Token);
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        Task application = Task.Run(() => ApplicationAsync(bench.Database, stop.Token), Token);
+        var session = await bench.SessionAsync(db => new NpgsqlConnectionStringBuilder(db.ConnectionString) { Username = "app" }.ConnectionString);
+        bool Told() => bench.Sink.Warnings.Any(message => message.Contains("-MaxSlowdown", StringComparison.Ordinal));
+        using CancellationTokenSource enough = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        Task<BackfillResult> run = bench.RunAsync(new() { Table = "t", Set = [new("v", "1")], Throttle = ThrottleLimits.Default with { RowsPerSecond = 200 } }, enough.Token, session);
+        await Wait.UntilAsync(() => Task.FromResult(run.IsCompleted || Told()), "the warning", cancellationToken: Token);
+        // It goes on without, and says it once.
+        long done = await bench.ScalarAsync<long>("select count(*) from t where v = 1");
+        await Wait.UntilAsync(async () => run.IsCompleted || await bench.ScalarAsync<long>("select count(*) from t where v = 1") > done, "the next batches", cancellationToken: Token);
+        Assert.False(run.IsCompleted);
+        await enough.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
+        await stop.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => application);
+        string warning = Assert.Single(bench.Sink.Warnings, message => message.Contains("-MaxSlowdown", StringComparison.Ordinal));
+        Assert.Contains("GRANT UPDATE ON SEQUENCE migration_safety.backfill_probe TO app;", warning, StringComparison.Ordinal);
+    }
+
+    private static string Filled(int rows) =>
+        $"create table t (id int primary key, v int, n int not null default 0, x text); insert into t (id, x) select i, repeat('x', 100) from generate_series(1, {rows}) i;"
+        + " create table hot (id int primary key, n int not null); insert into hot select i, 0 from generate_series(1, 100) i";
+
+    private static async Task ApplicationAsync(TestDatabase database, CancellationToken cancellationToken)
+    {
+        await using NpgsqlConnection connection = await database.OpenAsync(cancellationToken);
+        while (true)
+        {
+            await using NpgsqlCommand command = new($"update hot set n = n + 1 where id = {1 + Random.Shared.Next(100)}", connection);
+            await command.ExecuteNonQueryAsync(CancellationToken.None);
+            await Task.Delay(5, cancellationToken);
+        }
+    }
+}

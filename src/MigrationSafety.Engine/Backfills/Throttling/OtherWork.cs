@@ -1,0 +1,45 @@
+namespace MigrationSafety.Engine.Backfills.Throttling;
+
+/// <summary>Whether anybody but the backfill works on the server, by the transactions that its statistics count. No clock, no server: the looks tell.</summary>
+internal sealed class OtherWork
+{
+    /// <summary>Transactions a second from which on there is an application to be kept from harm: more than what a monitoring agent asks.</summary>
+    internal const double Least = 10;
+
+    private const int Looks = 15;
+    // What other backfills on the server do is no application's work: transactions a second of a worker, and of a session that tries commits, at most.
+    private const double OfWorker = 50;
+    private const double OfProbe = 80;
+    // What ours do besides what they count: connections are opened, ranges are taken.
+    private const int Uncounted = 100;
+
+    private readonly Queue<(DateTimeOffset Time, long All, long Own)> _looks = new();
+
+    /// <summary>Others' transactions a second, at least; 0 before the second look.</summary>
+    internal double PerSecond { get; private set; }
+
+    internal bool IsThere => PerSecond >= Least;
+
+    /// <summary>Takes a look in.</summary>
+    /// <param name="time">The server's clock.</param>
+    /// <param name="all">Transactions that ended on the server, as its statistics have them.</param>
+    /// <param name="own">Transactions of this client until now.</param>
+    /// <param name="workers">Workers of other clients and other backfills.</param>
+    /// <param name="probes">Their sessions that try commits.</param>
+    internal void Add(DateTimeOffset time, long all, long own, int workers, int probes)
+    {
+        _looks.Enqueue((time, all, own));
+        (DateTimeOffset firstTime, long firstAll, long firstOwn) = _looks.Peek();
+        if (_looks.Count > Looks)
+        {
+            _looks.Dequeue();
+        }
+
+        double seconds = (time - firstTime).TotalSeconds;
+        if (seconds > 0)
+        {
+            // What a backend did reaches the statistics up to a second late: what was ours may be a second's worth more.
+            PerSecond = Math.Max(0, ((all - firstAll - Uncounted - ((own - firstOwn) * (1 + (1 / seconds)))) / seconds) - (workers * OfWorker) - (probes * OfProbe));
+        }
+    }
+}
