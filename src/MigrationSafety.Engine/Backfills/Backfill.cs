@@ -107,10 +107,9 @@ public static class Backfill
                 steps.AddRange(await definition.Archive.StepsAsync(connection, cancellationToken).ConfigureAwait(false));
             }
 
-            BackfillSample sample = await BackfillSample.TakeAsync(connection, definition, cancellationToken).ConfigureAwait(false);
-            (long matching, long all) = (sample.Matching, sample.Rows);
+            (long matching, long all) = await EstimateAsync(connection, definition, cancellationToken).ConfigureAwait(false);
             (long buffers, long scattered) = await BuffersAsync(connection, definition, cancellationToken).ConfigureAwait(false);
-            definition = definition.InTurns(sample, buffers, scattered, request.Workers);
+            definition = definition.InTurns((double)matching / Math.Max(1, all), buffers, scattered, request.Workers);
             BackfillForecast? measured = request.SampleBatch > 0 ? await BackfillForecast.MeasureAsync(connection, definition, request, all, sink, cancellationToken).ConfigureAwait(false) : null;
             BackfillForecast forecast = measured ?? await BackfillForecast.AssumeAsync(connection, definition, all, cancellationToken).ConfigureAwait(false);
             steps.Add(BatchStep(definition));
@@ -304,6 +303,18 @@ public static class Backfill
         return string.Join(Environment.NewLine, lines);
     }
 
+    private static async Task<(long Matching, long All)> EstimateAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
+    {
+        // A new column has no statistics, and the planner's guess at it is far off; at a new table's rows too. Look at some blocks instead.
+        double percent = SamplePercent(definition);
+        await using NpgsqlCommand sample = new(new BackfillQueries(definition).Sample, connection) { Parameters = { new() { Value = (float)percent } } };
+        await using NpgsqlDataReader reader = await sample.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
+        (long matching, long seen, long seenBlocks) = (reader.GetInt64(0), reader.GetInt64(1), reader.GetInt64(2));
+        double scale = percent >= 100 ? 1 : (double)definition.Blocks / Math.Max(1, seenBlocks);
+        return ((long)(matching * scale), (long)(seen * scale));
+    }
+
     /// <summary>The server's shared_buffers, and the pages of the indexes of a table (of parts, those of one) that are in no order which the rows' has to do with, as far as the role may see; both in blocks.</summary>
     private static async Task<(long Buffers, long Scattered)> BuffersAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
     {
@@ -334,7 +345,7 @@ public static class Backfill
         string of = definition.IsTree ? $" in {definition.Leaves.Count:N0} tables" : "";
         string keys = string.Join("; ", definition.Leaves.Where(leaf => leaf.ByKey).Take(3).Select(leaf => $"{leaf.Index} ({leaf.KeyText})"));
         int slices = definition.Leaves.Select(leaf => leaf.Slices).DefaultIfEmpty(1).Max();
-        string turns = slices > 1 ? $"; each block{(2 * matching > all ? "" : " where many rows match")} in {slices} turns, of which one leaves room for the next: most rows stay in their block, and indexes are not written for them" : "";
+        string turns = slices > 1 ? $"; each block in {slices} turns, of which one leaves room for the next: most rows stay in their block, and indexes are not written for them" : "";
         List<string> notes =
         [
             $"strategy: {definition.Strategy}{(keys.Length > 0 ? $" along {keys}" : "")}, {definition.Reason}{turns}",

@@ -254,20 +254,19 @@ internal sealed record BackfillDefinition(
     }
 
     /// <summary>Lets the blocks of heaps be done in turns where that keeps rows in them: where many rows of a block are to change, and no index looks at what is set.</summary>
-    /// <param name="sample">Where the rows that match lie.</param>
+    /// <param name="share">The share of the rows that match.</param>
     /// <param name="buffers">The server's shared_buffers, in blocks.</param>
     /// <param name="scattered">Blocks of indexes for which a row that moves means a page anywhere.</param>
     /// <param name="workers">Workers, each of which is at a stretch of its own.</param>
-    internal BackfillDefinition InTurns(BackfillSample sample, long buffers, long scattered, int workers)
+    internal BackfillDefinition InTurns(double share, long buffers, long scattered, int workers)
     {
         // Of 1,000,000 rows, all of which changed, 60 % stayed in their block with four turns, 73 % with eight, which look at every block twice as often: that pays where each row
         // that moves brings pages of indexes from the disk.
         int most = scattered > buffers / 2 ? 8 : 4;
+        int turns = Kind != BackfillKind.Update ? 1 : share > 0.5 ? most : share > 0.25 ? most / 2 : 1;
         // A quarter of the buffers for all workers: the rest is the application's, and holds the indexes' pages. Long enough that whoever could see the rows' old versions is mostly gone.
         long stretch = Math.Clamp(buffers / 4 / workers, LeastStretch, BackfillLeaf.MostStretch);
-        BackfillLeaf Of(BackfillLeaf leaf) =>
-            leaf with { Slices = Kind != BackfillKind.Update || leaf.ByKey || leaf.ChangesIndex || !sample.IsDense(leaf.Table.Oid) ? 1 : most, Sample = sample, Stretch = stretch };
-        return this with { Leaves = [.. Leaves.Select(Of)] };
+        return this with { Leaves = [.. Leaves.Select(leaf => leaf with { Slices = leaf.ByKey || leaf.ChangesIndex ? 1 : turns, Stretch = stretch })] };
     }
 
     private static Column Find(IReadOnlyList<Column> columns, TableReference table, string given)

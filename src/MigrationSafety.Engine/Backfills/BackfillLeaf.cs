@@ -31,19 +31,6 @@ internal sealed record BackfillLeaf(TableReference Table, long Blocks, string Ac
     /// </summary>
     internal int Slices { get; init; } = 1;
 
-    /// <summary>Where the rows that match lie; null where that is not known.</summary>
-    internal BackfillSample? Sample { get; init; }
-
-    /// <summary>In how many turns some of its blocks are done: where few rows match, a look at each block once is less than what turns save.</summary>
-    /// <param name="lower">First block.</param>
-    /// <param name="upper">The block after the last one.</param>
-    internal int SlicesOf(long lower, long upper) => Slices == 1 ? 1 : Sample?.Share(Table.Oid, lower, upper) switch
-    {
-        null or > 0.5 => Slices,
-        > 0.25 => Slices / 2,
-        _ => 1,
-    };
-
     /// <summary>Whether a change of a row fires triggers, those of foreign keys among them: they run when the statement has returned its rows, or at the end of the transaction.</summary>
     internal bool HasTriggers { get; init; }
 

@@ -38,17 +38,15 @@ internal static class BackfillRanges
             long rows = (long)(leaf.Blocks * rowsOfBlock);
             if (!leaf.ByKey)
             {
+                bool sliced = leaf.Slices > 1;
+                long fewest = sliced ? FewestBlocksInTurns : FewestBlocks;
+                long most = Math.Max(definition.Blocks / Most, sliced ? Math.Max(BlocksOfRange, leaf.Stretch) : BlocksOfRange);
                 for (long lower = 0, upper; lower < leaf.Blocks; lower = upper)
                 {
-                    upper = UpperOf(leaf, lower, left, sliced: leaf.Slices > 1);
-                    int slices = leaf.SlicesOf(lower, upper);
-                    if (slices == 1)
-                    {
-                        upper = UpperOf(leaf, lower, left, sliced: false);
-                    }
-
+                    upper = lower + Math.Clamp((left - lower) / ((sliced ? 2 : 4) * workers), fewest, most);
+                    upper = leaf.Blocks - upper < fewest / 2 ? leaf.Blocks : upper;
                     ranges.Add(new BackfillRange(
-                        leaf with { Slices = slices, Stretch = Math.Min(leaf.Stretch, upper - lower) }, [Text(lower)], [Text(upper)], (rows * upper / leaf.Blocks) - (rows * lower / leaf.Blocks)));
+                        leaf with { Stretch = Math.Min(leaf.Stretch, upper - lower) }, [Text(lower)], [Text(upper)], (rows * upper / leaf.Blocks) - (rows * lower / leaf.Blocks)));
                 }
 
                 left -= leaf.Blocks;
@@ -61,15 +59,6 @@ internal static class BackfillRanges
         }
 
         return ranges;
-
-        // Shorter towards the end, and so that all workers have some.
-        long UpperOf(BackfillLeaf leaf, long lower, long left, bool sliced)
-        {
-            long fewest = sliced ? FewestBlocksInTurns : FewestBlocks;
-            long most = Math.Max(definition.Blocks / Most, sliced ? Math.Max(BlocksOfRange, leaf.Stretch) : BlocksOfRange);
-            long upper = lower + Math.Clamp((left - lower) / ((sliced ? 2 : 4) * workers), fewest, most);
-            return leaf.Blocks - upper < fewest / 2 ? leaf.Blocks : upper;
-        }
 
         static string Text(long number) => number.ToString(System.Globalization.CultureInfo.InvariantCulture);
     }
