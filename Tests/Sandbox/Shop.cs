@@ -49,7 +49,8 @@ internal sealed class Shop : IAsyncDisposable
             SharedBuffers = "256MB",
             // The scenario progress opens 500.
             MaxConnections = 600,
-            Settings = new Dictionary<string, string> { ["max_wal_size"] = "4GB" },
+            // A server in use has old WAL segments to write to; new ones would have to be made while the application waits.
+            Settings = new Dictionary<string, string> { ["max_wal_size"] = "4GB", ["min_wal_size"] = "4GB" },
         };
         PostgresServer server = await PostgresServer.StartAsync(major, options, cancellationToken);
         try
