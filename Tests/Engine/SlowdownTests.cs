@@ -8,7 +8,7 @@ using Xunit;
 namespace MigrationSafety.Tests.Engine;
 
 /// <summary>While others are at work on the server, a backfill tries how much longer their commits take because of it, and pauses within its batches so that they do not.</summary>
-public sealed class SlowdownTests
+public sealed class SlowdownTests(Servers servers)
 {
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
@@ -186,6 +186,16 @@ public sealed class SlowdownTests
         BackfillResult result = await run;
         Assert.Equal((BackfillOutcome.Completed, 150_000, 0), (result.Outcome, result.Rows, result.Remaining));
         Assert.Equal(150_000, await bench.ScalarAsync<long>("select count(*) from t where n = 1 and v = id"));
+    }
+
+    [Theory, EachMajor]
+    public async Task Checkpoints_of_a_version_that_tried_no_commits_are_gone_on_with(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Filled(100));
+        await bench.RunAsync(BackfillBench.Request("t", "v", "1", "v is null"));
+        await bench.Database.ExecuteAsync("drop sequence migration_safety.backfill_probe; update t set v = null", Token);
+        Assert.Equal(100, (await bench.RunAsync(BackfillBench.Request("t", "v", "1", "v is null"))).Rows);
+        Assert.True(await bench.ScalarAsync<bool>("select to_regclass('migration_safety.backfill_probe') is not null"));
     }
 
     [Fact]

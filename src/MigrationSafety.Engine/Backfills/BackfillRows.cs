@@ -77,7 +77,7 @@ internal sealed class BackfillRows
                 changed += outcome.Changed;
                 same += outcome.Same;
                 TimeSpan took = _worker.Connection.ServerTime(outcome.ServerTime);
-                _worker.Paused(pace, outcome.Changed, took);
+                _worker.Paused(pace, outcome.Changed, some.Length, took);
                 _context.Did(outcome.Changed, passed: 0, took);
                 if (some.Length == _size.Rows)
                 {

@@ -123,7 +123,7 @@ internal sealed class BackfillRun : IAsyncDisposable
                 _context.Gate,
                 _workers.Length,
                 () => [.. _workers.Select(worker => worker.Pid).OfType<int>()],
-                () => Attempts,
+                () => _workers.Sum(worker => worker.Transactions),
                 [.. _definition.Leaves.Select(leaf => leaf.Table.Oid)],
                 _plan.Request.Options.RetryFor,
                 _context.Throttled),

@@ -129,16 +129,16 @@ internal static class BackfillSchema
         const string Query = """
             select current_user::text, pg_catalog.current_database()::text, n.oid is not null, t.found, t.known,
                    pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
-                   coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE'), false), coalesce(pg_catalog.has_schema_privilege(n.oid, 'CREATE'), false), coalesce(t.write, false)
+                   coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE'), false), coalesce(pg_catalog.has_schema_privilege(n.oid, 'CREATE'), false), coalesce(t.write, false), exists (select from pg_catalog.pg_class c where c.relnamespace = n.oid and c.relname = 'backfill_probe')
             from (select) as one
             left join pg_catalog.pg_namespace n on n.nspname = 'migration_safety'
             cross join lateral (
                 select pg_catalog.count(*) as found,
                        pg_catalog.count(*) filter (where w.columns <@ (select pg_catalog.array_agg(a.attname::text) from pg_catalog.pg_attribute a where a.attrelid = c.oid and not a.attisdropped)) as known,
                        pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT') and pg_catalog.has_table_privilege(c.oid, 'INSERT')
-                                           and pg_catalog.has_table_privilege(c.oid, 'UPDATE') and pg_catalog.has_table_privilege(c.oid, 'DELETE')) filter (where c.relkind = 'r') as write
+                                           and pg_catalog.has_table_privilege(c.oid, 'UPDATE') and pg_catalog.has_table_privilege(c.oid, 'DELETE')) as write
                 from (values ('backfill', '{name,set_columns,predicate_given,kind,archive,into_table,sweep,max_errors,rows_before,rows_balance,throttle,waiting_for,settings}'::text[]), ('backfill_range', '{backfill,slices,stretch,relation,key_columns,position,rows_seen}'),
-                             ('backfill_worker', '{backfill,run,number,rows_done}'), ('backfill_error', '{backfill,relation,place,version,again}'), ('backfill_probe', '{last_value}')) as w (name, columns)
+                             ('backfill_worker', '{backfill,run,number,rows_done}'), ('backfill_error', '{backfill,relation,place,version,again}')) as w (name, columns)
                 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.name
             ) t
             """;
@@ -149,6 +149,7 @@ internal static class BackfillSchema
         string database = SqlName.QuoteIfNeeded(reader.GetString(1));
         (bool hasSchema, long found, long known) = (reader.GetBoolean(2), reader.GetInt64(3), reader.GetInt64(4));
         (bool mayCreateSchema, bool mayUse, bool mayCreateTable, bool mayWrite) = (reader.GetBoolean(5), reader.GetBoolean(6), reader.GetBoolean(7), reader.GetBoolean(8));
+        bool hasProbe = reader.GetBoolean(9);
         if (!hasSchema && !mayCreateSchema)
         {
             throw new MigrationException(
@@ -161,7 +162,7 @@ internal static class BackfillSchema
             };
         }
 
-        if (found > 0 && known != 5)
+        if (found > 0 && known != 4)
         {
             throw new MigrationException(
                 "StateSchemaUnknown",
@@ -212,6 +213,18 @@ internal static class BackfillSchema
                 IsHousekeeping = true,
                 Reversibility = Reversibility.NotNeeded,
                 ReversalNote = Note,
+            });
+        }
+        else if (!hasProbe && mayCreateTable)
+        {
+            // Tables of a version that had none. Without it, too, a backfill runs.
+            steps.Add(new MigrationStep
+            {
+                Sql = $"create sequence if not exists {Probe}",
+                Purpose = "Create the sequence for trying commits",
+                IsHousekeeping = true,
+                Reversibility = Reversibility.NotNeeded,
+                ReversalNote = $"No application uses it. When no backfill is unfinished, it may go: drop sequence {Probe};",
             });
         }
 

@@ -17,6 +17,8 @@ internal sealed class BackfillWorker : IAsyncDisposable
     private const int BatchesBeforeRows = 3;
     // Between two looks at a block lie the other batches of its turn, and with them the end of what others do meanwhile.
     private const int BatchesOfTurn = 4;
+    // Of the time of a batch, for one of the pauses within it.
+    private const double MostPause = 0.1;
 
     private readonly BackfillContext _context;
     private readonly int _number;
@@ -31,6 +33,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
     private TimeSpan _took;
     private bool _paused;
     private readonly RowCost _cost = new();
+    private long _asked;
     private long _ended;
     // A block at a time takes too long: its rows one by one, or some.
     private bool _byRow;
@@ -53,6 +56,9 @@ internal sealed class BackfillWorker : IAsyncDisposable
 
     /// <summary>Batches sent.</summary>
     internal int Attempts { get; set; }
+
+    /// <summary>Transactions that it has ended, about.</summary>
+    internal long Transactions => Attempts + Interlocked.Read(ref _asked);
 
     internal int Number => _number;
 
@@ -128,6 +134,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
 
         async Task<T> AnswerAsync()
         {
+            Interlocked.Increment(ref _asked);
             _context.Gate.Begin();
             try
             {
@@ -217,6 +224,12 @@ internal sealed class BackfillWorker : IAsyncDisposable
     internal BatchPace Pace(BatchSize size)
     {
         BatchPace pace = BatchPace.Of(_context.Gate.Pace, _cost.OfRow);
+        if (pace.Seconds > _context.Request.TargetBatchTime.TotalSeconds * MostPause)
+        {
+            // A row that takes so long: the gate lets it rest between batches, where it holds no row.
+            return BatchPace.None;
+        }
+
         if (pace.IsPaced)
         {
             size.Limit((int)Math.Min(int.MaxValue, _context.Request.TargetBatchTime / (_cost.OfRow + pace.Pauses(1))));
@@ -228,13 +241,14 @@ internal sealed class BackfillWorker : IAsyncDisposable
     /// <summary>A batch was committed, with its pauses.</summary>
     /// <param name="pace">Pauses.</param>
     /// <param name="changed">Rows that it changed.</param>
+    /// <param name="passed">Rows that it looked at.</param>
     /// <param name="took">How long it took.</param>
-    internal void Paused(BatchPace pace, long changed, TimeSpan took)
+    internal void Paused(BatchPace pace, long changed, long passed, TimeSpan took)
     {
         // Where few rows match, it is not their change that takes its time.
         _paused = pace.IsPaced && pace.Pauses(changed) > took / 2;
-        // On a busy server a pause takes longer than it should: taken for work, it would make for ever more pauses.
-        if (!pace.IsPaced)
+        // On a busy server a pause takes longer than it should: taken for work, it would make for ever more pauses. Where few rows match, looking at the others would be taken for the change.
+        if (!pace.IsPaced && changed > passed / 2)
         {
             _cost.Took(took, changed);
         }
@@ -416,7 +430,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
             _skipping = skip ? _skipping - 1 : 0;
             _skippingSpan = skip ? _skippingSpan : 0;
             TimeSpan took = Connection.ServerTime(outcome.ServerTime);
-            Paused(pace, outcome.Changed, took);
+            Paused(pace, outcome.Changed, outcome.Passed, took);
             _context.Did(outcome.Changed, outcome.Passed, took);
             if (outcome.AtEnd)
             {

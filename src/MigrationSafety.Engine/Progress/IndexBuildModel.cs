@@ -56,18 +56,20 @@ internal static class IndexBuildModel
         }
 
         bool validates = phases.Count > 2;
-        bool btree = phase!.StartsWith(Building + ": ", StringComparison.Ordinal) || number > 2 || (phase != Building && !phase.StartsWith(Building, StringComparison.Ordinal));
         bool slow = HasSlowKey(sample);
-        OperationPart[] parts = Expected(sample, phase, slow, seen);
+        OperationPart[] parts = Expected(sample, phase!, slow, seen);
+        // Other access methods name no parts, or others; what they count is the table's blocks.
+        bool btree = !phase!.StartsWith(Building, StringComparison.Ordinal) || parts.Take(BuildParts).Any(p => phase.StartsWith(p.Name, StringComparison.Ordinal));
+        int building = btree ? BuildParts : 1;
+        parts = btree ? parts : [new(Building, parts[..BuildParts].Sum(part => part.Share)), .. parts[BuildParts..]];
         (ProgressConfidence basis, Trust trust) = (ProgressConfidence.Assumed, s_assumed);
         if (learnt.Of(sample.Target, sample.Index, slow, out bool same) is { } seconds)
         {
             (parts, basis, trust) = (Learnt(parts, seconds, same), ProgressConfidence.Learnt, same ? s_logged : s_related);
         }
 
-        // Other access methods name no parts; what they count is the table's blocks.
-        OperationPart[] build = btree ? parts[..BuildParts] : [new(Building, parts[..BuildParts].Sum(part => part.Share))];
-        OperationPart[] validation = validates ? parts[BuildParts..] : [];
+        OperationPart[] build = parts[..building];
+        OperationPart[] validation = validates ? parts[building..] : [];
         (long? done, long? total, string? unit) = Counters(sample, phase);
         // A counter that has no total yet has just begun.
         double? within = OperationState.Fraction(done, total) ?? (Counter(phase).Stem is null ? null : 0);

@@ -118,7 +118,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
             percent = _percent;
         }
 
-        TimeSpan? remaining = waits ? null : estimate is { } to ? TimeSpan.FromSeconds(to.Remaining) : state.Endless ? CatchUp(state) : work is { } done && percent is not null ? Remaining(sample, state, done, all) : null;
+        TimeSpan? remaining = waits ? null : estimate is { } to && to.Remaining < TimeSpan.MaxValue.TotalSeconds / 10 ? TimeSpan.FromSeconds(to.Remaining) : state.Endless ? CatchUp(state) : work is { } done && percent is not null ? Remaining(sample, state, done, all) : null;
         return Progress(sample, state, session) with
         {
             Percent = percent,

@@ -6,6 +6,8 @@ namespace MigrationSafety.Engine.Progress;
 /// </summary>
 internal static class VacuumModel
 {
+    private const double SecondsOfIndexPage = 8e-6;
+
     private static readonly string[] s_phases =
         ["initializing", "scanning heap", "vacuuming indexes", "vacuuming heap", "cleaning up indexes", "truncating heap", "performing final cleanup"];
 
@@ -59,14 +61,16 @@ internal static class VacuumModel
             3 => (2, Within(OperationState.Fraction(vacuumed, blocks) ?? 1)),
             _ => (2, 1),
         };
+        // An index whose dead rows were removed needs nothing more.
+        double cleaning = rounds == 0 && dead <= 0 ? SecondsOfIndexPage * (sample.Fact("index_pages") ?? 0) : 0;
         return state with
         {
             Done = done,
             Total = total,
             Unit = unit,
-            Parts = [.. Enumerable.Repeat(Expected(sample, automatic, blocks, dead, passes), passes).SelectMany(one => one)],
-            Part = number > 3 ? (passes * 3) - 1 : (Math.Max(0, pass) * 3) + part,
-            Within = within,
+            Parts = [.. Enumerable.Repeat(Expected(sample, automatic, blocks, dead, passes), passes).SelectMany(one => one), new("cleaning up indexes", cleaning)],
+            Part = number > 3 ? passes * 3 : (Math.Max(0, pass) * 3) + part,
+            Within = number == 4 ? OperationState.Fraction(done, total) : within,
             Basis = ProgressConfidence.Assumed,
             Seconds = s_trust,
         };
@@ -107,7 +111,7 @@ internal static class VacuumModel
         // Each pointer is looked for among the dead rows: before 17 in a sorted list, since then in a tree of bitmaps.
         double lookup = sample.Number("max_dead_tuples") is null ? 0.02e-6 : 0.012e-6 * Math.Log2(dead + 2);
         double pointers = Math.Max(0, sample.Fact("tuples") ?? 0) * passes;
-        double Cost(double pages, double indexes) => (8e-6 * pages * passes) + (lookup * pointers * indexes) + (15e-6 * Math.Min(dead * indexes, pages * passes)) + (0.5e-6 * dead * indexes);
+        double Cost(double pages, double indexes) => (SecondsOfIndexPage * pages * passes) + (lookup * pointers * indexes) + (15e-6 * Math.Min(dead * indexes, pages * passes)) + (0.5e-6 * dead * indexes);
         double index = dead < 0.02 * blocks || indexes == 0 ? 0 : Math.Max(Cost(largest, 1), Cost(pages, indexes) / processes);
         return
         [

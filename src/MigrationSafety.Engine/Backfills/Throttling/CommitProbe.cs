@@ -15,6 +15,7 @@ internal sealed class CommitProbe : IAsyncDisposable
     internal const string Operation = "probe";
 
     private const int TransactionsOfTry = 2;
+    private const int MostFailures = 10;
     private static readonly TimeSpan s_every = TimeSpan.FromMilliseconds(25);
     private static readonly TimeSpan s_afterglow = TimeSpan.FromMilliseconds(50);
     // How long, and how often, the backfill is held back to see how long commits take without it.
@@ -31,7 +32,9 @@ internal sealed class CommitProbe : IAsyncDisposable
     private Task _trying = Task.CompletedTask;
     private CancellationTokenSource _stop = new();
     private long _transactions;
-    private bool _denied;
+    private bool _givenUp;
+    private bool _disposed;
+    private int _failures;
 
     internal CommitProbe(ThrottleOwner owner, ThrottleGate gate, double limit, IOperationSink sink)
     {
@@ -52,21 +55,21 @@ internal sealed class CommitProbe : IAsyncDisposable
     /// <param name="clients">Clients that work on the backfill.</param>
     internal (double Speed, string? Reason) Decide(bool othersAtWork, int clients)
     {
-        if (!othersAtWork || _denied)
-        {
-            _ = _stop.CancelAsync();
-            return (1, null);
-        }
-
-        if (_trying.IsCompleted)
-        {
-            _stop.Dispose();
-            _stop = new CancellationTokenSource();
-            _trying = TryAsync(_stop.Token);
-        }
-
         lock (_lock)
         {
+            if (!othersAtWork || _givenUp || _disposed)
+            {
+                _ = _stop.CancelAsync();
+                return (1, null);
+            }
+
+            if (_trying.IsCompleted)
+            {
+                _stop.Dispose();
+                _stop = new CancellationTokenSource();
+                _trying = TryAsync(_stop.Token);
+            }
+
             _times.Decide(_limit, clients);
             return (_times.Speed, _times.Reason);
         }
@@ -74,8 +77,13 @@ internal sealed class CommitProbe : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
-        // Not awaited: telling a dead network to cancel takes the driver many seconds.
-        _ = _stop.CancelAsync();
+        lock (_lock)
+        {
+            // A look that is under way must not begin it again. Not awaited: telling a dead network to cancel takes the driver many seconds.
+            _disposed = true;
+            _ = _stop.CancelAsync();
+        }
+
         await Task.WhenAny(_trying, Task.Delay(ThrottleWatch.PatienceToLeave)).ConfigureAwait(false);
         if (_trying.IsCompleted)
         {
@@ -119,7 +127,12 @@ internal sealed class CommitProbe : IAsyncDisposable
                 bool resting = before.Running == 0 && after == before && Stopwatch.GetElapsedTime(after.Changed) > s_afterglow;
                 lock (_lock)
                 {
-                    _times.Add(took, resting, _gate.Pace);
+                    _failures = 0;
+                    // The server's clock may be set back.
+                    if (took > TimeSpan.Zero)
+                    {
+                        _times.Add(took, resting, _gate.Speed);
+                    }
                 }
             }
         }
@@ -129,7 +142,7 @@ internal sealed class CommitProbe : IAsyncDisposable
         }
         catch (PostgresException e) when (e.SqlState == SqlStates.InsufficientPrivilege)
         {
-            _denied = true;
+            _givenUp = true;
             string role = SqlName.QuoteIfNeeded(_owner.Session.Info.User);
             _sink.Warning($"{_owner.Name}: role {_owner.Session.Info.User} may not try commits, so that how much it slows others down is not known, and -MaxSlowdown without effect. Have its owner run: GRANT UPDATE ON SEQUENCE {BackfillSchema.Probe} TO {role};");
         }
@@ -137,6 +150,11 @@ internal sealed class CommitProbe : IAsyncDisposable
         {
             // The next look begins it again.
             _sink.Verbose($"{_owner.Name}: trying a commit failed: {e.Message}");
+            if (++_failures >= MostFailures)
+            {
+                _givenUp = true;
+                _sink.Warning($"{_owner.Name}: commits cannot be tried ({e.Message}), so that how much it slows others down is not known, and -MaxSlowdown without effect.");
+            }
         }
         finally
         {

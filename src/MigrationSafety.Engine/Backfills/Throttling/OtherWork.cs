@@ -8,9 +8,9 @@ internal sealed class OtherWork
 
     private const int Looks = 15;
     // What other backfills on the server do is no application's work: transactions a second of a worker, and of a session that tries commits, at most.
-    private const double OfWorker = 50;
+    private const double OfWorker = 10;
     private const double OfProbe = 80;
-    // What ours do besides what they count: connections are opened, ranges are taken.
+    // What ours do besides what they count, and what each other worker does at its beginning: connections are opened, batches are small.
     private const int Uncounted = 100;
 
     private readonly Queue<(DateTimeOffset Time, long All, long Own)> _looks = new();
@@ -39,7 +39,7 @@ internal sealed class OtherWork
         if (seconds > 0)
         {
             // What a backend did reaches the statistics up to a second late: what was ours may be a second's worth more.
-            PerSecond = Math.Max(0, ((all - firstAll - Uncounted - ((own - firstOwn) * (1 + (1 / seconds)))) / seconds) - (workers * OfWorker) - (probes * OfProbe));
+            PerSecond = Math.Max(0, ((all - firstAll - (Uncounted * (1 + workers)) - ((own - firstOwn) * (1 + (1 / seconds)))) / seconds) - (workers * OfWorker) - (probes * OfProbe));
         }
     }
 }

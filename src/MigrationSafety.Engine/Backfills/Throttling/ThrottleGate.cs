@@ -40,6 +40,18 @@ internal sealed class ThrottleGate
         }
     }
 
+    /// <summary>The share of the time in which batches may work, by pauses within them or between them: from 0 to 1.</summary>
+    internal double Speed
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _speed;
+            }
+        }
+    }
+
     /// <summary>The share of the time for work that pauses within the batches are to leave: from above 0 to 1.</summary>
     internal double Pace
     {

@@ -193,11 +193,14 @@ internal sealed class ThrottleLook
                    {When(limits.ActiveSessions is not null, "select pg_catalog.count(*) from pg_catalog.pg_stat_activity where query = '<insufficient privilege>' and usesysid is not null", "int8")},
                    {When(limits.VacuumLag is not null, Vacuum, "jsonb")},
                    {When(limits.Slowdown is not null, "select pg_catalog.sum(xact_commit + xact_rollback)::int8 from pg_catalog.pg_stat_database", "int8")},
-                   {When(limits.Slowdown is not null, "select pg_catalog.count(*) from pg_catalog.pg_stat_activity where application_name = 'MigrationSafety/backfill' and pid <> all ($2)", "int8")},
-                   {When(limits.Slowdown is not null, $"select pg_catalog.count(*) from pg_catalog.pg_stat_activity where application_name = 'MigrationSafety/{CommitProbe.Operation}'", "int8")}
+                   {When(limits.Slowdown is not null, $"select pg_catalog.count(*) from pg_catalog.pg_stat_activity where application_name = 'MigrationSafety/backfill' and pid <> all ($2) and {AtWork}", "int8")},
+                   {When(limits.Slowdown is not null, $"select pg_catalog.count(*) from pg_catalog.pg_stat_activity where application_name = 'MigrationSafety/{CommitProbe.Operation}' and {AtWork}", "int8")}
             from w
             """;
     }
+
+    // A connection that is kept for later use keeps its name.
+    private const string AtWork = "(state is distinct from 'idle' or state_change > pg_catalog.clock_timestamp() - interval '2 s')";
 
     // Without a privilege only the pid is to be seen. A receiver that replays nothing (pg_receivewal) is where it has written.
     private const string Standbys = """

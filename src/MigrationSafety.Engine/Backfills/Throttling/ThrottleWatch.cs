@@ -181,7 +181,7 @@ internal sealed class ThrottleWatch : IAsyncDisposable
         }
 
         _others.Add(sample.Time, transactions, _owner.Transactions() + _probe.Transactions + _looks, sample.OtherWorkers, Math.Max(0, sample.Probes - (_probe.IsTrying ? 1 : 0)));
-        (_pace, string? reason) = _probe.Decide(_others.IsThere && sample.State is BackfillStore.Running, sample.Clients);
+        (_pace, string? reason) = _probe.Decide(_others.IsThere && sample.State is BackfillStore.Running && !decided.Paused, sample.Clients);
         return _pace >= decided.Speed ? decided : new ThrottleDecision(_pace, reason, _decision.Speed < 1 && !_decision.Paused ? _decision.Since : sample.Time);
     }
 
