@@ -165,7 +165,7 @@ public sealed class SlowdownTests(Servers servers)
         Task application = Task.WhenAll(Enumerable.Range(0, 3).Select(_ => Task.Run(() => ApplicationAsync(bench.Database, stop.Token), Token)));
         // Its commits are in the statistics before it begins.
         await Wait.UntilAsync(async () => await bench.ScalarAsync<long>("select sum(n) from hot") > 50, "the application", cancellationToken: Token);
-        Task<BackfillResult> run = bench.RunAsync(request with { Name = "beside" });
+        Task<BackfillResult> run = bench.RunAsync(request with { Name = "beside", Throttle = request.Throttle with { RowsPerSecond = 20_000 } });
         bool paused = false;
         string? reason = null;
         await Wait.UntilAsync(
@@ -235,7 +235,7 @@ public sealed class SlowdownTests(Servers servers)
         {
             await using NpgsqlCommand command = new($"update hot set n = n + 1 where id = {1 + Random.Shared.Next(100)}", connection);
             await command.ExecuteNonQueryAsync(CancellationToken.None);
-            await Task.Delay(5, cancellationToken);
+            await Task.Delay(1, cancellationToken);
         }
     }
 }
