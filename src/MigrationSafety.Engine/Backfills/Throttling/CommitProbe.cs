@@ -24,7 +24,6 @@ internal sealed class CommitProbe : IAsyncDisposable
     private static readonly TimeSpan s_holdEvery = TimeSpan.FromSeconds(5);
 
     private readonly ThrottleOwner _owner;
-    private readonly ThrottleGate _gate;
     private readonly double _limit;
     private readonly IOperationSink _sink;
     private readonly CommitTimes _times = new();
@@ -36,10 +35,9 @@ internal sealed class CommitProbe : IAsyncDisposable
     private bool _disposed;
     private int _failures;
 
-    internal CommitProbe(ThrottleOwner owner, ThrottleGate gate, double limit, IOperationSink sink)
+    internal CommitProbe(ThrottleOwner owner, double limit, IOperationSink sink)
     {
         _owner = owner;
-        _gate = gate;
         _limit = limit;
         _sink = sink;
     }
@@ -57,7 +55,12 @@ internal sealed class CommitProbe : IAsyncDisposable
     {
         lock (_lock)
         {
-            if (!othersAtWork || _givenUp || _disposed)
+            if (_disposed)
+            {
+                return (1, null);
+            }
+
+            if (!othersAtWork || _givenUp)
             {
                 _ = _stop.CancelAsync();
                 return (1, null);
@@ -65,6 +68,8 @@ internal sealed class CommitProbe : IAsyncDisposable
 
             if (_trying.IsCompleted)
             {
+                // What it did not expect ends the throttle, and with it the backfill.
+                _trying.GetAwaiter().GetResult();
                 _stop.Dispose();
                 _stop = new CancellationTokenSource();
                 _trying = TryAsync(_stop.Token);
@@ -110,8 +115,8 @@ internal sealed class CommitProbe : IAsyncDisposable
                 TimeSpan since = Stopwatch.GetElapsedTime(held);
                 bool hold = held == 0 || since > s_hold + (_times.IsKnown ? s_holdEvery : s_firstHoldEvery);
                 held = hold ? Stopwatch.GetTimestamp() : held;
-                _gate.Hold(hold || since < s_hold);
-                ThrottleGate.Work before = _gate.Now;
+                _owner.Gate.Hold(hold || since < s_hold);
+                ThrottleGate.Work before = _owner.Gate.Now;
                 TimeSpan took;
                 await using (NpgsqlDataReader reader = await batch.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false))
                 {
@@ -123,7 +128,7 @@ internal sealed class CommitProbe : IAsyncDisposable
                 }
 
                 Interlocked.Add(ref _transactions, TransactionsOfTry);
-                ThrottleGate.Work after = _gate.Now;
+                ThrottleGate.Work after = _owner.Gate.Now;
                 bool resting = before.Running == 0 && after == before && Stopwatch.GetElapsedTime(after.Changed) > s_afterglow;
                 lock (_lock)
                 {
@@ -131,7 +136,7 @@ internal sealed class CommitProbe : IAsyncDisposable
                     // The server's clock may be set back.
                     if (took > TimeSpan.Zero)
                     {
-                        _times.Add(took, resting, _gate.Speed);
+                        _times.Add(took, resting, _owner.Gate.Speed);
                     }
                 }
             }
@@ -158,7 +163,7 @@ internal sealed class CommitProbe : IAsyncDisposable
         }
         finally
         {
-            _gate.Hold(false);
+            _owner.Gate.Hold(false);
         }
     }
 }

@@ -3,7 +3,7 @@ namespace MigrationSafety.Engine.Backfills.Throttling;
 /// <summary>Whether anybody but the backfill works on the server, by the transactions that its statistics count. No clock, no server: the looks tell.</summary>
 internal sealed class OtherWork
 {
-    /// <summary>Transactions a second from which on there is an application to be kept from harm: more than what a monitoring agent asks.</summary>
+    /// <summary>Transactions a second, less what may be ours, from which on there is an application to be kept from harm: more than what a monitoring agent asks.</summary>
     internal const double Least = 10;
 
     private const int Looks = 15;

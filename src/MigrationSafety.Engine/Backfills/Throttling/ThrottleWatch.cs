@@ -62,7 +62,7 @@ internal sealed class ThrottleWatch : IAsyncDisposable
         _sink = sink;
         _look = new ThrottleLook(limits, owner.Name, owner.Tables);
         _rules = new ThrottleRules(limits);
-        _probe = limits.Slowdown is { } slowdown ? new CommitProbe(owner, Gate, slowdown, sink) : null;
+        _probe = limits.Slowdown is { } slowdown ? new CommitProbe(owner, slowdown, sink) : null;
     }
 
     private ThrottleGate Gate => _owner.Gate;
