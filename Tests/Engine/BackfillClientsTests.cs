@@ -8,8 +8,9 @@ namespace MigrationSafety.Tests.Engine;
 /// <summary>What one client of a backfill does to another: no more than share the work, and each wait for it has a bound and a name.</summary>
 public sealed class BackfillClientsTests(Servers servers)
 {
-    // "MiSG" and "MiSS" in ASCII: the locks that a client holds while it begins, and while it sweeps.
+    // "MiSG", "MiSN" and "MiSS" in ASCII: the locks that a client holds while it begins, that a worker shares, and that a client holds while it sweeps.
     private const int Gate = 0x4D695347;
+    private const int Name = 0x4D69534E;
     private const int Sweep = 0x4D695353;
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
@@ -25,6 +26,21 @@ public sealed class BackfillClientsTests(Servers servers)
         Assert.Equal("TableBusy", e.ErrorId);
         Assert.Equal(frozen.Pid, Assert.Single(e.Blockers).Pid);
         Assert.Contains(bench.Sink.Warnings, m => m.Contains($"waiting for pid {frozen.Pid}", StringComparison.Ordinal));
+    }
+
+    [Theory, EachMajor]
+    public async Task A_server_that_is_slow_while_a_worker_begins_is_asked_again(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t values (1)");
+        BackfillPlan plan = await bench.PlanAsync(BackfillBench.Request("t", "v", "1"));
+        await using LockHolder slow = await LockHolder.HoldAsync(bench.Database, $"select pg_advisory_xact_lock({Name}, hashtext('{plan.Name}'))");
+
+        Task<BackfillResult> run = Backfill.RunAsync(plan, bench.Sink, Token);
+        await Wait.UntilAsync(() => run.IsCompleted || bench.Sink.VerboseMessages.Count(m => m.Contains("Connects again", StringComparison.Ordinal)) >= 2, "the second attempt", cancellationToken: Token);
+        await slow.RollbackAsync(Token);
+
+        BackfillResult result = await run;
+        Assert.Equal((BackfillOutcome.Completed, 1L), (result.Outcome, result.Rows));
     }
 
     [Theory, EachMajor]

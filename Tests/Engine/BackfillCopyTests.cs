@@ -79,6 +79,14 @@ public sealed class BackfillCopyTests(Servers servers)
         Assert.Equal(Rows, await bench.ScalarAsync<long>("select count(*) from orders_new"));
         Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) from orders_new where id > 20000"));
         Assert.False(await bench.ScalarAsync<bool>($"select to_regclass('{result.Archive}') is not null"));
+
+        // Nobody can tell which side it is that changed.
+        await bench.Database.ExecuteAsync("delete from orders where id > 20000; delete from orders_new where id = 12", Token);
+        test = await BackfillProof.TestAsync(bench.Session, new() { Name = "public.orders.into.orders_new" }, bench.Sink, Token);
+        Assert.Contains(test.Detail, detail => detail.StartsWith("1 row is missing in public.orders_new; it was inserted since, or deleted there:", StringComparison.Ordinal));
+        await bench.Database.ExecuteAsync("delete from orders_new where id = 13", Token);
+        test = await BackfillProof.TestAsync(bench.Session, new() { Name = "public.orders.into.orders_new" }, bench.Sink, Token);
+        Assert.Contains(test.Detail, detail => detail.StartsWith("2 rows are missing in public.orders_new; they were inserted since, or deleted there:", StringComparison.Ordinal));
     }
 
     [Theory, EachMajor]
@@ -191,7 +199,12 @@ public sealed class BackfillCopyTests(Servers servers)
             create table orders_new_1 partition of orders_new for values from (4000) to (100000);
             insert into orders_new values (99, 1), (99, 5000);
             """);
-        BackfillResult result = await bench.RunAsync(new BackfillRequest { Table = "orders", InsertInto = "orders_new", Select = [new("\"Region\"", "orders.region")], Where = "id % 2 = 1", BatchSize = 200 });
+        BackfillRequest request = new() { Table = "orders", InsertInto = "orders_new", Select = [new("\"Region\"", "orders.region")], Where = "id % 2 = 1", BatchSize = 200 };
+        MigrationException homeless = await Assert.ThrowsAsync<MigrationException>(() => bench.RunAsync(request with { Name = "too far", Select = [.. request.Select, new("id", "id + 100000")] }));
+        Assert.Equal(("PartitionMissing", "23514"), (homeless.ErrorId, homeless.SqlState));
+        Assert.Contains("DEFAULT partition", homeless.RecommendedAction, StringComparison.Ordinal);
+
+        BackfillResult result = await bench.RunAsync(request);
 
         Assert.Equal(((Rows / 2) - 1L, 0L), (result.Rows, result.Remaining));
         Assert.Equal((Rows / 2) - 1L, await bench.ScalarAsync<long>("select count(*) from orders join orders_new using (id) where region = \"Region\""));

@@ -1,4 +1,5 @@
 using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.Backfills.Throttling;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Tests.Engine.Support;
 using MigrationSafety.Tests.Postgres;
@@ -74,17 +75,55 @@ public sealed class BackfillPrivilegeTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task What_is_missing_on_table_and_state_is_one_error(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Tables);
+        await using TestRole role = await TestRole.CreateAsync(bench.Database);
+        EngineSession session = await bench.SessionAsync(db => db.Server.ConnectionString(db.Name, role.Name));
+        MigrationException refused = (await RefusedAsync(bench, s_kinds[0].Request, session))!;
+        Assert.Contains("GRANT USAGE ON SCHEMA app ", refused.RecommendedAction, StringComparison.Ordinal);
+        Assert.Contains($"GRANT CREATE ON DATABASE {bench.Database.Name} TO {role.Name};", refused.RecommendedAction, StringComparison.Ordinal);
+        Assert.Contains("may not create a schema", refused.Message, StringComparison.Ordinal);
+    }
+
+    [Theory, EachMajor]
+    public async Task Without_pg_sleep_it_rests_between_batches(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Tables);
+        await bench.Database.ExecuteAsync("revoke execute on function pg_sleep(float8) from public", Token);
+        await using TestRole role = await TestRole.CreateAsync(bench.Database);
+        await bench.Database.ExecuteAsync($"grant create on database {bench.Database.Name} to {role.Name}; grant usage on schema app to {role.Name}; grant select, update on app.orders to {role.Name}", Token);
+        EngineSession session = await bench.SessionAsync(db => db.Server.ConnectionString(db.Name, role.Name));
+        BackfillRequest request = s_kinds[0].Request with { Throttle = ThrottleLimits.Default };
+
+        BackfillPlan plan = await bench.PlanAsync(request, session);
+        Assert.Contains(plan.Notes, note => note.Contains("GRANT EXECUTE ON FUNCTION pg_catalog.pg_sleep", StringComparison.Ordinal));
+        Assert.Equal((BackfillOutcome.Completed, 50), ((await Backfill.RunAsync(plan, bench.Sink, Token)).Outcome, await bench.ScalarAsync<long>("select count(*) from app.orders where tier = 'x'")));
+    }
+
+    [Theory, EachMajor]
     public async Task Who_resumes_or_tests_it_is_told_the_same(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Tables);
         string name = (await bench.RunAsync(BackfillBench.Request("app.orders", "tier", "'x'"))).Name;
         await using TestRole role = await TestRole.CreateAsync(bench.Database);
-        await bench.Database.ExecuteAsync($"grant usage on schema app, migration_safety to {role.Name}; grant select on all tables in schema migration_safety to {role.Name}", Token);
+        await bench.Database.ExecuteAsync($"grant usage on schema app to {role.Name}", Token);
         EngineSession session = await bench.SessionAsync(db => db.Server.ConnectionString(db.Name, role.Name));
+        await RunGrantsAsync(bench, await Assert.ThrowsAsync<MigrationException>(() => BackfillReader.ReadAsync(session, new(), bench.Sink, Token)));
+        Assert.Single(await BackfillReader.ReadAsync(session, new(), bench.Sink, Token));
+
+        MigrationException stopping = await Assert.ThrowsAsync<MigrationException>(async () =>
+        {
+            await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'running'", Token);
+            await BackfillControl.StopAsync(session, name, TimeSpan.Zero, bench.Sink, Token);
+        });
+        await RunGrantsAsync(bench, stopping);
+        await BackfillControl.StopAsync(session, name, TimeSpan.Zero, bench.Sink, Token);
+        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'completed'", Token);
 
         BackfillRequest recorded = await BackfillControl.RequestAsync(session, name, bench.Sink, Token);
         MigrationException resuming = Assert.IsType<MigrationException>(await RefusedAsync(bench, recorded, session));
-        Assert.EndsWith($"run: GRANT SELECT, UPDATE (tier) ON app.orders TO {role.Name};", resuming.RecommendedAction, StringComparison.Ordinal);
+        Assert.Contains($"run: GRANT SELECT, UPDATE (tier) ON app.orders TO {role.Name};", resuming.RecommendedAction, StringComparison.Ordinal);
         MigrationException testing = await Assert.ThrowsAsync<MigrationException>(() => BackfillProof.TestAsync(session, new() { Name = name }, bench.Sink, Token));
         Assert.EndsWith($"run: GRANT SELECT ON app.orders TO {role.Name};", testing.RecommendedAction, StringComparison.Ordinal);
         await bench.Database.ExecuteAsync($"grant select on app.orders to {role.Name}", Token);
@@ -95,6 +134,9 @@ public sealed class BackfillPrivilegeTests(Servers servers)
         Assert.Contains("row-level security of app.orders", filtered.Message, StringComparison.Ordinal);
         Assert.Contains($"ALTER ROLE {role.Name} BYPASSRLS;", filtered.RecommendedAction, StringComparison.Ordinal);
     }
+
+    private static Task<int> RunGrantsAsync(BackfillBench bench, MigrationException refused) =>
+        bench.Database.ExecuteAsync(refused.RecommendedAction[refused.RecommendedAction.IndexOf("GRANT", StringComparison.Ordinal)..], Token);
 
     private static async Task<MigrationException?> RefusedAsync(BackfillBench bench, BackfillRequest request, EngineSession session)
     {

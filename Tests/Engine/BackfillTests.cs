@@ -414,6 +414,48 @@ public sealed class BackfillTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task Who_locks_the_table_is_waited_for_a_moment_and_then_named(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders);
+        BackfillRequest request = BackfillBench.Request("orders", "tier", "'standard'");
+
+        Task<BackfillPlan> waits;
+        await using (await LockHolder.HoldAsync(bench.Database, "lock orders in access exclusive mode"))
+        {
+            waits = bench.PlanAsync(request);
+            // Longer than the lock timeout of the batches.
+            await Wait.UntilAsync(
+                async () => waits.IsCompleted || await bench.ScalarAsync<bool>("select exists (select from pg_locks where not granted and relation = 'orders'::regclass and waitstart < clock_timestamp() - interval '700 ms')"),
+                "the plan to wait",
+                cancellationToken: Token);
+        }
+
+        await waits;
+
+        await using LockHolder reader = await LockHolder.HoldAsync(bench.Database, "select from orders");
+        await using Waiter queued = await Waiter.StartAsync(bench.Database, "alter table orders add extra int");
+        MigrationException e = await bench.FailsAsync(request);
+
+        Assert.Equal("LockNotAvailable", e.ErrorId);
+        Assert.Equal((queued.Pid, false, "orders"), (Assert.Single(e.Blockers).Pid, e.Blockers[0].Granted, e.Blockers[0].Relation));
+        Assert.Contains($"pid {queued.Pid}", e.Message, StringComparison.Ordinal);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_plan_names_whoever_keeps_writers_away_and_nobody_else(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(
+            servers, major, "create table t (id int primary key, v int) partition by range (id); create table p partition of t for values from (0) to (10); create table beside ()");
+        await using LockHolder index = await LockHolder.HoldAsync(bench.Database, "lock table p in share mode");
+        await using LockHolder unrelated = await LockHolder.HoldAsync(bench.Database, "lock table beside");
+        MigrationException e = await bench.FailsAsync(BackfillBench.Request("t", "v", "1"));
+
+        Assert.Equal("LockNotAvailable", e.ErrorId);
+        LockBlocker blocker = Assert.Single(e.Blockers);
+        Assert.Equal((index.Pid, true, "p", "ShareLock"), (blocker.Pid, blocker.Granted, blocker.Relation, blocker.Mode));
+    }
+
+    [Theory, EachMajor]
     public async Task Two_clients_may_create_the_state_at_once(int major)
     {
         string tables = string.Concat(Enumerable.Range(0, 6).Select(i => $"create table t{i} (id int primary key, v int); insert into t{i} select generate_series(1, 10);"));

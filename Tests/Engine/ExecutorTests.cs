@@ -271,7 +271,7 @@ public sealed class ExecutorTests(Servers servers)
         Assert.True(step.LockWaits.Single(wait => wait.Queued).WaitTime > TimeSpan.Zero);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task WaitFor_holds_although_the_observer_is_ended(int major)
     {
         await using TestDatabase db = await NewDatabaseAsync(major);

@@ -115,6 +115,24 @@ public sealed class HistoryTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task A_backfill_that_is_stopped_or_refuses_rows_says_what_is_left(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders + "; alter table orders add check (tier <> 'a7') not valid");
+        BackfillRequest request = BackfillBench.Request("orders", "tier", "'a' || id", batchSize: 50) with { MaxErrors = 5 };
+        Task<BackfillResult> run = FillAsync(bench, request with { Throttle = new() { RowsPerSecond = 200 } });
+        await bench.UntilBatchesAsync(2, run);
+        await BackfillControl.StopAsync(bench.Session, "public.orders.tier", TimeSpan.FromSeconds(30), bench.Sink, Token);
+        await run;
+        await FillAsync(bench, request);
+
+        IReadOnlyList<MigrationOperation> entries = await ReadAsync(bench.Session);
+        Assert.Equal([(OperationOutcome.Cancelled, "BackfillStopped"), (OperationOutcome.Succeeded, "RowsRefused")], entries.Select(entry => (entry.Outcome, entry.ErrorId!)));
+        Assert.Contains("Resume-Backfill", entries[0].RecommendedAction, StringComparison.Ordinal);
+        Assert.EndsWith("the server refused 1 row.", entries[1].Message, StringComparison.Ordinal);
+        Assert.Equal(4999, entries.Sum(entry => entry.Rows));
+    }
+
+    [Theory, EachMajor]
     public async Task A_role_without_the_privilege_is_told_once_and_works_on(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);

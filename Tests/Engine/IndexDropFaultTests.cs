@@ -88,7 +88,7 @@ public sealed class IndexDropFaultTests(Servers servers)
         }
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_frozen_network_ends_it_and_says_that_the_state_is_unknown(int major)
     {
         foreach (Phase phase in PhasesOf(major).Where(phase => phase != Phase.Before))

@@ -113,7 +113,7 @@ public sealed class IndexFaultTests(Servers servers)
         await OneMoreRunAsync(bench, reader, IndexBuildOutcome.Rebuilt);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Long_attempts_that_fail_each_time_come_to_an_end(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
@@ -172,7 +172,7 @@ public sealed class IndexFaultTests(Servers servers)
         await OneMoreRunAsync(direct, old: null, IndexBuildOutcome.AlreadyValid);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_network_that_stays_away_ends_it_and_names_what_may_be_left(int major)
     {
         await using IndexBench direct = await IndexBench.CreateAsync(servers, major, Orders);
@@ -191,7 +191,7 @@ public sealed class IndexFaultTests(Servers servers)
         await OneMoreRunAsync(direct, old, outcome: null);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Ctrl_C_works_although_the_network_says_nothing(int major)
     {
         await using IndexBench direct = await IndexBench.CreateAsync(servers, major, Orders);

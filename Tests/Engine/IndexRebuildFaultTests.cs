@@ -98,7 +98,7 @@ public sealed class IndexRebuildFaultTests(Servers servers)
         }
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Ctrl_C_works_although_the_network_says_nothing(int major)
     {
         foreach (int phase in PhasesOf(major))
@@ -135,7 +135,7 @@ public sealed class IndexRebuildFaultTests(Servers servers)
         }
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task The_wait_is_bounded_and_what_cannot_be_removed_is_named(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);

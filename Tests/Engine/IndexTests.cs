@@ -392,7 +392,7 @@ public sealed class IndexTests(Servers servers)
         Assert.Empty(await bench.IndexesAsync("orders_tier_idx"));
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_leftover_that_cannot_be_removed_in_time_is_named(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);

@@ -21,7 +21,7 @@ public sealed class ProgressEstimateTests
         Recording recording = Recording.Read(name);
         List<Moment> said = recording.Replay(LearntPhases.None);
         Assert.InRange(PercentError(said), 0, 7);
-        Assert.InRange(RemainingError(said), 0, 0.3);
+        Assert.InRange(RemainingError(said), 0, 0.35);
         AssertNeverBackwards(said);
     }
 
@@ -64,14 +64,36 @@ public sealed class ProgressEstimateTests
     }
 
     [Theory]
-    [InlineData(1, 0.2)]
-    [InlineData(2, 0.35)]
-    public void A_log_of_the_index_is_believed_and_its_pace_is_not(double slower, double error)
+    [InlineData("18-create-index-concurrently-text", 1, 0.2)]
+    [InlineData("18-create-index-concurrently-text", 2, 0.35)]
+    // Sorted in pieces of 8 MB, which neither the server's settings nor the counter tell of: the log does.
+    [InlineData("18-create-index-concurrently-small-memory", 1, 0.25)]
+    [InlineData("18-create-index-concurrently-small-memory", 2, 0.35)]
+    public void A_log_of_the_index_is_believed_and_its_pace_is_not(string name, double slower, double error)
     {
-        Recording recording = Recording.Read("18-create-index-concurrently-text");
+        Recording recording = Recording.Read(name);
         LearntPhases learnt = new([.. recording.Phases().Select(phase => new LearntPhases.Build("public.events", "public.x", true, phase.Name, phase.Seconds * slower, 1))]);
         List<Moment> said = recording.Replay(learnt);
         Assert.InRange(RemainingError(said), 0, error);
+        AssertNeverBackwards(said);
+    }
+
+    [Fact]
+    public void An_index_that_counts_nothing_while_it_is_validated_is_told_by_time()
+    {
+        static bool Validates(string? phase) => phase == "index validation: scanning index";
+        List<Moment> said = Recording.Read("18-create-index-concurrently-text").Replay(LearntPhases.None, change: counters =>
+        {
+            if (Validates(counters["phase"] as string))
+            {
+                (counters["blocks_done"], counters["blocks_total"]) = (0L, 0L);
+            }
+        });
+        Moment before = said.TakeWhile(moment => !Validates(moment.Said.Phase)).Last();
+        Moment[] validating = [.. said.Where(moment => Validates(moment.Said.Phase))];
+
+        Assert.True(validating.Length > 2);
+        Assert.All(validating, moment => Assert.InRange(moment.Said.Remaining!.Value, TimeSpan.Zero, 1.2 * before.Said.Remaining!.Value));
         AssertNeverBackwards(said);
     }
 
@@ -103,12 +125,14 @@ public sealed class ProgressEstimateTests
 
         internal static Recording Read(string name) => new(JsonDocument.Parse(File.ReadAllText(Path.Combine(AppContext.BaseDirectory, "Recordings", name + ".json"))).RootElement);
 
-        internal List<Moment> Replay(LearntPhases learnt, double from = 0)
+        internal List<Moment> Replay(LearntPhases learnt, double from = 0, Action<Dictionary<string, object>>? change = null)
         {
             OperationTrack track = new(learnt);
             // Names of the server alone are taken from it.
             MigrationSession session = (MigrationSession)RuntimeHelpers.GetUninitializedObject(typeof(MigrationSession));
-            return [.. Samples().Where(sample => sample.At >= from).Select(sample => new Moment(sample.At, Took, track.Add(sample.Sample, s_start + TimeSpan.FromSeconds(sample.At), session, 1000)))];
+            List<(double At, ProgressSample Sample)> samples = [.. Samples().Where(sample => sample.At >= from)];
+            samples.ForEach(sample => change?.Invoke(sample.Sample.Counters));
+            return [.. samples.Select(sample => new Moment(sample.At, Took, track.Add(sample.Sample, s_start + TimeSpan.FromSeconds(sample.At), session, 1000)))];
         }
 
         /// <summary>Seconds of each phase.</summary>

@@ -47,6 +47,7 @@ public sealed class RollbackTesterTests(Servers servers)
         RollbackTestResult result = await TestAsync(bench, "alter table orders drop column note; update orders set amount = 0;", "alter table orders add column note varchar(10);", sampleRows: 10);
         Assert.False(result.Proved);
         Assert.Contains(result.Differences, d => d is { Identity: "public.orders.note", Property: "Type", Reference: "text", Difference: "character varying(10)" });
+        Assert.Contains("Changed table column public.orders.note Type: text -> character varying(10)", result.Differences.Select(d => d.ToString()));
         Assert.Equal([("public.orders", "amount"), ("public.orders", "note")], result.LostValues.Select(l => (l.Table, l.Column ?? "")));
         Assert.All(result.LostValues, l => Assert.Equal((10L, 10L), (l.Rows, l.Sampled)));
         Assert.All(result.Phases.Where(p => p.Stage != RollbackTestStage.UpAgain), p => Assert.Equal(RollbackTestOutcome.Succeeded, p.Outcome));

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Globalization;
 using MigrationSafety.Engine.Backfills;
 using MigrationSafety.Engine.Backfills.Throttling;
@@ -98,6 +99,47 @@ public sealed class ThrottleTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task Commits_that_wait_for_a_standby_that_is_gone_pause_it(int major)
+    {
+        await using PostgresServer server = await PostgresServer.StartAsync(major, cancellationToken: Token);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(server, Table);
+        Task<BackfillResult> run = bench.RunAsync(Request(None with { Slowdown = 1.15, RowsPerSecond = 50 }));
+        await bench.UntilBatchesAsync(1, run);
+
+        await bench.Database.ExecuteAsync("alter system set synchronous_standby_names = 'gone'", Token);
+        await bench.Database.ExecuteAsync("select pg_reload_conf()", Token);
+        await Wait.UntilAsync(async () => await bench.ScalarAsync<string>("show synchronous_standby_names") == "gone", "the setting", cancellationToken: Token);
+        // Commits wait from when the checkpointer has taken the setting over, which a checkpoint under way delays.
+        await bench.Database.ExecuteAsync("checkpoint", Token);
+        await using NpgsqlConnection application = await bench.Database.OpenAsync(Token);
+        Task<int> commits = ExecuteAsync(application, "do $$ begin create table beside (); commit; create table another (); commit; end $$");
+        try
+        {
+            Assert.Matches(@"^paused: \d+ commits? waits? for a synchronous standby that does not answer \(synchronous_standby_names\)$", await ReasonAsync(bench, run, "synchronous"));
+            Assert.False(commits.IsCompleted);
+
+            // One statement that commits many times does not hang as long as its commits end.
+            await using NpgsqlConnection watch = await bench.Database.OpenAsync(Token);
+            ThrottleLook look = new(None with { Slowdown = 1.15 }, "x", []);
+            string first = Assert.Single((await look.ReadAsync(watch, [], Token)).StandbyWaits);
+            await ExecuteAsync(watch, $"select pg_cancel_backend({application.ProcessID})");
+            await Wait.UntilAsync(async () => (await look.ReadAsync(watch, [], Token)).StandbyWaits is [var next] && next != first, "its next commit", cancellationToken: Token);
+        }
+        finally
+        {
+            // Or the database could never be dropped.
+            await bench.Database.ExecuteAsync("alter system reset synchronous_standby_names", CancellationToken.None);
+            await bench.Database.ExecuteAsync("select pg_reload_conf()", CancellationToken.None);
+        }
+
+        await commits;
+        await Wait.UntilAsync(
+            async () => await bench.ScalarAsync<string>("select coalesce(waiting_for, '') from migration_safety.backfill") is { } words && !words.StartsWith("paused", StringComparison.Ordinal), "it to go on", cancellationToken: Token);
+        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'paused'", Token);
+        Assert.Equal(BackfillOutcome.Paused, (await run).Outcome);
+    }
+
+    [Theory, EachMajor]
     public async Task Sessions_that_wait_for_its_rows_are_seen(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table);
@@ -160,6 +202,49 @@ public sealed class ThrottleTests(Servers servers)
         // Before the worker came to its next batch.
         await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'running'", Token);
         await Wait.UntilAsync(async () => !await LetsThroughAsync(gate), "the gate to close", cancellationToken: Token);
+    }
+
+    // On one major: what is written how often depends on none of them.
+    [Fact]
+    public async Task A_reason_whose_figures_alone_change_is_not_written_each_second()
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, PostgresClusters.RequestedMajors.Max(), Table);
+        await bench.RunAsync(Request(None));
+        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'running'", Token);
+        string name = (await bench.ScalarAsync<string>("select name from migration_safety.backfill"))!;
+        List<string?> shown = [];
+        HashSet<string> written = [];
+        Stopwatch clock = Stopwatch.StartNew();
+        await using NpgsqlConnection others = await bench.Database.OpenAsync(Token);
+        await using ThrottleWatch watch = await ThrottleWatch.StartAsync(
+            new ThrottleOwner(bench.Session, name, Guid.NewGuid(), new ThrottleGate(), 1, () => [], () => 0, [], TimeSpan.FromMinutes(1), shown.Add), None with { WalRate = 1 }, bench.Sink, Token);
+        await Wait.UntilAsync(
+            async () =>
+            {
+                await ExecuteAsync(others, $"create temp table if not exists x (); select pg_logical_emit_message(false, 'x', repeat('x', {1000 * (1 + shown.Count)}))");
+                written.Add(await bench.ScalarAsync<string>("select coalesce(waiting_for, '') from migration_safety.backfill") ?? "");
+                return shown.OfType<string>().Where(words => words.StartsWith("paused", StringComparison.Ordinal)).Distinct().Count() >= 5;
+            },
+            "five different figures",
+            cancellationToken: Token);
+        // Each ten seconds, and however slow the machine is, not with each figure.
+        Assert.InRange(written.Count(words => words.StartsWith("paused", StringComparison.Ordinal)), 1, 2 + (int)(clock.Elapsed.TotalSeconds / 10));
+    }
+
+    // On one major, as above.
+    [Fact]
+    public async Task A_reason_that_a_client_left_behind_gives_way_to_the_one_that_counts()
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, PostgresClusters.RequestedMajors.Max(), Table);
+        await bench.RunAsync(Request(None));
+        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'running'", Token);
+        string name = (await bench.ScalarAsync<string>("select name from migration_safety.backfill"))!;
+        await using ThrottleWatch watch = await ThrottleWatch.StartAsync(
+            new ThrottleOwner(bench.Session, name, Guid.NewGuid(), new ThrottleGate(), 1, () => [], () => 0, [], TimeSpan.FromMinutes(1), _ => { }), None, bench.Sink, Token);
+
+        // Nothing changes for the one that is left.
+        await bench.Database.ExecuteAsync("update migration_safety.backfill set waiting_for = 'paused: by one that was killed', waiting_since = now()", Token);
+        await Wait.UntilAsync(async () => await bench.ScalarAsync<bool>("select (waiting_for, waiting_since) is not distinct from (null, null) from migration_safety.backfill"), "the reason to go", cancellationToken: Token);
     }
 
     [Theory, EachMajor]

@@ -101,6 +101,12 @@ insert into orders select i, i from generate_series(1, 20000) i
             $rollback = $result | New-RollbackScript
             $null = Invoke-Sql $rollback.Statements[0].Reversal
             Get-SqlValue 'select count(*) from orders_new' | Should -Be 0
+            # Into a table with rows: the keys of what was copied tell them apart.
+            $null = Invoke-Sql 'insert into orders_new (id, total) values (-1, 0)'
+            $keyed = Start-Backfill orders -InsertInto orders_new -Select @{ total = 'price * 2' } -Where 'id <= 5' -Name keyed
+            Get-Backfill keyed | Out-String -Width 200 | Should -BeLike "*keys in $($keyed.Archive)*"
+            Remove-Backfill keyed -WarningVariable warned -WarningAction SilentlyContinue
+            "$warned" | Should -BeLike "What keyed kept remains in $($keyed.Archive).*"
         }
 
         It 'refuses what does not go together: <_>' -ForEach @(
@@ -183,7 +189,7 @@ insert into orders select i, i from generate_series(1, 20000) i
             $run = Invoke-TestProcess "Import-Module '$ManifestPath'; Start-Backfill orders @{ tier = `"'standard'`" } -Session '$(Get-TestUri)' -WhatIf"
             $run.Output | Should -Match 'What if:.*public\.orders'
             $run.Output | Should -Match '(?s)update only "?public"?\."?orders"?\s+set "?tier"? ='
-            $run.Output | Should -Match 'ROW EXCLUSIVE on "?public"?\."?orders"?, updates rows in batches'
+            $run.Output | Should -Match 'ROW EXCLUSIVE on "?public"?\."?orders"?, changes rows in batches'
         }
     }
 

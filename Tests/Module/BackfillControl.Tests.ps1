@@ -38,6 +38,7 @@ insert into orders select i, i from generate_series(1, 20000) i
         "$($stopped.State)", $stopped.Workers.Count | Should -Be 'Paused', 0
         "$((Get-MigrationHistory -Operation BackfillStop).Outcome)" | Should -Be 'Succeeded'
         "$(($job | Receive-Job -Wait -WarningAction SilentlyContinue).Outcome)" | Should -Be 'Paused'
+        Get-MigrationHistory -Operation Backfill | ForEach-Object { "$($_.Outcome) $($_.ErrorId)" } | Should -Be 'Cancelled BackfillStopped'
         { Remove-Backfill public.orders.tier -ErrorAction Stop } | Should -Throw -ErrorId 'BackfillUnfinished,*'
         (Test-Backfill public.orders.tier).Passed | Should -BeFalse
 
@@ -53,6 +54,8 @@ insert into orders select i, i from generate_series(1, 20000) i
         Get-SqlValue "select throttle->>'window' from migration_safety.backfill" | Should -BeNullOrEmpty
         $test = Get-Backfill | Test-Backfill -Comparison All
         $test.Passed, $test.Matching, $test.Compared, $test.Different, $test.Rows | Should -Be $true, 0, 20000, 0, 20000
+        # The size of a sample asks for one.
+        (Test-Backfill public.orders.tier -SampleSize 20000).Compared | Should -BeGreaterThan 0
     }
 
     It 'that are done are removed with what is recorded, and nothing else' {

@@ -19,6 +19,7 @@ Describe 'Get-MigrationProgress' {
 
     It 'is empty where nothing runs' {
         Get-MigrationProgress | Where-Object Database -EQ $TestDatabase | Should -BeNullOrEmpty
+        Get-MigrationProgress -Table items -Wait -Verbose 4>&1 | Should -BeLike 'Nothing runs now that could be waited for*'
     }
 
     It 'shows an index build, and whom it waits for' {
@@ -117,5 +118,23 @@ Describe 'Get-MigrationProgress' {
             $view | Should -Not -Match '#ERR'
         }
         $text | Should -Not -Match '#ERR'
+    }
+
+    It 'fits a narrow terminal without breaking a word' {
+        $type = [MigrationSafety.MigrationProgress]
+        $row = [Runtime.CompilerServices.RuntimeHelpers]::GetUninitializedObject($type)
+        $values = @{
+            Operation = 'CREATE INDEX CONCURRENTLY'; Index = 'public.orders_note'; Percent = 62.6; PhaseNumber = 3; PhaseCount = 8; Phase = 'index validation: scanning table'
+            Done = 9172535L; Total = 9220755L; Unit = 'blocks'; Rate = 1016990.0; Pid = 1860; Elapsed = [timespan]'00:00:09'; Remaining = [timespan]'00:00:05'
+            Database = 'shop'; Server = 'db-prod-01.internal.example.com'; Port = 5433; WaitingFor = 'throttle: ' + 'others are at work on the server; ' * 4
+        }
+        foreach ($name in $values.Keys) { $type.GetProperty($name).SetValue($row, $values[$name]) }
+        $lines = @($row | Out-String -Width 79 -Stream)
+
+        $lines.Trim() | Should -Contain '1,016,990/s'
+        $lines.Trim() | Should -Contain 'shop@db-prod-01.internal.example.com:5433'
+        $words = -split ($lines -join ' ')
+        ($words | Where-Object { $_ -like 'server*' }).Count | Should -Be 4
+        ($lines | Measure-Object -Property Length -Maximum).Maximum | Should -BeLessThan 80
     }
 }

@@ -18,7 +18,8 @@ internal sealed record SandboxOptions
           --rows N            Rows of orders; 1,000,000 without it, at least 10,000.
           --seconds N         How long the application is measured without a step; 10 without it.
           --kills N           faults: how often the client is killed; 10 without it.
-          --part NAME         backfill: one of traffic, race, large, done, growth, uuid; several with a comma, all without it.
+          --part NAME         backfill: one of traffic, race, large, done, growth, uuid; progress: one of build, backfill, vacuum,
+                              rewrite, copy, cost; several with a comma, all without it.
           --shared-buffers S  backfill: shared_buffers of the server at rest, as 256MB; a quarter of the memory without it.
           --report FILE       runbook: writes the report of what ran there, as Export-MigrationReport does.
           --seed N            faults: makes the same choices again.

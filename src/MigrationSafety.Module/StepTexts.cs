@@ -14,7 +14,7 @@ internal static class StepTexts
             StepCost.ScansTable => "reads the whole table",
             StepCost.RewritesTable => "rewrites the table",
             StepCost.BuildsIndex => "builds an index",
-            _ => "updates rows in batches",
+            _ => "changes rows in batches",
         };
         string on = step.Objects.Length == 0 ? "" : " on " + string.Join(", ", step.Objects);
         string mode = step.LockMode == TableLockMode.None ? "no table lock" : Words(step.LockMode.ToString());

@@ -71,7 +71,8 @@ internal sealed class BackfillScenario : Scenario
         {
             Durable = true,
             SharedBuffers = options.SharedBuffers,
-            Settings = new Dictionary<string, string> { ["max_wal_size"] = "4GB" },
+            // Checkpoints by the clock and WAL segments to write to, as a server that is tuned and in use has them.
+            Settings = new Dictionary<string, string> { ["max_wal_size"] = "16GB", ["min_wal_size"] = "4GB" },
         };
         await using PostgresServer server = await PostgresServer.StartAsync(options.Postgres, advised, cancellationToken);
         bench.Screen.Say($"At rest, on a server with shared_buffers of {advised.SharedBuffers}.");
@@ -220,7 +221,20 @@ internal sealed class BackfillScenario : Scenario
     private async Task GrowthAsync(Bench bench, BackfillRaces races, long rows, BackfillTiming few, CancellationToken cancellationToken)
     {
         BackfillTiming many = await AloneAsync(bench, races, rows * 10, cancellationToken);
-        Judge(bench, $"ten times the rows", many.Took / few.Took <= MostForTenTimes, $"{many.Took / few.Took:0.0} times as long: {Screen.Text(many.Took)} for {Screen.Text(few.Took)}", $"at most {MostForTenTimes:0.0}", "");
+        async Task<TimeSpan> UpdateAsync(long all)
+        {
+            await races.MakeTableAsync(all, Counting, Nothing, cancellationToken);
+            return await races.UpdateAsync(cancellationToken);
+        }
+
+        (TimeSpan update, TimeSpan updateMany) = (await UpdateAsync(rows), await UpdateAsync(rows * 10));
+        Judge(
+            bench,
+            $"ten times the rows",
+            many.Took / few.Took <= MostForTenTimes,
+            $"{many.Took / few.Took:0.0} times as long: {Screen.Text(many.Took)} for {Screen.Text(few.Took)}",
+            $"at most {MostForTenTimes:0.0}",
+            string.Create(CultureInfo.InvariantCulture, $"one UPDATE: {updateMany / update:0.0} times, {Screen.Text(updateMany)} for {Screen.Text(update)}"));
         Judge(
             bench,
             $"the client's memory for ten times the rows",
@@ -245,10 +259,21 @@ internal sealed class BackfillScenario : Scenario
         try
         {
             BackfillRaces races = new(server.ConnectionString("postgres"), EngineSession.Of(session), bench.Screen);
-            await races.MakeTableAsync(options.Rows, "gen_random_uuid()", Nothing, cancellationToken);
-            BackfillTiming key = await races.BackfillAsync(Workers, BackfillStrategy.Key, cancellationToken);
-            await races.MakeTableAsync(options.Rows, "gen_random_uuid()", Nothing, cancellationToken);
-            BackfillTiming block = await races.BackfillAsync(Workers, BackfillStrategy.Block, cancellationToken);
+            (BackfillTiming? bestKey, BackfillTiming? bestBlock) = (null, null);
+            async Task<BackfillTiming> BetterAsync(BackfillTiming? best, BackfillStrategy strategy)
+            {
+                await races.MakeTableAsync(options.Rows, "gen_random_uuid()", Nothing, cancellationToken);
+                BackfillTiming timing = await races.BackfillAsync(Workers, strategy, cancellationToken);
+                return best is null || timing.Took < best.Took ? timing : best;
+            }
+
+            for (int round = 0; round < Rounds; round++)
+            {
+                bestKey = await BetterAsync(bestKey, BackfillStrategy.Key);
+                bestBlock = await BetterAsync(bestBlock, BackfillStrategy.Block);
+            }
+
+            (BackfillTiming key, BackfillTiming block) = (bestKey!, bestBlock!);
             bench.Screen.End();
             Judge(
                 bench,

@@ -69,11 +69,22 @@ public static class Backfill
         {
             await session.EnsurePrimaryAsync(sink, cancellationToken).ConfigureAwait(false);
             await using NpgsqlConnection connection = await OpenAsync(session, request, sink, cancellationToken).ConfigureAwait(false);
+            await CatalogReads.BoundAsync(connection, cancellationToken).ConfigureAwait(false);
             await RefuseReadOnlyAsync(connection, cancellationToken).ConfigureAwait(false);
             request = request with { Throttle = await ThrottleLook.CheckAsync(connection, request.Throttle, cancellationToken).ConfigureAwait(false) };
             IReadOnlyDictionary<string, string> own = await BackfillSettings.ReadAsync(connection, cancellationToken).ConfigureAwait(false);
-            BackfillDefinition definition = await BackfillDefinition.FindAsync(connection, request, cancellationToken).ConfigureAwait(false);
-            await BackfillPrivileges.CheckAsync(connection, definition, writes: true, cancellationToken).ConfigureAwait(false);
+            BackfillDefinition definition;
+            try
+            {
+                definition = await BackfillDefinition.FindAsync(connection, request, cancellationToken).ConfigureAwait(false);
+                await BackfillPrivileges.CheckAsync(connection, definition, writes: true, cancellationToken).ConfigureAwait(false);
+            }
+            catch (MigrationException denied) when (denied.Kind == MigrationErrorKind.Permission)
+            {
+                throw await BackfillSchema.WithDeniedAsync(connection, denied, cancellationToken).ConfigureAwait(false);
+            }
+
+            definition = definition with { MayPause = await BackfillPrivileges.MayPauseAsync(connection, cancellationToken).ConfigureAwait(false) };
             if (definition.Into is { } target)
             {
                 definition = definition with { Into = await target.LookAsync(connection, cancellationToken).ConfigureAwait(false) };
@@ -108,7 +119,7 @@ public static class Backfill
             }
 
             (long matching, long all) = await EstimateAsync(connection, definition, cancellationToken).ConfigureAwait(false);
-            (long buffers, long scattered) = await BuffersAsync(connection, definition, cancellationToken).ConfigureAwait(false);
+            (long buffers, IReadOnlyDictionary<uint, ScatteredIndexes> scattered) = await ScatteredIndexes.ReadAsync(connection, [.. definition.Leaves.Select(leaf => leaf.Table.Oid)], cancellationToken).ConfigureAwait(false);
             definition = definition.InTurns((double)matching / Math.Max(1, all), buffers, scattered, request.Workers);
             BackfillForecast? measured = request.SampleBatch > 0 ? await BackfillForecast.MeasureAsync(connection, definition, request, all, sink, cancellationToken).ConfigureAwait(false) : null;
             BackfillForecast forecast = measured ?? await BackfillForecast.AssumeAsync(connection, definition, all, cancellationToken).ConfigureAwait(false);
@@ -138,10 +149,22 @@ public static class Backfill
                 Definition = definition,
             };
         }
+        catch (Exception e) when (e is PostgresException { SqlState: SqlStates.LockNotAvailable } or MigrationException { SqlState: SqlStates.LockNotAvailable })
+        {
+            await using NpgsqlConnection another = await session.OpenAsync("backfill", sink, cancellationToken).ConfigureAwait(false);
+            throw await CatalogReads.BusyAsync(another, request.Table, "Planning the backfill", e, Written(request), cancellationToken).ConfigureAwait(false);
+        }
         catch (Exception e) when (e is not OperationCanceledException)
         {
             throw ServerErrors.Translate(e, "Planning the backfill", request.Table);
         }
+    }
+
+    /// <summary>The tables that a request writes to, as to_regclass takes them.</summary>
+    private static string[] Written(BackfillRequest request)
+    {
+        static string Full(string table, string? schema) => schema is null ? table : SqlName.Quote(SqlName.Parse(schema).Name, SqlName.Parse(table).Name);
+        return request.InsertInto is { } into ? [Full(request.Table, request.Schema), Full(into, request.InsertIntoSchema)] : [Full(request.Table, request.Schema)];
     }
 
     /// <summary>Does what a plan says, or the rest of it where an earlier run was interrupted.</summary>
@@ -315,48 +338,31 @@ public static class Backfill
         return ((long)(matching * scale), (long)(seen * scale));
     }
 
-    /// <summary>The server's shared_buffers, and the pages of the indexes of a table (of parts, those of one) that are in no order which the rows' has to do with, as far as the role may see; both in blocks.</summary>
-    private static async Task<(long Buffers, long Scattered)> BuffersAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
-    {
-        const string Query = """
-            select pg_catalog.pg_size_bytes(pg_catalog.current_setting('shared_buffers')) / pg_catalog.current_setting('block_size')::int8,
-                   coalesce((select pg_catalog.max(t.pages)
-                             from (select pg_catalog.sum(greatest(i.relpages, 0))::int8 as pages
-                                   from pg_catalog.pg_index x
-                                   join pg_catalog.pg_class i on i.oid = x.indexrelid
-                                   join pg_catalog.pg_class c on c.oid = x.indrelid
-                                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-                                   left join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[0]
-                                   left join pg_catalog.pg_stats s on s.schemaname = n.nspname and s.tablename = c.relname and s.attname = a.attname and not s.inherited
-                                   where x.indrelid = any ($1) and coalesce(pg_catalog.abs(s.correlation), 0) < 0.5
-                                   group by x.indrelid) as t), 0)
-            """;
-        await using NpgsqlCommand command = new(Query, connection)
-        {
-            Parameters = { new() { Value = definition.Leaves.Select(leaf => leaf.Table.Oid).ToArray(), NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Oid } },
-        };
-        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
-        await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
-        return (reader.GetInt64(0), reader.GetInt64(1));
-    }
-
     private static string[] Notes(BackfillDefinition definition, BackfillRequest request, string batchPlan, long matching, long all, bool resumes, BackfillForecast forecast)
     {
         string of = definition.IsTree ? $" in {definition.Leaves.Count:N0} tables" : "";
         string keys = string.Join("; ", definition.Leaves.Where(leaf => leaf.ByKey).Take(3).Select(leaf => $"{leaf.Index} ({leaf.KeyText})"));
-        int slices = definition.Leaves.Select(leaf => leaf.Slices).DefaultIfEmpty(1).Max();
-        string turns = slices > 1 ? $"; each block in {slices} turns, of which one leaves room for the next: most rows stay in their block, and indexes are not written for them" : "";
+        BackfillLeaf? turning = definition.Leaves.MaxBy(leaf => leaf.Slices);
+        string turns = turning is { Slices: > 1 } && !resumes
+            ? $"; each block in {turning.Slices} turns{(turning.TurnsBy is { } by ? $" (by ranges of {SqlName.QuoteIfNeeded(by.Name)} where its values are spread, otherwise by place)" : "")}, of which one leaves room for the next: most rows stay in their block, and indexes are not written for them"
+            : "";
         List<string> notes =
         [
             $"strategy: {definition.Strategy}{(keys.Length > 0 ? $" along {keys}" : "")}, {definition.Reason}{turns}",
             $"estimate: {matching:N0} of {all:N0} rows{of}; with {request.Workers:N0} worker{(request.Workers > 1 ? "s" : "")} about {Durations.Text(forecast.Time(matching, request.Workers))} and {forecast.WalBytes(matching) / 1048576.0:N0} MB of WAL",
             forecast.Basis(request.Workers),
+            .. request.Throttle.Slowdown is { } times ? [$"while an application is at work it takes several times as long, so that commits take no more than {times:0.##} times as long (or {CommitTimes.NotFelt * 1000} ms longer; -MaxSlowdown)"] : Array.Empty<string>(),
             $"batches: {Durations.Text(request.TargetBatchTime)} each, a transaction with its checkpoint; then sweeps for rows that were locked or moved",
             request.Throttle.Text,
         ];
         if (resumes)
         {
             notes.Insert(0, "goes on at the checkpoints of an earlier run");
+        }
+
+        if (!definition.MayPause && request.Throttle.Slowdown is not null)
+        {
+            notes.Add("the role may not execute pg_sleep: to keep to -MaxSlowdown it rests between batches rather than within them, of which an application feels more. To change that: GRANT EXECUTE ON FUNCTION pg_catalog.pg_sleep(double precision)");
         }
 
         if (definition.ShardOf is { } distributed)

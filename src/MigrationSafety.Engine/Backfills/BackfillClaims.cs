@@ -18,7 +18,8 @@ internal sealed record BackfillRange(BackfillLeaf Leaf, string[]? Lower, string[
 /// <param name="First">Whether it has no checkpoint yet and begins before the first key.</param>
 /// <param name="Slices">In how many turns its blocks are done.</param>
 /// <param name="Stretch">How many blocks are done so, one turn after the other, before the next ones.</param>
-internal sealed record RangeClaim(int Id, uint Relation, bool ByKey, bool First, int Slices, long Stretch);
+/// <param name="TurnsBy">By what its rows are parted into turns; null: by their places.</param>
+internal sealed record RangeClaim(int Id, uint Relation, bool ByKey, bool First, int Slices, long Stretch, TurnColumn? TurnsBy);
 
 /// <summary>Hands out recorded ranges to workers, and moves their checkpoints.</summary>
 internal static class BackfillClaims
@@ -54,10 +55,12 @@ internal static class BackfillClaims
                 set run = $2, worker = $3, pid = pg_catalog.pg_backend_pid(), heartbeat = pg_catalog.clock_timestamp()
                 from msb_free c
                 where r.backfill = $1 and r.id = c.id
-                returning r.id, r.relation, r.key_columns is not null as by_key, r.position is null as first, r.slices, r.stretch
+                returning r.id, r.relation, r.key_columns is not null as by_key, r.position is null as first, r.slices, r.stretch, r.slice_column, r.slice_type, r.slice_bounds
             )
-            select c.id, c.relation, c.by_key, c.first, c.slices, c.stretch, (select pg_catalog.count(*) from {BackfillStore.Ranges} where backfill = $1 and not finished), b.state
+            select c.id, c.relation, c.by_key, c.first, c.slices, c.stretch, a.attname::text, c.slice_type, c.slice_bounds,
+                   (select pg_catalog.count(*) from {BackfillStore.Ranges} where backfill = $1 and not finished), b.state
             from {BackfillStore.Table} b left join msb_claim c on b.state = 'running'
+            left join pg_catalog.pg_attribute a on a.attrelid = c.relation and a.attname = c.slice_column and not a.attisdropped and pg_catalog.format_type(a.atttypid, -1) = c.slice_type
             where b.name = $1
             """;
         await using NpgsqlCommand command = BackfillStore.Command(connection, Sql, definition.Name);
@@ -72,10 +75,12 @@ internal static class BackfillClaims
             throw BackfillStore.Missing(definition.Name);
         }
 
+        // A column that is gone or another by now parts nothing: what that leaves out, a sweep finds.
+        TurnColumn? turnsBy = reader.Text(6) is { } column ? new TurnColumn(column, reader.GetString(7), reader.GetString(8)) : null;
         RangeClaim? claim = await reader.IsDBNullAsync(0, cancellationToken).ConfigureAwait(false)
             ? null
-            : new RangeClaim(reader.GetInt32(0), reader.GetFieldValue<uint>(1), reader.GetBoolean(2), reader.GetBoolean(3), reader.GetInt32(4), reader.GetInt64(5));
-        return (claim, reader.GetInt64(6), reader.GetString(7));
+            : new RangeClaim(reader.GetInt32(0), reader.GetFieldValue<uint>(1), reader.GetBoolean(2), reader.GetBoolean(3), reader.GetInt32(4), reader.GetInt64(5), turnsBy);
+        return (claim, reader.GetInt64(9), reader.GetString(10));
     }
 
     /// <summary>Ends the ranges of a part that is none any more.</summary>

@@ -25,7 +25,7 @@ public static class BackfillControl
         }
         catch (Exception e) when (e is not OperationCanceledException)
         {
-            throw ServerErrors.Translate(e, $"Reading backfill {name}", name);
+            throw BackfillSchema.Translate(e, session.Info.User, $"Reading backfill {name}", name, writes: false);
         }
     }
 
@@ -100,15 +100,15 @@ public static class BackfillControl
         }
         catch (Exception e) when (e is not OperationCanceledException)
         {
-            throw ServerErrors.Translate(e, $"Stopping backfill {name}", name);
+            throw BackfillSchema.Translate(e, session.Info.User, $"Stopping backfill {name}", name, writes: true);
         }
     }
 
-    /// <summary>Removes what is recorded about one: definition, checkpoints, rows that were refused. The table stays as it is, and so does the archive of old values; a warning names it.</summary>
+    /// <summary>Removes what is recorded about one: definition, checkpoints, rows that were refused. The table stays as it is, and so does the archive of what it kept; a warning names it.</summary>
     /// <param name="session">Session.</param>
     /// <param name="name">Name.</param>
     /// <param name="force">Also where it is not at its end; one that runs is stopped first.</param>
-    /// <param name="dropArchive">Drops the archive too, after which the old values cannot be put back.</param>
+    /// <param name="dropArchive">Drops the archive too, without which nothing can be taken back.</param>
     /// <param name="waitFor">How long to wait until all who work on it have ended.</param>
     /// <param name="sink">Where it reports to.</param>
     /// <param name="cancellationToken">Cancels.</param>
@@ -156,12 +156,12 @@ public static class BackfillControl
             await both.CommitAsync(cancellationToken).ConfigureAwait(false);
             if (!dropArchive && status.Archive is not null)
             {
-                sink.Warning($"The old values that {name} kept remain in {status.Archive}. When no rollback needs them any more: drop table {status.Archive};");
+                sink.Warning($"What {name} kept remains in {status.Archive}. When no rollback needs it any more: drop table {status.Archive};");
             }
         }
         catch (Exception e) when (e is not OperationCanceledException)
         {
-            throw ServerErrors.Translate(e, $"Removing backfill {name}", name);
+            throw BackfillSchema.Translate(e, session.Info.User, $"Removing backfill {name}", name, writes: true);
         }
     }
 
@@ -185,7 +185,7 @@ public static class BackfillControl
             throw new MigrationException(
                 "BackfillUnfinished",
                 MigrationErrorKind.InvalidState,
-                $"{status.Name} is not at its end: about {status.Remaining:N0} rows are to be changed, and its checkpoints would be lost.",
+                $"{status.Name} is not at its end: about {Counts.Rows(status.Remaining, "is", "are")} to be changed, and its checkpoints would be lost.",
                 "Resume-Backfill finishes it; -Force removes it all the same, and the rows that are done stay done.")
             {
                 Target = status.Name,
@@ -240,7 +240,7 @@ public static class BackfillControl
         }
         catch (Exception e) when (e is not OperationCanceledException)
         {
-            throw ServerErrors.Translate(e, $"Reading backfill {name}", name);
+            throw BackfillSchema.Translate(e, session.Info.User, $"Reading backfill {name}", name, writes: false);
         }
     }
 

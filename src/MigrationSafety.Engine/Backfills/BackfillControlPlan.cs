@@ -44,7 +44,7 @@ public sealed record BackfillRemovalPlan : OperationPlan
     /// <summary>The plan for one that was found.</summary>
     /// <param name="session">Session.</param>
     /// <param name="status">It.</param>
-    /// <param name="dropArchive">Whether the table of its old values goes too.</param>
+    /// <param name="dropArchive">Whether the table of what it kept goes too.</param>
     public static BackfillRemovalPlan For(EngineSession session, BackfillStatus status, bool dropArchive)
     {
         ArgumentNullException.ThrowIfNull(status);
@@ -55,10 +55,10 @@ public sealed record BackfillRemovalPlan : OperationPlan
                 new MigrationStep
                 {
                     Sql = $"drop table if exists {status.Archive}",
-                    Purpose = "Drop the table of the old values",
+                    Purpose = "Drop the table of what was kept",
                     IsHousekeeping = true,
                     Reversibility = Reversibility.Irreversible,
-                    ReversalNote = "The old values cannot be put back any more.",
+                    ReversalNote = "What the backfill changed, deleted or copied cannot be taken back any more.",
                 },
             ];
         return new()

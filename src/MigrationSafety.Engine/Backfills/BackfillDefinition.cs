@@ -42,8 +42,12 @@ internal sealed record BackfillDefinition(
     /// <summary>The reason where it was not chosen but asked for.</summary>
     internal const string AsAsked = "as asked for with -Strategy";
 
-    // 2 MB: fewer blocks would be over before the batches of the other workers are.
-    private const long LeastStretch = 256;
+    // 32 MB: long enough that whoever could see the rows' old versions is mostly gone, and for batches that are worth their checkpoint. What of it does not stay in small shared_buffers
+    // comes back from the operating system in order, which costs less than short batches do.
+    private const long LeastStretch = 4096;
+
+    // 32 MB, about what processors keep of an index.
+    private const long CachedBlocks = 4096;
 
     /// <summary>What becomes of the rows.</summary>
     internal BackfillKind Kind { get; init; }
@@ -56,6 +60,9 @@ internal sealed record BackfillDefinition(
 
     /// <summary>The columns of the table itself that change.</summary>
     internal string[] ChangedColumns => Kind == BackfillKind.Update ? [.. Set.Select(column => column.Name)] : [];
+
+    /// <summary>Whether the role may pause within a batch; otherwise it rests between batches.</summary>
+    internal bool MayPause { get; init; } = true;
 
     /// <summary>Another table, as in FROM, that condition and expressions look into; null for none.</summary>
     internal string? From { get; init; }
@@ -78,6 +85,14 @@ internal sealed record BackfillDefinition(
     internal bool IsTree => Leaves.Count != 1 || Leaves[0].Table.Oid != Table.Oid;
 
     internal long Blocks => Leaves.Sum(leaf => leaf.Blocks);
+
+    /// <summary>What keeps rows from being left to do, as the middle of a sentence.</summary>
+    internal string Remedy => Kind switch
+    {
+        BackfillKind.Insert => "have the application or a trigger write to both tables",
+        BackfillKind.Delete => "see to it that the application makes no such rows any more",
+        _ => "have the application, a default or a trigger fill such rows",
+    };
 
     /// <summary>The SET list for people and for comparing.</summary>
     internal string SetText => Text(Set);
@@ -256,17 +271,23 @@ internal sealed record BackfillDefinition(
     /// <summary>Lets the blocks of heaps be done in turns where that keeps rows in them: where many rows of a block are to change, and no index looks at what is set.</summary>
     /// <param name="share">The share of the rows that match.</param>
     /// <param name="buffers">The server's shared_buffers, in blocks.</param>
-    /// <param name="scattered">Blocks of indexes for which a row that moves means a page anywhere.</param>
+    /// <param name="scattered">By table, its indexes for which a row that moves means a page anywhere.</param>
     /// <param name="workers">Workers, each of which is at a stretch of its own.</param>
-    internal BackfillDefinition InTurns(double share, long buffers, long scattered, int workers)
+    internal BackfillDefinition InTurns(double share, long buffers, IReadOnlyDictionary<uint, ScatteredIndexes> scattered, int workers)
     {
-        // Of 1,000,000 rows, all of which changed, 60 % stayed in their block with four turns, 73 % with eight, which look at every block twice as often: that pays where each row
-        // that moves brings pages of indexes from the disk.
-        int most = scattered > buffers / 2 ? 8 : 4;
-        int turns = Kind != BackfillKind.Update ? 1 : share > 0.5 ? most : share > 0.25 ? most / 2 : 1;
-        // A quarter of the buffers for all workers: the rest is the application's, and holds the indexes' pages. Long enough that whoever could see the rows' old versions is mostly gone.
+        // A quarter of the buffers for all workers: the rest is the application's, and holds the indexes' pages.
         long stretch = Math.Clamp(buffers / 4 / workers, LeastStretch, BackfillLeaf.MostStretch);
-        return this with { Leaves = [.. Leaves.Select(leaf => leaf with { Slices = leaf.ByKey || leaf.ChangesIndex ? 1 : turns, Stretch = stretch })] };
+        BackfillLeaf InTurns(BackfillLeaf leaf)
+        {
+            ScatteredIndexes? indexes = scattered.GetValueOrDefault(leaf.Table.Oid);
+            // Of 1,000,000 rows, all of which changed, 60 % stayed in their block with four turns, 73 % with eight, which look at every block twice as often: that pays where each row
+            // that moves brings pages of indexes from the disk or from beyond the processor's caches.
+            int most = indexes?.Blocks > Math.Min(buffers / 2, CachedBlocks) ? 8 : 4;
+            int turns = leaf.ByKey || leaf.ChangesIndex || Kind != BackfillKind.Update ? 1 : share > 0.5 ? most : share > 0.25 ? most / 2 : 1;
+            return leaf with { Slices = turns, Stretch = stretch, TurnsBy = turns > 1 ? indexes?.Column : null };
+        }
+
+        return this with { Leaves = [.. Leaves.Select(InTurns)] };
     }
 
     private static Column Find(IReadOnlyList<Column> columns, TableReference table, string given)

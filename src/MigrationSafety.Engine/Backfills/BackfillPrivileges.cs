@@ -84,6 +84,13 @@ internal static class BackfillPrivileges
         }
     }
 
+    /// <summary>Whether the role may pause within a batch: some servers take pg_sleep from everybody.</summary>
+    internal static async Task<bool> MayPauseAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    {
+        await using NpgsqlCommand command = new("select pg_catalog.has_function_privilege('pg_catalog.pg_sleep(float8)', 'EXECUTE')", connection);
+        return (bool)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
+    }
+
     /// <summary>What a statement reads without being allowed to, where the server has just refused it; null where that cannot be told.</summary>
     /// <param name="connection">Connection.</param>
     /// <param name="statement">The statement, without parameters.</param>

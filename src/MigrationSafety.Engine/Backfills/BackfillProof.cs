@@ -188,7 +188,7 @@ public static class BackfillProof
                 definition.From is { } from
                     ? $"The values come from {from}, of which several rows may belong to one row: which of them was taken cannot be told."
                     : "Rows that were deleted have no values to compare.",
-                "Leave -Comparison out: the rows that still match tell whether it is done.")
+                "Leave -Comparison and -SampleSize out: the rows that still match tell whether it is done.")
             {
                 Target = definition.Name,
             };
@@ -202,7 +202,7 @@ public static class BackfillProof
                     "ComparisonImpossible",
                     MigrationErrorKind.InvalidInput,
                     $"The expression for {SqlName.QuoteIfNeeded(column.Name)} uses {SqlName.QuoteIfNeeded(used.Name)}, which the backfill has changed: what it gives now says nothing about what it gave then.",
-                    "Leave -Comparison out.")
+                    "Leave -Comparison and -SampleSize out.")
                 {
                     Target = definition.Name,
                 };
@@ -246,18 +246,19 @@ public static class BackfillProof
 
         if (matching > 0)
         {
-            bool others = completed && matching > status.Errors;
+            long others = completed ? Math.Max(0, matching - status.Errors) : 0;
+            string which = status.Errors > 0 ? others == 1 ? "the other" : "the others" : others == 1 ? "it" : "they";
             string refused = status.Errors > 0 ? $", of which the server refused {Math.Min(status.Errors, matching):N0} (Get-Backfill -IncludeError lists them)" : "";
             details.Add(definition.Into is { } into
-                ? $"{matching:N0} rows are missing in {into.Table.Display}{refused}{(others ? $"; {(status.Errors > 0 ? "the others" : "they")} were inserted since: have the application or a trigger write them there too, then Resume-Backfill copies what is missing" : "")}."
-                : $"{matching:N0} rows match{refused}{(others ? $"; {(status.Errors > 0 ? "the others" : "they")} came or were changed since: have the application, a default or a trigger fill them, then Resume-Backfill does what is left" : "")}.");
+                ? $"{Counts.Rows(matching, "is", "are")} missing in {into.Table.Display}{refused}{(others > 0 ? $"; {which} {(others == 1 ? "was" : "were")} inserted since, or deleted there: {definition.Remedy}, then Resume-Backfill copies what is missing" : "")}."
+                : $"{Counts.Rows(matching, "matches", "match")}{refused}{(others > 0 ? $"; {which} came or changed since: {definition.Remedy}, then Resume-Backfill does what is left" : "")}.");
         }
 
         if (different > 0)
         {
             details.Add(definition.Into is { } into
-                ? $"{different:N0} of the rows that were compared differ in {into.Table.Display} from what the expressions give now: they were changed on one side since and not on the other, were there before, or the expression gives another value each time."
-                : $"{different:N0} of the rows that were compared have another value than the expressions give now: the application has changed them or what they are computed from, they had it before, or the expression gives another value each time.");
+                ? $"{Counts.Rows(different)} of those that were compared {(different == 1 ? "differs" : "differ")} in {into.Table.Display} from what the expressions give now: changed on one side since and not on the other, there before, or the expression gives another value each time."
+                : $"{Counts.Rows(different)} of those that were compared {(different == 1 ? "has" : "have")} another value than the expressions give now: the application has changed it or what it is computed from, it was there before, or the expression gives another value each time.");
         }
     }
 

@@ -33,8 +33,9 @@ internal static class BackfillRanges
         long wanted = Math.Clamp(Math.Max(definition.Blocks / BlocksOfRange, Math.Min(definition.Blocks / FewestBlocks, 4 * workers)), 1, Most);
         long left = definition.Blocks;
         List<BackfillRange> ranges = [];
-        foreach (BackfillLeaf leaf in definition.Leaves)
+        foreach (BackfillLeaf planned in definition.Leaves)
         {
+            BackfillLeaf leaf = planned is { Slices: > 1, TurnsBy: { } column } ? planned with { TurnsBy = await column.FindBoundsAsync(connection, planned, (double)planned.Blocks / Math.Max(1, definition.Blocks), sink, cancellationToken).ConfigureAwait(false) } : planned;
             long rows = (long)(leaf.Blocks * rowsOfBlock);
             if (!leaf.ByKey)
             {

@@ -89,7 +89,7 @@ public static class BackfillReader
         }
         catch (Exception e) when (e is not OperationCanceledException)
         {
-            throw ServerErrors.Translate(e, "Reading the backfills", session.Info.ToString());
+            throw BackfillSchema.Translate(e, session.Info.User, "Reading the backfills", session.Info.ToString(), writes: false);
         }
     }
 

@@ -168,11 +168,12 @@ internal static class BackfillRecords
                 rows_counted = null, rows_balance = null, rows_leaves = null, stats_since = null
             """;
         const string NewRanges = $"""
-            insert into {BackfillStore.Ranges} (backfill, id, slices, stretch, relation, relation_name, key_columns, lower, upper, position, rows_estimated)
-            select $1, n, r.slices, r.stretch, r.relation, r.relation_name, case when r.key <> '' then r.key::text[] end, case when r.lower <> '' then r.lower::text[] end, r.upper::text[],
+            insert into {BackfillStore.Ranges} (backfill, id, slices, stretch, slice_column, slice_type, slice_bounds, relation, relation_name, key_columns, lower, upper, position, rows_estimated)
+            select $1, n, r.slices, r.stretch, nullif(r.slice_column, ''), nullif(r.slice_type, ''), nullif(r.slice_bounds, ''), r.relation, r.relation_name, case when r.key <> '' then r.key::text[] end, case when r.lower <> '' then r.lower::text[] end, r.upper::text[],
                    case when r.lower <> '' then r.lower::text[] end, r.rows
             from rows from (pg_catalog.unnest($2::oid[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[]), pg_catalog.unnest($5::text[]), pg_catalog.unnest($6::text[]),
-                            pg_catalog.unnest($7::int8[]), pg_catalog.unnest($8::int4[]), pg_catalog.unnest($9::int8[])) with ordinality as r (relation, relation_name, key, lower, upper, rows, slices, stretch, n)
+                            pg_catalog.unnest($7::int8[]), pg_catalog.unnest($8::int4[]), pg_catalog.unnest($9::int8[]), pg_catalog.unnest($10::text[]), pg_catalog.unnest($11::text[]), pg_catalog.unnest($12::text[])) with ordinality
+                            as r (relation, relation_name, key, lower, upper, rows, slices, stretch, slice_column, slice_type, slice_bounds, n)
             """;
         await using NpgsqlBatch batch = new(connection)
         {
@@ -225,6 +226,9 @@ internal static class BackfillRecords
                         new() { Value = ranges.Select(range => range.Rows).ToArray() },
                         new() { Value = ranges.Select(range => range.Leaf.Slices).ToArray() },
                         new() { Value = ranges.Select(range => range.Leaf.Stretch).ToArray() },
+                        new() { Value = ranges.Select(range => range.Leaf.TurnsBy?.Name ?? "").ToArray() },
+                        new() { Value = ranges.Select(range => range.Leaf.TurnsBy?.Type ?? "").ToArray() },
+                        new() { Value = ranges.Select(range => range.Leaf.TurnsBy?.Bounds ?? "").ToArray() },
                     },
                 },
             },

@@ -49,8 +49,8 @@ internal sealed class BackfillRows
         (bool skip, int setbacks, int passOver) = (false, 0, 1);
         for (int at = 0; at < places.Length;)
         {
-            await _worker.ThrottleAsync(cancellationToken).ConfigureAwait(false);
-            BatchPace pace = _worker.Pace(_size);
+            await _worker.Throttle.WaitAsync(cancellationToken).ConfigureAwait(false);
+            BatchPace pace = _worker.Throttle.Pace(_size);
             int most = byKey && places.Length <= Few ? 1 : Math.Min(_size.Rows, _context.Gate.MostRows ?? int.MaxValue);
             RowPlace[] some = places[at..Math.Min(places.Length, at + most)];
             try
@@ -77,7 +77,7 @@ internal sealed class BackfillRows
                 changed += outcome.Changed;
                 same += outcome.Same;
                 TimeSpan took = _worker.Connection.ServerTime(outcome.ServerTime);
-                _worker.Paused(pace, outcome.Changed, some.Length, took);
+                _worker.Throttle.Paused(pace, outcome.Changed, some.Length, took);
                 _context.Did(outcome.Changed, passed: 0, took);
                 if (some.Length == _size.Rows)
                 {
@@ -196,7 +196,7 @@ internal sealed class BackfillRows
             MigrationException refused = refusal.Error(row);
             string advice = _context.Request.MaxErrors == 0
                 ? "Or pass over such rows with -MaxErrors: they are recorded, and Get-Backfill -IncludeError lists them."
-                : $"{errors:N0} rows were refused, more than -MaxErrors allows; Get-Backfill -IncludeError lists them.";
+                : $"{Counts.Rows(errors, "was", "were")} refused, more than -MaxErrors allows; Get-Backfill -IncludeError lists them.";
             throw new MigrationException(refused.ErrorId, refused.Kind, refused.Message, $"{refused.RecommendedAction} {advice} What is done stays done; run again, it goes on.", refused.InnerException)
             {
                 SqlState = refusal.SqlState,

@@ -158,19 +158,19 @@ internal sealed class BackfillRun : IAsyncDisposable
 
         if (result.Errors > 0)
         {
-            _sink.Warning($"{_plan.Name}: the server refused {result.Errors:N0} rows, which Get-Backfill -IncludeError lists with the reason. Mend them, then Resume-Backfill tries only what is left.");
+            _sink.Warning($"{_plan.Name}: the server refused {Counts.Rows(result.Errors)}; Get-Backfill -IncludeError gives the reason. Mend what is wrong, then Resume-Backfill tries only what is left.");
         }
 
         if (sweep.Same > 0)
         {
-            _sink.Warning($"{_plan.Name}: {sweep.Same:N0} rows match as before although they were updated (an expression that yields NULL, for one). Another run would update them again.");
+            _sink.Warning($"{_plan.Name}: {Counts.Rows(sweep.Same, "matches", "match")} as before after being updated (an expression that yields NULL, for one). Another run would do the same again.");
         }
 
         if (result.Remaining > sweep.Same + result.Errors)
         {
             _sink.Warning(_definition.Into is { } into
-                ? $"{_plan.Name}: {result.Remaining - sweep.Same - result.Errors:N0} rows are missing in {into.Table.Display}; the application inserted them while the backfill ran. Have it or a trigger write them to both tables, then run the command again."
-                : $"{_plan.Name}: {result.Remaining - sweep.Same - result.Errors:N0} rows match; the application inserted or changed them while the backfill ran. Have it, a default or a trigger fill them, then run the command again.");
+                ? $"{_plan.Name}: {Counts.Rows(result.Remaining - sweep.Same - result.Errors, "is", "are")} missing in {into.Table.Display}, inserted by the application while the backfill ran: {_definition.Remedy}, then run the command again."
+                : $"{_plan.Name}: {Counts.Rows(result.Remaining - sweep.Same - result.Errors, "matches", "match")}, inserted or changed by the application while the backfill ran: {_definition.Remedy}, then run the command again.");
         }
 
         if (_definition.Into is { Sequences.Count: > 0 } copied)
@@ -399,8 +399,8 @@ internal sealed class BackfillRun : IAsyncDisposable
         {
             _resumed = resumes;
             _sink.Verbose(record!.IsCompleted
-                ? $"{_plan.Name} was completed but for {record.Errors:N0} rows that the server refused; tries those again."
-                : $"Goes on with {_plan.Name} at its checkpoints: {record.TotalRows:N0} rows are done.");
+                ? $"{_plan.Name} was completed but for {Counts.Rows(record.Errors)} that the server refused; tries those again."
+                : $"Goes on with {_plan.Name} at its checkpoints: {Counts.Rows(record.TotalRows, "is", "are")} done.");
             await BackfillRecords.ResumeAsync(connection, _definition, _plan.Request, cancellationToken).ConfigureAwait(false);
             return true;
         }

@@ -1,3 +1,4 @@
+using System.Text.RegularExpressions;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sql;
 using Npgsql;
@@ -12,7 +13,7 @@ namespace MigrationSafety.Engine.Backfills;
 /// asked for. <c>waiting_for</c>, <c>waiting_since</c>: why it is slow or paused by itself, while somebody works on it. <c>state</c>: <c>running</c> (begun and not at its end, whether or not somebody works on it), <c>paused</c> or <c>completed</c>. <c>sweep</c>: 0 while it passes
 /// through its ranges, then the number of the sweep after it. <c>rows_estimated</c> matched when it began, of <c>rows_in_table</c>: both estimates; <c>rows_before</c>: rows that runs had changed before that. <c>rows_counted</c>: rows when it began, counted where the table is small; <c>rows_balance</c>: rows inserted less rows deleted by then, as the statistics of
 /// its <c>rows_leaves</c> tables have them since <c>stats_since</c>. <c>last_error</c>: what ended the last run.</item>
-/// <item><c>backfill_range</c>, the ranges of its pass: the table (<c>relation</c>), <c>key_columns</c> (null: block numbers), <c>lower</c> to <c>upper</c>, both as texts; <c>slices</c>: in how many turns its blocks are done, <c>stretch</c> of them at a time; <c>position</c>: the
+/// <item><c>backfill_range</c>, the ranges of its pass: the table (<c>relation</c>), <c>key_columns</c> (null: block numbers), <c>lower</c> to <c>upper</c>, both as texts; <c>slices</c>: in how many turns its blocks are done, <c>stretch</c> of them at a time, parted by the values of <c>slice_column</c>, of <c>slice_type</c>, at <c>slice_bounds</c> (null: by place); <c>position</c>: the
 /// checkpoint, in blocks counted on over the turns; <c>rows_seen</c>: rows passed, matching or not, of about <c>rows_estimated</c>; who last worked on it (<c>run</c>, <c>worker</c>, <c>pid</c>) and when (<c>heartbeat</c>).</item>
 /// <item><c>backfill_worker</c>, one row for each connection of each run: what it did (<c>rows_done</c>, <c>batches</c>), <c>pid</c>, <c>application</c>, <c>client</c>, <c>role</c>. Somebody works on
 /// the backfill while a backend with such a <c>pid</c> holds the advisory lock (0x4D695361, table's oid) of <see cref="TableOperationLock"/>.</item>
@@ -20,7 +21,7 @@ namespace MigrationSafety.Engine.Backfills;
 /// <item><c>backfill_probe</c>: a sequence without meaning, set to see how long a commit takes.</item>
 /// </list>
 /// </summary>
-internal static class BackfillSchema
+internal static partial class BackfillSchema
 {
     private const string Tables = "migration_safety.backfill, migration_safety.backfill_range, migration_safety.backfill_worker, migration_safety.backfill_error";
 
@@ -74,6 +75,9 @@ internal static class BackfillSchema
             id int4 not null,
             slices int4 not null,
             stretch int8 not null,
+            slice_column text,
+            slice_type text,
+            slice_bounds text,
             relation oid not null,
             relation_name text not null,
             key_columns text[],
@@ -121,6 +125,48 @@ internal static class BackfillSchema
         create sequence {Probe} owned by migration_safety.backfill.name
         """;
 
+    /// <summary>Translates a failure; where the role lacks a privilege here, with the GRANT that gives it.</summary>
+    /// <param name="e">The failure.</param>
+    /// <param name="user">Who was refused.</param>
+    /// <param name="doing">What was going on.</param>
+    /// <param name="target">What it is about.</param>
+    /// <param name="writes">Whether what is recorded was to be changed.</param>
+    internal static MigrationException Translate(Exception e, string user, string doing, string target, bool writes)
+    {
+        MigrationException known = ServerErrors.Translate(e, doing, target);
+        string role = SqlName.QuoteIfNeeded(user);
+        // In whatever language the message is, the names stand in it.
+        return e is not PostgresException { SqlState: SqlStates.InsufficientPrivilege } refused || !RecordedIn().IsMatch(refused.MessageText)
+            ? known
+            : new MigrationException(
+                known.ErrorId,
+                known.Kind,
+                known.Message,
+                $"Have the owner of what is recorded there, or a superuser, run: GRANT USAGE ON SCHEMA migration_safety TO {role}; GRANT SELECT{(writes ? ", UPDATE, DELETE" : "")} ON {Tables} TO {role};",
+                e)
+            {
+                SqlState = known.SqlState,
+                Target = known.Target,
+            };
+    }
+
+    [GeneratedRegex(@"(?<!\w)(migration_safety|backfill(_range|_worker|_error)?)(?!\w)", RegexOptions.CultureInvariant)]
+    private static partial Regex RecordedIn();
+
+    /// <summary>What a role lacks on the tables of a backfill, and with it what it lacks here.</summary>
+    internal static async Task<MigrationException> WithDeniedAsync(NpgsqlConnection connection, MigrationException tables, CancellationToken cancellationToken)
+    {
+        try
+        {
+            await StepsAsync(connection, cancellationToken).ConfigureAwait(false);
+            return tables;
+        }
+        catch (MigrationException state) when (state.Kind == MigrationErrorKind.Permission)
+        {
+            return new MigrationException(tables.ErrorId, tables.Kind, $"{tables.Message} {state.Message}", $"{tables.RecommendedAction} {state.RecommendedAction}", tables) { SqlState = tables.SqlState, Target = tables.Target };
+        }
+    }
+
     /// <summary>The steps that make what is missing. Reads only.</summary>
     /// <returns>No step where all is there.</returns>
     /// <exception cref="MigrationException"><c>StateSchemaMissing</c>, <c>StateSchemaDenied</c>: the role may not, the advice has the GRANT; <c>StateSchemaUnknown</c>: it has another shape.</exception>
@@ -137,7 +183,7 @@ internal static class BackfillSchema
                        pg_catalog.count(*) filter (where w.columns <@ (select pg_catalog.array_agg(a.attname::text) from pg_catalog.pg_attribute a where a.attrelid = c.oid and not a.attisdropped)) as known,
                        pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT') and pg_catalog.has_table_privilege(c.oid, 'INSERT')
                                            and pg_catalog.has_table_privilege(c.oid, 'UPDATE') and pg_catalog.has_table_privilege(c.oid, 'DELETE')) as write
-                from (values ('backfill', '{name,set_columns,predicate_given,kind,archive,into_table,sweep,max_errors,rows_before,rows_balance,throttle,waiting_for,settings}'::text[]), ('backfill_range', '{backfill,slices,stretch,relation,key_columns,position,rows_seen}'),
+                from (values ('backfill', '{name,set_columns,predicate_given,kind,archive,into_table,sweep,max_errors,rows_before,rows_balance,throttle,waiting_for,settings}'::text[]), ('backfill_range', '{backfill,slices,stretch,slice_type,relation,key_columns,position,rows_seen}'),
                              ('backfill_worker', '{backfill,run,number,rows_done}'), ('backfill_error', '{backfill,relation,place,version,again}')) as w (name, columns)
                 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.name
             ) t

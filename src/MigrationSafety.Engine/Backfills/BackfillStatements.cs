@@ -140,7 +140,7 @@ internal sealed class BackfillStatements
     private string Same => _definition.Kind == BackfillKind.Update ? Predicate : "false";
 
     // With the pauses of the batch: what is returned is computed once for each row, after it was changed.
-    private string PacedSame => $"case when $6::float8 > 0 and pg_catalog.random() < $6::float8 and pg_catalog.pg_sleep($7::float8) is null then null else {Same} end";
+    private string PacedSame => _definition.MayPause ? $"case when $6::float8 > 0 and pg_catalog.random() < $6::float8 and pg_catalog.pg_sleep($7::float8) is null then null else {Same} end" : Same;
 
     // By default a row matches when one of its columns is NULL: the others may hold what the application wrote, and keep it.
     // The line breaks keep a comment at the end of an expression from swallowing what follows.
@@ -342,8 +342,8 @@ internal sealed class BackfillStatements
 
     private string InPiece(bool first) => _leaf.ByKey
         ? $"{Above(first)}{Row} <= ({string.Join(", ", KeyAliases.Select(key => $"(select {key} from msb_stop)"))})"
-        : $"{Qualifier}.ctid >= (select pg_catalog.format('(%s,0)', from_block)::tid from msb_stop) and {Qualifier}.ctid < (select pg_catalog.format('(%s,0)', to_block)::tid from msb_stop) "
-            + $"and (pg_catalog.hashtid({Qualifier}.ctid) & (select slices - 1 from msb_range)) = (select slice from msb_stop)";
+        : $"{Qualifier}.ctid >= (select pg_catalog.format('(%s,0)', from_block)::tid from msb_stop) and {Qualifier}.ctid < (select pg_catalog.format('(%s,0)', to_block)::tid from msb_stop)"
+            + (_leaf.Slices == 1 ? "" : $" and {(_leaf.TurnsBy is { Bounds: not null } by ? by.Turn(Qualifier) : $"(pg_catalog.hashtid({Qualifier}.ctid) & {_leaf.Slices - 1})")} = (select slice from msb_stop)");
 
     private string Above(bool first) => first ? "" : $"{Row} > {Texts("position", "msb_range")} and ";
 

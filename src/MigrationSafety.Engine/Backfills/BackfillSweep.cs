@@ -323,7 +323,7 @@ internal sealed class BackfillSweep
     private async Task<BackfillLeaf?> LeafAsync(uint relation, CancellationToken cancellationToken) => _leaf = await _worker.PartAsync(relation, cancellationToken).ConfigureAwait(false);
 
     /// <summary>Now, but for the time that the throttle has taken: that counts as no attempt in vain.</summary>
-    private long Clock() => Stopwatch.GetTimestamp() - _worker.Throttled;
+    private long Clock() => Stopwatch.GetTimestamp() - _worker.Throttle.Waited;
 
     private MigrationException StayLocked() => new(
         "RowsStayLocked",

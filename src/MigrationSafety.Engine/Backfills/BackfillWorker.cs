@@ -17,8 +17,6 @@ internal sealed class BackfillWorker : IAsyncDisposable
     private const int BatchesBeforeRows = 3;
     // Between two looks at a block lie the other batches of its turn, and with them the end of what others do meanwhile.
     private const int BatchesOfTurn = 4;
-    // Of the time of a batch, for one of the pauses within it.
-    private const double MostPause = 0.1;
 
     private readonly BackfillContext _context;
     private readonly int _number;
@@ -29,12 +27,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
     private int _skipping;
     private int _skippingSpan;
     private int _setbacks;
-    // The last batch, as the throttle sees it.
-    private TimeSpan _took;
-    private bool _paused;
-    private readonly RowCost _cost = new();
     private long _asked;
-    private long _ended;
     // A block at a time takes too long: its rows one by one, or some.
     private bool _byRow;
     // A batch took longer than what it returned has led to expect.
@@ -46,6 +39,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
         _number = number;
         _size = new BatchSize(context.Request.BatchSize, context.Request.TargetBatchTime, context.Sink);
         Watch = new BlockerWatch(context.Plan.Session, context.Activity, context.Sink);
+        Throttle = new WorkerThrottle(context.Gate, context.Request.TargetBatchTime, context.Definition.MayPause, context.Moved);
         Rows = new BackfillRows(context, this);
     }
 
@@ -54,6 +48,9 @@ internal sealed class BackfillWorker : IAsyncDisposable
     /// <summary>Updates single rows.</summary>
     internal BackfillRows Rows { get; }
 
+    /// <summary>Tells when and how gently it may go on.</summary>
+    internal WorkerThrottle Throttle { get; }
+
     /// <summary>Batches sent.</summary>
     internal int Attempts { get; set; }
 
@@ -61,9 +58,6 @@ internal sealed class BackfillWorker : IAsyncDisposable
     internal long Transactions => Attempts + Interlocked.Read(ref _asked);
 
     internal int Number => _number;
-
-    /// <summary>How long it has waited for the throttle, in ticks of <see cref="Stopwatch"/>.</summary>
-    internal long Throttled { get; private set; }
 
     /// <summary>Its backend; null while it is not connected.</summary>
     internal int? Pid => _connection?.Backend.Pid;
@@ -97,6 +91,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
             }
             catch (Exception e) when (CanReconnect(e, cancellationToken))
             {
+                string what = _connection is null ? "It cannot begin on a connection" : "The connection was lost";
                 // What was lost may be another connection than this: one that is well is kept, its backend must not be ended.
                 if (_connection is { IsLost: true } lost)
                 {
@@ -106,7 +101,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
                 }
 
                 failures = Attempts > sent + 1 ? 0 : failures;
-                Sink.Verbose($"The connection was lost: {e.Message} Connects again.");
+                Sink.Verbose($"{what}: {(e is PostgresException server ? ServerErrors.Words(server) : e.Message)} Connects again.");
                 await BackfillContext.PauseAsync(failures + 1, cancellationToken).ConfigureAwait(false);
             }
         }
@@ -161,6 +156,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
         async () =>
         {
             await AttendAsync(cancellationToken).ConfigureAwait(false);
+            TurnColumn? missed = null;
             while (true)
             {
                 Task rangeEnded = _context.RangeEnded;
@@ -197,7 +193,14 @@ internal sealed class BackfillWorker : IAsyncDisposable
                     // Dropped or renamed meanwhile, perhaps with another table of that name in its place, as the next look at it tells; else something else is missing.
                     if ((await PartAsync(claim.Relation, cancellationToken).ConfigureAwait(false))?.Table.Sql == leaf.Table.Sql)
                     {
-                        throw;
+                        // The column of its turns may be what is gone: the same range is claimed again, by place then.
+                        if (claim.TurnsBy is null || claim.TurnsBy == missed)
+                        {
+                            throw;
+                        }
+
+                        missed = claim.TurnsBy;
+                        continue;
                     }
                 }
 
@@ -209,50 +212,6 @@ internal sealed class BackfillWorker : IAsyncDisposable
     /// <summary>Records who works here now.</summary>
     internal Task AttendAsync(CancellationToken cancellationToken) =>
         TellAsync(connection => BackfillStore.AttendAsync(connection, Name, _context.Run, _number, CancellationToken.None), cancellationToken);
-
-    /// <summary>Waits until the next batch may begin.</summary>
-    internal async Task ThrottleAsync(CancellationToken cancellationToken)
-    {
-        cancellationToken.ThrowIfCancellationRequested();
-        long start = Stopwatch.GetTimestamp();
-        await _context.Gate.WaitAsync(_took, _paused, _ended, _context.Moved, cancellationToken).ConfigureAwait(false);
-        Throttled += Stopwatch.GetTimestamp() - start;
-    }
-
-    /// <summary>The pauses of the next batch, which is to end in time with them.</summary>
-    /// <param name="size">What adapts the batch's size.</param>
-    internal BatchPace Pace(BatchSize size)
-    {
-        BatchPace pace = BatchPace.Of(_context.Gate.Pace, _cost.OfRow);
-        if (pace.Seconds > _context.Request.TargetBatchTime.TotalSeconds * MostPause)
-        {
-            // A row that takes so long: the gate lets it rest between batches, where it holds no row.
-            return BatchPace.None;
-        }
-
-        if (pace.IsPaced)
-        {
-            size.Limit((int)Math.Min(int.MaxValue, _context.Request.TargetBatchTime / (_cost.OfRow + pace.Pauses(1))));
-        }
-
-        return pace;
-    }
-
-    /// <summary>A batch was committed, with its pauses.</summary>
-    /// <param name="pace">Pauses.</param>
-    /// <param name="changed">Rows that it changed.</param>
-    /// <param name="passed">Rows that it looked at.</param>
-    /// <param name="took">How long it took.</param>
-    internal void Paused(BatchPace pace, long changed, long passed, TimeSpan took)
-    {
-        // Where few rows match, it is not their change that takes its time.
-        _paused = pace.IsPaced && pace.Pauses(changed) > took / 2;
-        // On a busy server a pause takes longer than it should: taken for work, it would make for ever more pauses. Where few rows match, looking at the others would be taken for the change.
-        if (!pace.IsPaced && changed > passed / 2)
-        {
-            _cost.Took(took, changed);
-        }
-    }
 
     /// <summary>Runs what changes rows; null where it returned nothing.</summary>
     /// <param name="leaf">Its table.</param>
@@ -266,8 +225,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
         where T : class
     {
         Attempts++;
-        long sent = Stopwatch.GetTimestamp();
-        _context.Gate.Begin();
+        long sent = Throttle.Begin();
         try
         {
             T? outcome = await Connection.ExecuteAsync(sql, parameters, read, watched ? Watch : null, cancellationToken, leaf.HasTriggers || _overran, first).ConfigureAwait(false);
@@ -299,9 +257,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
         }
         finally
         {
-            _ended = Stopwatch.GetTimestamp();
-            (_took, _paused) = (Stopwatch.GetElapsedTime(sent, _ended), false);
-            _context.Gate.End();
+            Throttle.End(sent);
         }
     }
 
@@ -350,7 +306,9 @@ internal sealed class BackfillWorker : IAsyncDisposable
         // While a server goes down or starts again, TLS can fail in ways that say nothing about the connection to come, also where this worker has had none yet:
         // once one worker was let in, so will the others be.
         bool opening = _connection is null && _context.HasConnected && e is MigrationException { InnerException: NpgsqlException };
-        return !forGood && (full || opening || ServerErrors.IsConnectionLost(e)) && !cancellationToken.IsCancellationRequested && !_context.IsStuck;
+        // What is asked on a new connection is bounded as a batch is, which a server under load can exceed.
+        bool busy = _connection is null && refusal is not null && BackfillContext.IsBusy(refusal);
+        return !forGood && (full || opening || busy || ServerErrors.IsConnectionLost(e)) && !cancellationToken.IsCancellationRequested && !_context.IsStuck;
     }
 
     /// <summary>The part of the table; one that came since the backfill began is looked up. Null where it is none any more.</summary>
@@ -386,12 +344,12 @@ internal sealed class BackfillWorker : IAsyncDisposable
     /// <summary>Batch after batch through a range, until its end or until somebody else is there.</summary>
     private async Task WalkAsync(RangeClaim claim, BackfillLeaf leaf, CancellationToken cancellationToken)
     {
-        BackfillStatements statements = new(_context.Definition, leaf with { ByKey = claim.ByKey });
+        BackfillStatements statements = new(_context.Definition, leaf with { ByKey = claim.ByKey, Slices = claim.Slices, TurnsBy = claim.TurnsBy });
         bool first = claim.First;
         while (true)
         {
-            await ThrottleAsync(cancellationToken).ConfigureAwait(false);
-            BatchPace pace = Pace(_size);
+            await Throttle.WaitAsync(cancellationToken).ConfigureAwait(false);
+            BatchPace pace = Throttle.Pace(_size);
             int rows = Math.Min(_size.Rows, _context.Gate.MostRows ?? int.MaxValue);
             long wanted = claim.ByKey ? rows : Math.Max(1, (long)(rows * (long)claim.Slices / _context.RowsOfBlock));
             long amount = claim.Slices == 1 ? wanted : Math.Min(wanted, Math.Max(1, claim.Stretch / BatchesOfTurn));
@@ -430,7 +388,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
             _skipping = skip ? _skipping - 1 : 0;
             _skippingSpan = skip ? _skippingSpan : 0;
             TimeSpan took = Connection.ServerTime(outcome.ServerTime);
-            Paused(pace, outcome.Changed, outcome.Passed, took);
+            Throttle.Paused(pace, outcome.Changed, outcome.Passed, took);
             _context.Did(outcome.Changed, outcome.Passed, took);
             if (outcome.AtEnd)
             {

@@ -69,6 +69,12 @@ internal static class ServerErrors
         ["58"] = new("ServerSystemError", MigrationErrorKind.Server, "The server's operating system refused something (a file, a disk); the server's log has more."),
     };
 
+    // The server has one state for it and for CHECK constraints; its routine tells them apart in every language.
+    private const string PartitionRoutine = "ExecFindPartition";
+
+    private static readonly Reading s_noPartition = new(
+        "PartitionMissing", MigrationErrorKind.InvalidData, "Add a partition that takes the row, or a DEFAULT partition, then run the command again; or leave such rows out.");
+
     private static readonly Reading s_other = new("ServerError", MigrationErrorKind.Server, "The message is the server's own; the server's log may say more.");
 
     /// <summary>Translates a failure of the server or of the connection to it.</summary>
@@ -98,6 +104,7 @@ internal static class ServerErrors
         string? state = (e as PostgresException)?.SqlState;
         (Reading reading, string what) = e switch
         {
+            PostgresException { SqlState: "23514", Routine: PartitionRoutine } server => (s_noPartition, Words(server)),
             PostgresException server => (Read(server.SqlState), Words(server)),
             _ when IsConnectionLost(e) => (s_byClass["08"], $"the connection to the server was lost ({Innermost(e)})."),
             _ => (s_other, Sentence(e.Message)),

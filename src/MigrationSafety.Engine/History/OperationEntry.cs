@@ -77,10 +77,11 @@ internal sealed class OperationEntry : IAsyncDisposable
     /// <summary>Records the end.</summary>
     /// <param name="state">State, as in the table.</param>
     /// <param name="final">The steps as the result or the error has them; null where neither has.</param>
-    /// <param name="error">Why it failed; null where it did not.</param>
+    /// <param name="error">Why it failed, or what it left undone; null where neither is.</param>
     internal async Task FinishAsync(string state, IReadOnlyList<MigrationStep>? final, MigrationException? error)
     {
-        TimeSpan bound = state == "cancelled" ? s_finishWithinOnCancel : s_finishWithin;
+        // Somebody waits at the keyboard where its user stopped it, which is no error.
+        TimeSpan bound = state == "cancelled" && error is null ? s_finishWithinOnCancel : s_finishWithin;
         _finishing = WriteEndAsync(state, _recorder.Snapshot(final, ended: true), error);
         try
         {

@@ -34,7 +34,8 @@ public static class OperationLog
             try
             {
                 TResult result = await work(recorder).ConfigureAwait(false);
-                await entry.FinishAsync("succeeded", (result as IOperationResult)?.Steps, error: null).ConfigureAwait(false);
+                string state = result is BackfillResult { Outcome: BackfillOutcome.Paused } ? "cancelled" : "succeeded";
+                await entry.FinishAsync(state, (result as IOperationResult)?.Steps, LeftUndone(result)).ConfigureAwait(false);
                 return result;
             }
             catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
@@ -50,4 +51,20 @@ public static class OperationLog
             }
         }
     }
+
+    /// <summary>What is not done although no error ended it; null where all is.</summary>
+    private static MigrationException? LeftUndone(object result) => result switch
+    {
+        BackfillResult { Outcome: BackfillOutcome.Paused } paused => new(
+            "BackfillStopped",
+            MigrationErrorKind.Stopped,
+            $"{paused.Name} was stopped by somebody (Stop-Backfill).",
+            "Resume-Backfill, or the same command, goes on with it."),
+        BackfillResult { Errors: > 0 } refused => new(
+            "RowsRefused",
+            MigrationErrorKind.InvalidData,
+            $"{refused.Name}: the server refused {Counts.Rows(refused.Errors)}.",
+            "Get-Backfill -IncludeError gives the reason. Mend what is wrong, then Resume-Backfill tries only what is left."),
+        _ => null,
+    };
 }

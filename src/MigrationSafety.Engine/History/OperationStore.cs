@@ -13,7 +13,7 @@ namespace MigrationSafety.Engine.History;
 /// <see cref="LockClass"/> &lt;&lt; 32 | id, was interrupted: the session that began it is gone.</item>
 /// <item><c>role</c>, <c>client</c>, <c>os_user</c>, <c>os_host</c>, <c>application</c>: who; <c>pid</c>, <c>backend_start</c>: the backend that records it.</item>
 /// <item><c>started_at</c>, <c>updated_at</c> (the last sign of life), <c>finished_at</c>; <c>wait_seconds</c>, <c>retries</c>, <c>rows_changed</c>.</item>
-/// <item><c>error_id</c>, <c>sqlstate</c>, <c>message</c>, <c>advice</c>: why it failed.</item>
+/// <item><c>error_id</c>, <c>sqlstate</c>, <c>message</c>, <c>advice</c>: why it failed, or what it left undone.</item>
 /// <item><c>steps</c>, <c>phases</c>, <c>samples</c>: arrays of <see cref="MigrationStep"/>, <see cref="OperationPhase"/> and <see cref="OperationSample"/> with names in snake case
 /// and times in seconds; a phase, for one, is <c>{"command", "target", "name", "started_at", "duration", "wait_time", "total"}</c>.</item>
 /// </list>

@@ -39,7 +39,8 @@ internal sealed class CounterTrace(double since, double from)
     /// <param name="worked">Seconds of work.</param>
     /// <param name="within">How much of the part is done.</param>
     /// <param name="run">Seconds in which the memory of the sort that it feeds is expected to be filled and sorted; null where it feeds none.</param>
-    internal void Add(double worked, double within, double? run)
+    /// <param name="pieces">Whether it counts whole pieces.</param>
+    internal void Add(double worked, double within, double? run, bool pieces)
     {
         (double before, double done) = _last;
         if (worked <= before)
@@ -50,7 +51,11 @@ internal sealed class CounterTrace(double since, double from)
         _gap = worked - before;
         if (within > done)
         {
-            if (run is not { } seconds || seconds < Looks * _gap)
+            if (pieces)
+            {
+                Put((before + worked) / 2, within);
+            }
+            else if (run is not { } seconds || seconds < Looks * _gap)
             {
                 Put(worked, within);
             }

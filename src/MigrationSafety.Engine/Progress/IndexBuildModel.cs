@@ -29,6 +29,9 @@ internal static class IndexBuildModel
 
     private const int BuildParts = 6;
 
+    // How long sorting what is in order takes, beside sorting what is not.
+    private const double InOrder = 0.2;
+
     // The kind of the parts in which the keys do not matter.
     private const int Validation = 1;
 
@@ -71,8 +74,8 @@ internal static class IndexBuildModel
         OperationPart[] build = parts[..building];
         OperationPart[] validation = validates ? parts[building..] : [];
         (long? done, long? total, string? unit) = Counters(sample, phase);
-        // A counter that has no total yet has just begun.
-        double? within = OperationState.Fraction(done, total) ?? (Counter(phase).Stem is null ? null : 0);
+        // A counter that has no total yet has just begun; but only a b-tree counts while it is validated.
+        double? within = OperationState.Fraction(done, total) ?? (Counter(phase).Stem is null || phase.EndsWith("scanning index", StringComparison.Ordinal) ? null : 0);
         (int before, int all) = OneOfMany(sample, operation);
         int part = Array.FindIndex(build, p => phase.StartsWith(p.Name, StringComparison.Ordinal));
         if (part >= 0)
@@ -169,21 +172,27 @@ internal static class IndexBuildModel
         double keys = Math.Max(1, partitioned ? rows : seen.Rows ?? rows);
         double width = sample.Fact("key_width") is > 0 and var bytes ? bytes : slow ? 40 : 8;
         double indexBlocks = phase.EndsWith("scanning index", StringComparison.Ordinal) && sample.Number("blocks_total") is > 0 and var leaves ? leaves : keys * (width + 16) / 7400;
-        double memory = sample.Fact("sort_memory") ?? 64 << 20;
+        // That of its session is not to be seen, but the server gives each process 32 MB or does without it.
+        double memory = Math.Max(sample.Fact("sort_memory") ?? 64 << 20, seen.Workers > 0 ? (32L << 20) * (seen.Workers + 1) : 0);
         double processes = 1 + seen.Workers;
 
         // In pieces that memory holds. What is read last is left for the phase of sorting; where several processes work, each merges its pieces then, else it happens while loading.
         double run = memory / (keys * (width + 32));
         bool pieces = run < 1;
         double reading = ((2.2e-6 * blocks) + ((slow ? 0.26e-6 : 0.16e-6) * rows)) / processes;
-        double sorting = (slow ? 1.2e-6 : 0.36e-6) * (pieces ? 1 : 1.25) * keys * Math.Log2(keys + 1) / 21 / processes;
+        // Rows that are in order are sorted in one pass, and so are the pointers to them.
+        double order = sample.Fact("key_sorted") > 0 ? InOrder : 1;
+        // Keys that are the same are quick to compare, whatever the language: below so many levels there are no others.
+        double levels = Math.Log2(keys + 1);
+        double different = Math.Min(levels, sample.Fact("key_distinct") is > 0 and var values ? Math.Log2(values + 1) : levels);
+        double sorting = order * ((0.36e-6 * levels) + (slow ? 0.84e-6 * different : 0)) * (pieces ? 1 : 1.25) * keys / 21 / processes;
         double merging = pieces && processes > 1 ? 0.12 : 0;
         double both = (reading + sorting) / (1 - merging);
         double left = pieces ? sorting * run / 2 : sorting;
         double loading = (0.1e-6 + (0.003e-6 * width) + (pieces && processes == 1 ? slow ? 0.06e-6 : 0.02e-6 : 0)) * keys;
         double leaf = 8e-6 * indexBlocks;
         double pointerRun = memory / (keys * 24);
-        double pointers = (pointerRun < 1 ? 0.18e-6 : 0.13e-6) * keys;
+        double pointers = order * (pointerRun < 1 ? 0.18e-6 : 0.13e-6) * keys;
         double pointersLeft = pointerRun < 1 ? pointers * pointerRun / 2 : pointers;
         return
         [
@@ -201,8 +210,8 @@ internal static class IndexBuildModel
     }
 }
 
-/// <summary>What one phase of an index build has told, and those after it need.</summary>
+/// <summary>What one phase of an index build, or of a vacuum, has told, and those after it need.</summary>
 /// <param name="Rows">Rows of the index; null before they are counted.</param>
 /// <param name="Blocks">Blocks of the table; null before they are counted.</param>
-/// <param name="Workers">Processes that helped to read and sort.</param>
+/// <param name="Workers">Processes that helped: to read and sort, or to vacuum the indexes.</param>
 internal readonly record struct SeenBuild(long? Rows, long? Blocks, long Workers);

@@ -27,7 +27,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
     private double _within;
     private double? _withinNext;
     private long? _firstPosition;
-    private SeenBuild _build;
+    private SeenBuild _seen;
     private ProgressSample? _sample;
 
     /// <summary>A moment: seconds of work seen so far (waiting for locks left out), work done of the whole, and the phase's counter.</summary>
@@ -57,10 +57,14 @@ internal sealed class OperationTrack(LearntPhases learnt)
         Transaction = Whole(sample.Xid, nextTransaction) ?? Transaction;
         if (sample.View == "create_index")
         {
-            _build = IndexBuildModel.See(sample, _build);
+            _seen = IndexBuildModel.See(sample, _seen);
+        }
+        else if (sample.View == "vacuum")
+        {
+            _seen = _seen with { Workers = Math.Max(_seen.Workers, sample.Fact("workers") ?? 0) };
         }
 
-        OperationState state = ProgressModels.Of(sample, learnt, _build);
+        OperationState state = ProgressModels.Of(sample, learnt, _seen);
         bool waits = sample.BlockedBy.Length > 0 || sample.WaitEventType == "Lock" || OwnModels.IsAtRest(state.Phase) || OwnModels.IsPaused(state.Waiting);
         bool fromBeginning = _sample is null && sample.Elapsed?.TotalSeconds < JustBegun;
         if (_sample is null)

@@ -54,12 +54,13 @@ internal sealed class PhaseEstimate
         SortFeed? sort = parts[state.Part].Sort;
         if (state.Within is { } within)
         {
-            _counter.Add(worked, within, sort is null ? null : sort.Run * expected * pace);
+            _counter.Add(worked, within, sort is null ? null : sort.Run * expected * pace, state.WithinNext is not null);
         }
 
         (double left, double whole, double weight) =
-            sort is not null ? Reading(worked, state, sort, expected)
+            sort is not null && state.Within is not null ? Reading(worked, state, sort, expected)
             : group != state.Part && _fed is not null ? Sorting(worked, state, parts[group].Sort!, parts[state.Part].Share, expected)
+            : state is { Within: { } pieces, WithinNext: { } reached } ? Pieces(worked, state, pieces, reached, expected * pace)
             : state.Within is { } done ? Counted(worked, state, done, expected * pace)
             : Uncounted(worked - _partSince, expected * pace);
         double ratio = whole > 0 && expected > 0 ? whole / expected : pace;
@@ -78,7 +79,10 @@ internal sealed class PhaseEstimate
     private void Begin(double worked, bool fromBeginning, double? elapsed, OperationState state, int group)
     {
         double before = state.Parts.Take(group).Sum(part => part.Share);
-        double share = state.Parts[state.Part].Share * (state.Within ?? 0.5);
+        double part = state.Parts[state.Part].Share;
+        // Where nothing is counted, what is left of its age when the parts before it are taken off.
+        double since = (elapsed ?? 0) - (state.Rounds.Done * state.Shares) - state.Parts.Take(state.Part).Sum(earlier => earlier.Share);
+        double share = state.Within is { } counted ? part * counted : elapsed is null ? part / 2 : Math.Clamp(since, 0.1 * part, 0.9 * part);
         double within = state.Parts.Take(state.Part).Skip(group).Sum(part => part.Share) + share;
         double done = (state.Rounds.Done * state.Shares) + before + within;
         _begun = fromBeginning || done == 0;
@@ -182,6 +186,17 @@ internal sealed class PhaseEstimate
         return ((1 - done) * whole, whole, done);
     }
 
+    /// <summary>A part that counts whole pieces of different size: between two of them the time tells.</summary>
+    private (double Left, double Whole, double Weight) Pieces(double worked, OperationState state, double done, double next, double expected)
+    {
+        double since = worked - _partSince;
+        (double at, double within) = _counter.Anchor;
+        double counted = Math.Max(within > 0 ? (at - _partSince) / within : 0, since / Math.Max(next, 0.01));
+        double whole = within > 0 ? Blend(expected, counted, _counter.Variance, state) : Math.Max(expected, counted);
+        double left = Math.Max(Uncounted(since, whole).Left, (1 - next) * whole);
+        return (left, since + left, done);
+    }
+
     /// <summary>A part in which nothing is counted: the time since it began tells, and when that is over, that it has to end some time.</summary>
     private static (double Left, double Whole, double Weight) Uncounted(double since, double expected)
     {
@@ -201,6 +216,13 @@ internal sealed class PhaseEstimate
             (double at, double within) = _counter.Anchor;
             double left = ((1 - within) * whole * (1 - sort.Merging)) - (worked - at);
             return (Math.Max(left, (1 - done) * whole * sort.Reading) + (sort.Merging * whole), whole, Math.Min(1, since / whole));
+        }
+
+        if (state.Basis == ProgressConfidence.Learnt && _counter.Filling is { } unseen && done > 1.25 * sort.Run && state.Parts[_group].Share > expected * Math.Sqrt(sort.Reading * (1 - sort.Merging)))
+        {
+            // Memory has been full, and in the log it was too slow for reading alone: it sorts in pieces too small to be seen.
+            double whole = Blend(expected * Pace(state, Kind(state)), unseen / (1 - sort.Merging), 0.03 + (0.05 * (1 - done) / done), state);
+            return (((1 - done) * whole * (1 - sort.Merging)) + (sort.Merging * whole), whole, Math.Min(1, since / whole));
         }
 
         // It has only read so far, or sorts for the first time.

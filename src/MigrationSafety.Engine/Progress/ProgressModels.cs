@@ -5,11 +5,11 @@ internal static class ProgressModels
 {
     /// <param name="sample">Sample.</param>
     /// <param name="learnt">What the log knows of index builds.</param>
-    /// <param name="seen">What earlier samples have told of an index build.</param>
+    /// <param name="seen">What earlier samples of an index build or a vacuum have told.</param>
     internal static OperationState Of(ProgressSample sample, LearntPhases learnt, SeenBuild seen = default) => sample.View switch
     {
         "create_index" => IndexBuildModel.Of(sample, learnt, seen),
-        "vacuum" => VacuumModel.Of(sample),
+        "vacuum" => VacuumModel.Of(sample, seen),
         "analyze" => MaintenanceModels.Analyze(sample),
         "cluster" => MaintenanceModels.Cluster(sample),
         "copy" => TransferModels.Copy(sample),

@@ -27,11 +27,14 @@ internal static class ProgressQueries
     // In the order in which ProgressSample reads them. Whom a session waits for is asked only where it waits, or where that cannot be seen:
     // pg_blocking_pids stops the server's lock tables for a moment.
     private const string Activity = """
-        a.usename::text, a.application_name, pg_catalog.left(a.query, 1000), a.query_start, a.backend_start, pg_catalog.clock_timestamp() - a.query_start,
+        pg_catalog.pg_get_userbyid(a.usesysid)::text, a.application_name, pg_catalog.left(a.query, 1000), a.query_start, a.backend_start, pg_catalog.clock_timestamp() - a.query_start,
         a.wait_event_type, a.wait_event,
         case when a.wait_event_type = 'Lock' or a.query = '<insufficient privilege>' then pg_catalog.array_remove(pg_catalog.pg_blocking_pids(a.pid), pg_catalog.pg_backend_pid()) end,
         a.backend_xid::text
         """;
+
+    /// <summary>One session, none where it has no pid. Each pg_stat_activity in a query goes through all sessions; what makes it can be asked for one.</summary>
+    private static string SessionOf(string pid) => $"pg_catalog.pg_stat_get_activity(coalesce({pid}, 0))";
 
     /// <summary>All views of the server that tell progress, whatever their columns are.</summary>
     internal static string Views(ProgressCatalog catalog)
@@ -40,17 +43,19 @@ internal static class ProgressQueries
             " union all ",
             catalog.Views.Select(view => $"select '{view}' as view, v.pid, pg_catalog.to_jsonb(v) as counters from pg_catalog.pg_stat_progress_{view} v"));
         return $"""
-            with p as materialized ({union})
-            select p.view, p.pid, (p.counters - array['pid', 'datid', 'datname'])::text, f.facts::text, coalesce(p.counters->>'datname', a.datname::text), {Activity}
+            with p as materialized ({union}), w as materialized (
+                select leader_pid, pg_catalog.count(*) as workers from pg_catalog.pg_stat_get_activity(null) where leader_pid is not null group by 1
+            )
+            select p.view, p.pid, (p.counters - array['pid', 'datid', 'datname'])::text, f.facts::text, coalesce(p.counters->>'datname', (select datname::text from pg_catalog.pg_database where oid = a.datid)), {Activity}
             from p
-            left join pg_catalog.pg_stat_activity a on a.pid = p.pid
+            left join lateral {SessionOf("p.pid")} a on true
             left join lateral (
                 select pg_catalog.jsonb_build_object(
                     'table', pg_catalog.format('%I.%I', n.nspname, c.relname), 'tuples', c.reltuples, 'pages', c.relpages, 'file', c.relfilenode,
                     'toast_pages', (select relpages from pg_catalog.pg_class where oid = c.reltoastrelid),
                     'vacuums', pg_catalog.pg_stat_get_vacuum_count(c.oid) + pg_catalog.pg_stat_get_autovacuum_count(c.oid),
                     'analyzes', pg_catalog.pg_stat_get_analyze_count(c.oid) + pg_catalog.pg_stat_get_autoanalyze_count(c.oid),
-                    'dead_tuples', pg_catalog.pg_stat_get_dead_tuples(c.oid),
+                    'dead_tuples', pg_catalog.pg_stat_get_dead_tuples(c.oid), 'live_tuples', pg_catalog.pg_stat_get_live_tuples(c.oid),
                     'index', (select pg_catalog.format('%I.%I', s.nspname, i.relname) from pg_catalog.pg_class i join pg_catalog.pg_namespace s on s.oid = i.relnamespace where i.oid = x.oid),
                     'index_file', (select relfilenode from pg_catalog.pg_class where oid = x.oid),
                     -- a first key that is compared by the rules of a language takes several times as long to sort; those behind it are seldom looked at
@@ -59,23 +64,34 @@ internal static class ProgressQueries
                                   and not exists (select from pg_catalog.pg_index d join pg_catalog.pg_opclass p on p.oid = d.indclass[0] where d.indexrelid = k.attrelid and p.opcname like '%\_pattern\_ops')),
                     'slow_columns', (select pg_catalog.string_agg(k.attname, E'\n') from pg_catalog.pg_attribute k join pg_catalog.pg_collation l on l.oid = k.attcollation
                                      where x.oid is null and k.attrelid = c.oid and k.attlen = -1 and l.collname not in ('C', 'POSIX')),
-                    'key_width', (select pg_catalog.sum(case when attlen > 0 then greatest(attlen, 8) else 40 end) from pg_catalog.pg_attribute where attrelid = x.oid and p.view = 'create_index'),
-                    'workers', case when p.view = 'create_index' then (select pg_catalog.count(*) from pg_catalog.pg_stat_get_activity(null) w where w.leader_pid = p.pid) end,
+                    'key_width', k.width, 'key_sorted', k.sorted, 'key_distinct', k.different,
+                    'workers', case when p.view in ('create_index', 'vacuum') then coalesce((select w.workers from w where w.leader_pid = p.pid), 0) end,
                     'sort_memory', pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')),
                     'max_workers', pg_catalog.current_setting('max_parallel_maintenance_workers')::int4,
-                    'indexes', y.indexes, 'index_pages', y.pages, 'largest_index', y.largest, 'unfinished', y.unfinished, 'unfinished_before', y.before,
+                    'indexes', y.indexes, 'index_pages', y.pages, 'index_sizes', y.sizes, 'unfinished', y.unfinished, 'unfinished_before', y.before,
                     -- they are rebuilt one after the other, by oid
                     'index_pages_rebuilt', y.rebuilt, 'index_pages_rebuilding', y.rebuilding) as facts
                 from pg_catalog.pg_class c
                 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                 cross join (select nullif(coalesce((p.counters->>'index_relid')::oid, (p.counters->>'cluster_index_relid')::oid), 0) as oid) x
                 cross join lateral (
-                    select pg_catalog.count(*) as indexes, pg_catalog.sum(o.relpages) as pages, pg_catalog.max(o.relpages) as largest, pg_catalog.count(*) filter (where not o.indisvalid) as unfinished,
+                    select pg_catalog.count(*) as indexes, pg_catalog.sum(o.relpages) as pages, pg_catalog.string_agg(o.relpages::text, ' ' order by o.place) as sizes, pg_catalog.count(*) filter (where not o.indisvalid) as unfinished,
                            pg_catalog.count(*) filter (where not o.indisvalid and o.indexrelid < x.oid) as before,
                            pg_catalog.sum(o.relpages) filter (where o.place <= (p.counters->>'index_rebuild_count')::int8) as rebuilt,
                            pg_catalog.sum(o.relpages) filter (where o.place <= (p.counters->>'index_rebuild_count')::int8 + 1) as rebuilding
                     from (select d.indexrelid, d.indisvalid, i.relpages, pg_catalog.row_number() over (order by d.indexrelid) as place
                           from pg_catalog.pg_index d join pg_catalog.pg_class i on i.oid = d.indexrelid where d.indrelid = c.oid) o) y
+                -- what the statistics of the table know of the keys: how long they are, whether the rows are in the order of the first one, and how many differ
+                left join lateral (
+                    select pg_catalog.sum(case when a.attlen > 0 then greatest(a.attlen, 8) else coalesce(s.avg_width, 40) end) as width,
+                           pg_catalog.count(*) filter (where a.attnum = 1 and d.indoption[0] & 1 = 0 and s.correlation > 0.9999) as sorted,
+                           pg_catalog.max(case when s.n_distinct < 0 then -s.n_distinct * c.reltuples else s.n_distinct end) filter (where d.indnkeyatts = 1)::int8 as different
+                    from pg_catalog.pg_attribute a
+                    join pg_catalog.pg_index d on d.indexrelid = a.attrelid
+                    left join pg_catalog.pg_attribute t on t.attrelid = c.oid and t.attnum = d.indkey[a.attnum - 1] and t.attnum > 0
+                    left join pg_catalog.pg_stats s on s.schemaname = n.nspname and s.tablename = c.relname and s.attname = t.attname and not s.inherited
+                    where a.attrelid = x.oid and p.view = 'create_index'
+                ) k on true
                 where p.counters->>'datname' = pg_catalog.current_database() and c.oid = (p.counters->>'relid')::oid
             ) f on true
             where ($1::int4 is null or p.pid = $1) and ($2::oid is null or (p.counters->>'datname' = pg_catalog.current_database() and ((p.counters->>'relid')::oid = $2
@@ -129,8 +145,10 @@ internal static class ProgressQueries
         return $"""
             with recursive a as materialized (
                 select * from pg_catalog.pg_stat_activity
-                where state = 'active' and leader_pid is null and datname = pg_catalog.current_database() and pid <> pg_catalog.pg_backend_pid() and ($1::int4 is null or pid = $1)
-                  and query ~* '\m(alter\s+(table|materialized|domain|foreign)|refresh\s+materialized|create\s+((unlogged|temp|temporary)\s+)?(table|materialized)\M.*\mas)\M'
+                where datname = pg_catalog.current_database() and pid <> pg_catalog.pg_backend_pid() and ($1::int4 is null or pid = $1)
+                  -- the expression last: of some hundred idle sessions it is most of what a look costs
+                  and case when state = 'active' and leader_pid is null
+                      then query ~* '\m(alter\s+(table|materialized|domain|foreign)|refresh\s+materialized|create\s+((unlogged|temp|temporary)\s+)?(table|materialized)\M.*\mas)\M' end
             ), l as materialized (
                 select l.pid, l.relation, l.mode, l.granted, c.oid, c.relname, c.relkind, c.relpages, c.reltoastrelid, c.relnamespace, c.relfilenode, l.database
                 from pg_catalog.pg_locks l
@@ -193,7 +211,7 @@ internal static class ProgressQueries
                pg_catalog.jsonb_build_object('table', b.subname)::text, pg_catalog.current_database()::text, {Activity}
         from pg_catalog.pg_subscription b
         left join pg_catalog.pg_stat_subscription s on s.subid = b.oid and s.relid is null and s.pid is not null
-        left join pg_catalog.pg_stat_activity a on a.pid = s.pid
+        left join lateral {SessionOf("s.pid")} a on true
         cross join lateral (
             select pg_catalog.count(*) as tables, pg_catalog.count(*) filter (where srsubstate = 'r') as ready, pg_catalog.count(*) filter (where srsubstate in ('f', 's', 'r')) as copied
             from pg_catalog.pg_subscription_rel where srsubid = b.oid) r
@@ -206,8 +224,8 @@ internal static class ProgressQueries
                    'replay_lag_seconds', pg_catalog.date_part('epoch', r.replay_lag))::text,
                pg_catalog.jsonb_build_object('table', s.slot_name)::text, s.database::text, {Activity}
         from pg_catalog.pg_replication_slots s
-        join pg_catalog.pg_stat_replication r on r.pid = s.active_pid
-        left join pg_catalog.pg_stat_activity a on a.pid = r.pid
+        join pg_catalog.pg_stat_get_wal_senders() r on r.pid = s.active_pid
+        left join lateral {SessionOf("r.pid")} a on true
         cross join (select case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn() else pg_catalog.pg_current_wal_lsn() end as lsn) w
         -- the slots of an initial copy are shown by their COPY
         where s.slot_type = 'logical' and s.database = pg_catalog.current_database() and s.slot_name not like 'pg\_%\_sync\_%'

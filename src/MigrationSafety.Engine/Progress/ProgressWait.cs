@@ -48,6 +48,11 @@ public static class ProgressWait
 
             if (awaited.Count == 0)
             {
+                if (first)
+                {
+                    sink.Verbose($"Nothing runs now that could be waited for ({session.Info}).");
+                }
+
                 return;
             }
 
@@ -111,7 +116,7 @@ public static class ProgressWait
         }
 
         static string Text(MigrationProgress row) =>
-            string.Create(CultureInfo.CurrentCulture, $"{row.Operation} {row.Index ?? row.Target}{(row.Percent is { } percent ? $" {percent:0}%" : "")}, {row.Phase}");
+            string.Join(", ", new[] { string.Join(' ', new[] { row.Operation, row.Index ?? row.Target, row.Percent?.ToString("0'%'", CultureInfo.CurrentCulture) }.OfType<string>()), row.Phase }.OfType<string>());
         MigrationProgress slowest = rows.OrderBy(row => row.Remaining ?? TimeSpan.MaxValue).Last();
         sink.Progress(new OperationProgress(
             $"Waiting on {session}",

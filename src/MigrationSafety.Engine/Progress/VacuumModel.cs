@@ -1,3 +1,5 @@
+using System.Text.RegularExpressions;
+
 namespace MigrationSafety.Engine.Progress;
 
 /// <summary>
@@ -6,15 +8,22 @@ namespace MigrationSafety.Engine.Progress;
 /// </summary>
 internal static class VacuumModel
 {
-    private const double SecondsOfIndexPage = 8e-6;
+    // The kind of the parts in which the table does not matter.
+    private const int Indexes = 1;
+
+    // What each further process that vacuums indexes adds to the speed of one: they share processors, and the log that they write.
+    private const double Together = 0.2;
+
+    private static readonly Regex s_serial = new(@"\bparallel\s+0\b", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant);
 
     private static readonly string[] s_phases =
         ["initializing", "scanning heap", "vacuuming indexes", "vacuuming heap", "cleaning up indexes", "truncating heap", "performing final cleanup"];
 
     // An autovacuum is slowed down on purpose: what the table's pages took says far more than the model does.
-    private static readonly Trust s_trust = new(0.1, 0.15);
+    private static readonly Trust s_throttled = new(0.1, 0.15);
+    private static readonly Trust s_trust = new(0.3, 0.15);
 
-    internal static OperationState Of(ProgressSample sample)
+    internal static OperationState Of(ProgressSample sample, SeenBuild seen)
     {
         string? phase = sample.Text("phase");
         int number = Array.IndexOf(s_phases, phase);
@@ -51,28 +60,29 @@ internal static class VacuumModel
         };
         double through = OperationState.Fraction(scanned, blocks) ?? 1;
         (double dead, int passes) = Dead(sample, phase!, through, rounds);
+        List<double> indexEnds = IndexEnds(sample, automatic, blocks, dead, passes, phase == "vacuuming indexes" ? seen.Workers : null);
         // One after the other: read, indexes, pages; where a pass ends no counter tells, but the table's go on through all of them.
         int pass = Math.Min(passes - 1, phase == "vacuuming heap" ? rounds - 1 : rounds);
         double Within(double all) => Math.Clamp((all * passes) - Math.Max(0, pass), 0, 1);
+        double? Through(long? indexes) => indexEnds.Count == total && indexEnds[^1] > 0 ? (indexes > 0 ? indexEnds[(int)Math.Min(indexes.Value, total.Value) - 1] : 0) / indexEnds[^1] : null;
         (int part, double? within) = number switch
         {
             <= 1 => (0, Within(through)),
-            2 => (1, (double?)null),
+            2 => (1, total is null ? null : Through(done)),
             3 => (2, Within(OperationState.Fraction(vacuumed, blocks) ?? 1)),
             _ => (2, 1),
         };
-        // An index whose dead rows were removed needs nothing more.
-        double cleaning = rounds == 0 && dead <= 0 ? SecondsOfIndexPage * (sample.Fact("index_pages") ?? 0) : 0;
         return state with
         {
             Done = done,
             Total = total,
             Unit = unit,
-            Parts = [.. Enumerable.Repeat(Expected(sample, automatic, blocks, dead, passes), passes).SelectMany(one => one), new("cleaning up indexes", cleaning)],
+            Parts = [.. Enumerable.Repeat(Expected(blocks, dead, passes, indexEnds), passes).SelectMany(one => one), new("cleaning up indexes", 0)],
             Part = number > 3 ? passes * 3 : (Math.Max(0, pass) * 3) + part,
             Within = number == 4 ? OperationState.Fraction(done, total) : within,
+            WithinNext = number == 2 && within is not null ? Through(Math.Min(done!.Value + 1, total!.Value)) : null,
             Basis = ProgressConfidence.Assumed,
-            Seconds = s_trust,
+            Seconds = automatic ? s_throttled : s_trust,
         };
     }
 
@@ -95,29 +105,61 @@ internal static class VacuumModel
             _ => rounds + (OperationState.Fraction(sample.Number("dead_tuple_bytes"), sample.Number("max_dead_tuple_bytes")) ?? OperationState.Fraction(sample.Number("num_dead_tuples"), sample.Number("max_dead_tuples")) ?? 0),
         };
         int passes = through < 0.1 && rounds == 0 && phase == "scanning heap" ? 1 : (int)Math.Clamp(Math.Ceiling((full / Math.Max(through, 0.01)) - 0.05), rounds + 1, 100);
-        double likely = Math.Max(known, rounds == 0 ? found / Math.Max(through, 0.1) : 0);
-        return (rounds == 0 ? Math.Min(likely, found + ((1 - through) * likely)) : Math.Max(known, found * passes), passes);
+        if (rounds > 0)
+        {
+            return (Math.Max(known, found * passes), passes);
+        }
+
+        // The statistics count rows, too, that an update has replaced on their own page: those leave nothing for the indexes, and are not found here.
+        double likely = known > 0 ? ((1 - through) * known) + found : found / Math.Max(through, 0.1);
+        return (found + ((1 - through) * likely), passes);
     }
 
     /// <summary>Seconds of the parts of one pass.</summary>
-    private static OperationPart[] Expected(ProgressSample sample, bool automatic, long blocks, double dead, int passes)
+    private static OperationPart[] Expected(long blocks, double dead, int passes, List<double> indexEnds)
     {
         double touched = Math.Min(dead, blocks);
-        double pages = sample.Fact("index_pages") ?? 0;
-        double largest = sample.Fact("largest_index") ?? 0;
-        double indexes = sample.Fact("indexes") ?? 0;
-        // Each index by a process of its own, if there are as many; they share processors, disk and log. Where so few pages have dead rows, the indexes are left alone.
-        double processes = automatic ? 1 : 1 + ((Math.Min(indexes, 1 + (sample.Fact("max_workers") ?? 0)) - 1) / 2);
-        // Each pointer is looked for among the dead rows: before 17 in a sorted list, since then in a tree of bitmaps.
-        double lookup = sample.Number("max_dead_tuples") is null ? 0.02e-6 : 0.012e-6 * Math.Log2(dead + 2);
-        double pointers = Math.Max(0, sample.Fact("tuples") ?? 0) * passes;
-        double Cost(double pages, double indexes) => (SecondsOfIndexPage * pages * passes) + (lookup * pointers * indexes) + (15e-6 * Math.Min(dead * indexes, pages * passes)) + (0.5e-6 * dead * indexes);
-        double index = dead < 0.02 * blocks || indexes == 0 ? 0 : Math.Max(Cost(largest, 1), Cost(pages, indexes) / processes);
         return
         [
             new("scanning heap", ((6e-6 * blocks) + (7e-6 * touched) + (0.45e-6 * dead)) / passes),
-            new("vacuuming indexes", index / passes),
-            new("vacuuming heap", 5e-6 * touched / passes),
+            // Where so few pages have dead rows, the indexes are left alone.
+            new("vacuuming indexes", dead < 0.02 * blocks || indexEnds.Count == 0 ? 0 : indexEnds[^1]) { Kind = Indexes },
+            new("vacuuming heap", 8e-6 * touched / passes),
         ];
+    }
+
+    /// <summary>
+    /// When how many indexes are through in one pass, in seconds since the first was begun. They are taken in the order of their oids, each by one process, as soon as one
+    /// is free.
+    /// </summary>
+    private static List<double> IndexEnds(ProgressSample sample, bool automatic, long blocks, double dead, int passes, long? workers)
+    {
+        // Each pointer is looked for among the dead rows: before 17 in a sorted list, since then in a tree of bitmaps.
+        double found = dead / passes;
+        double lookup = sample.Number("max_dead_tuples") is null ? 0.0135e-6 : 0.0087e-6 * Math.Log2(found + 2);
+        double pointers = Math.Max(0, sample.Fact("live_tuples") ?? 0) + dead;
+        Queue<double> waiting = new(((sample.Facts.GetValueOrDefault("index_sizes") as string) ?? "").Split(' ', StringSplitOptions.RemoveEmptyEntries)
+            .Select(size => double.Parse(size, System.Globalization.CultureInfo.InvariantCulture))
+            // Pages that lose a pointer are written to the log.
+            .Select(pages => (5.6e-6 * pages) + (lookup * pointers) + (11e-6 * pages * (1 - Math.Exp(-found / Math.Max(pages, 1)))) + (0.19e-6 * found)));
+        long most = automatic || s_serial.IsMatch(sample.Query ?? "") ? 0 : Math.Min(waiting.Count - 1, sample.Fact("max_workers") ?? 0);
+        long processes = 1 + (workers ?? most);
+        List<double> inWork = [];
+        List<double> ends = [];
+        double time = 0;
+        while (waiting.Count + inWork.Count > 0)
+        {
+            while (inWork.Count < processes && waiting.TryDequeue(out double next))
+            {
+                inWork.Add(next);
+            }
+
+            double least = inWork.Min();
+            time += least * inWork.Count / (1 + ((inWork.Count - 1) * Together));
+            inWork = [.. inWork.Select(rest => rest - least)];
+            ends.AddRange(Enumerable.Repeat(time, inWork.RemoveAll(rest => rest <= 0)));
+        }
+
+        return ends;
     }
 }

@@ -14,7 +14,7 @@ public sealed class RemoveBackfillCommand : RecordedBackfillCmdlet
     [Parameter]
     public SwitchParameter Force { get; set; }
 
-    /// <summary>Drops the archive of old values too: they cannot be put back any more.</summary>
+    /// <summary>Drops the archive of what it kept too, without which nothing can be taken back.</summary>
     [Parameter]
     public SwitchParameter DropArchive { get; set; }
 
@@ -32,6 +32,6 @@ public sealed class RemoveBackfillCommand : RecordedBackfillCmdlet
     }
 
     private string Archive(BackfillStatus status) => status.Archive is null ? ""
-        : DropArchive ? $", and drop {status.Archive} with the old values, which cannot be put back any more"
-        : $"; the old values remain in {status.Archive}";
+        : DropArchive ? $", and drop {status.Archive} with what it kept, without which it cannot be taken back"
+        : $"; what it kept remains in {status.Archive}";
 }

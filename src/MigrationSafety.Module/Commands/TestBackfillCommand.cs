@@ -21,7 +21,7 @@ public sealed class TestBackfillCommand : ReadCmdlet<BackfillTestResult>
     [Parameter]
     public BackfillComparison Comparison { get; set; }
 
-    /// <summary>About how many rows a sample has.</summary>
+    /// <summary>About how many rows a sample has; given without <see cref="Comparison"/>, a sample is compared.</summary>
     [Parameter]
     [ValidateRange(1, long.MaxValue)]
     public long SampleSize { get; set; } = 10_000;
@@ -42,6 +42,12 @@ public sealed class TestBackfillCommand : ReadCmdlet<BackfillTestResult>
                 MigrationErrorKind.InvalidInput,
                 "-StatementTimeout must be at least 1ms.",
                 "Say how long a query may take, such as 10min.")));
+        }
+
+        if (MyInvocation.BoundParameters.ContainsKey(nameof(SampleSize)) && !MyInvocation.BoundParameters.ContainsKey(nameof(Comparison)))
+        {
+            // Whoever asks for a sample wants it compared: a test that compares nothing would pass.
+            Comparison = BackfillComparison.Sample;
         }
     }
 

@@ -12,7 +12,7 @@ public enum OperationOutcome
     /// <summary>It ended with an error.</summary>
     Failed,
 
-    /// <summary>Its user stopped it.</summary>
+    /// <summary>Its user stopped it, or somebody stopped the backfill (<c>Stop-Backfill</c>).</summary>
     Cancelled,
 
     /// <summary>Its client went away before its end: killed, cut off, crashed. Derived: nobody wrote an end, and the session that recorded it is gone.</summary>
@@ -117,13 +117,13 @@ public sealed record MigrationOperation : IOperationResult
     /// <summary>The worst of its steps that ran.</summary>
     public Reversibility Reversibility { get; init; }
 
-    /// <summary>Stable id of the error that ended it; null where none did.</summary>
+    /// <summary>Stable id of the error that ended it, or of what it left undone: <c>BackfillStopped</c>, <c>RowsRefused</c>; null where there is none.</summary>
     public string? ErrorId { get; init; }
 
     /// <summary>SQLSTATE of that error; null where it was not the server's.</summary>
     public string? SqlState { get; init; }
 
-    /// <summary>Message of that error.</summary>
+    /// <summary>Message of that error, or what is left undone.</summary>
     public string? Message { get; init; }
 
     /// <summary>What was advised.</summary>

@@ -42,4 +42,11 @@ public sealed record SchemaDifference
 
     /// <summary>Database of the difference side.</summary>
     public required string Database { get; init; }
+
+    /// <inheritdoc />
+    public override string ToString()
+    {
+        static string Short(string? value) => value is null ? "(none)" : string.Join(' ', value.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries));
+        return $"{Change} {Kind} {Identity}{(Property is null ? "" : $" {Property}: {Short(Reference)} -> {Short(Difference)}")}";
+    }
 }

@@ -11,23 +11,29 @@ internal sealed class CommitTimes
     /// <summary>The speed until enough is known.</summary>
     internal const double FirstSpeed = 0.1;
 
-    private const int Kept = 1600;
-    private const int RestingKept = 400;
+    // With and without it from the same time, 80 s as they are tried: what slows all commits down from outside is then in both. Of half as many, those without scatter too much.
+    private const int Kept = 3200;
     private const int Enough = 60;
     private const int RestingEnough = 20;
+    // Once enough was known, fewer will do: with long batches little of the time is without one.
+    private const int RestingStillEnough = 5;
     // A stall of the disk is not to count as much as the thousand commits around it.
     private const double MostTimes = 10;
     // Faster only step by step: the first figures may be chance.
     private const double MostFaster = 1.15;
+    // By so much Linux lets every wake-up be late, unless it is told otherwise (timer slack).
+    internal const double NotFelt = 0.00005;
+    private const int MostDigits = 3;
 
-    private readonly Queue<(double Seconds, double Speed)> _all = new();
-    private readonly Queue<double> _resting = new();
+    private readonly Queue<(double Seconds, double Speed, bool Resting)> _all = new();
+    private int _resting;
+    private bool _wasKnown;
 
     /// <summary>The share of the time in which batches may work; 1 where they do no harm.</summary>
     internal double Speed { get; private set; } = FirstSpeed;
 
     /// <summary>Whether enough commits were seen with and without it.</summary>
-    internal bool IsKnown => _all.Count >= Enough && _resting.Count >= RestingEnough;
+    internal bool IsKnown => _all.Count >= Enough && _resting >= (_wasKnown ? RestingStillEnough : RestingEnough);
 
     /// <summary>In words; null where nothing is to be said.</summary>
     internal string? Reason { get; private set; }
@@ -38,31 +44,35 @@ internal sealed class CommitTimes
     /// <param name="speed">The share of the time in which batches ran by then.</param>
     internal void Add(TimeSpan took, bool resting, double speed)
     {
-        Keep(_all, (took.TotalSeconds, speed), Kept);
-        if (resting)
+        _all.Enqueue((took.TotalSeconds, speed, resting));
+        _resting += resting ? 1 : 0;
+        if (_all.Count > Kept && _all.Dequeue().Resting)
         {
-            Keep(_resting, took.TotalSeconds, RestingKept);
+            _resting--;
         }
     }
 
     /// <summary>Decides anew.</summary>
-    /// <param name="limit">How many times as long commits may take, on average over batches and pauses.</param>
+    /// <param name="limit">How many times as long commits may take, on average over batches and pauses. Where they are so short that 0.05 ms more is over it, that much is allowed.</param>
     /// <param name="clients">Clients that work on the backfill: each may do its share of the harm.</param>
     internal void Decide(double limit, int clients)
     {
-        if (!IsKnown)
+        _wasKnown = IsKnown;
+        if (!_wasKnown)
         {
             (Speed, Reason) = (Math.Min(Speed, FirstSpeed), "others are at work on the server, and how much it slows their commits down is measured first");
             return;
         }
 
-        double most = _resting.Order().ElementAt(_resting.Count / 2) * MostTimes;
-        (double alone, double aloneError) = Mean(_resting, most);
+        double[] resting = [.. _all.Where(commit => commit.Resting).Select(commit => commit.Seconds).Order()];
+        double most = resting[resting.Length / 2] * MostTimes;
+        (double alone, double aloneError) = Mean(resting, most);
         (double all, double allError) = Mean(_all.Select(commit => commit.Seconds), most);
         double times = all / alone;
         // As much as it may well be: the fewer were tried, the more caution.
         double harm = times - 1 + (times * Math.Sqrt((aloneError * aloneError) + (allError * allError)));
-        double allowed = (limit - 1) / clients;
+        bool tooShort = NotFelt / alone > limit - 1;
+        double allowed = (tooShort ? NotFelt / alone : limit - 1) / clients;
         double possible = harm <= 0 ? 1 : Math.Clamp(Math.Round(allowed / harm * _all.Average(commit => commit.Speed), 2), ThrottleController.LeastSpeed, 1);
         // What is measured scatters.
         if (possible < 0.8 * Speed || possible > 1.2 * Speed || possible == 1)
@@ -70,9 +80,24 @@ internal sealed class CommitTimes
             Speed = Math.Min(possible, Math.Round(Speed * MostFaster, 2));
         }
 
+        (string now, string without) = Milliseconds(all, alone);
         Reason = Speed == 1 ? null : string.Create(
             CultureInfo.InvariantCulture,
-            $"commits of others take {times:0.00} times as long because of it, {alone * times * 1000:0.0} ms instead of {alone * 1000:0.0} ms (limit {limit:0.##} times)");
+            $"commits of others take {times:0.00} times as long because of it, {now} ms instead of {without} ms (limit {limit:0.##} times{(tooShort ? $", or {NotFelt * 1000} ms" : "")})");
+    }
+
+    /// <summary>Two times with as many digits as tell them apart.</summary>
+    private static (string Longer, string Shorter) Milliseconds(double longer, double shorter)
+    {
+        for (int digits = 1; ; digits++)
+        {
+            string format = "F" + digits;
+            (string first, string second) = ((longer * 1000).ToString(format, CultureInfo.InvariantCulture), (shorter * 1000).ToString(format, CultureInfo.InvariantCulture));
+            if (first != second || digits == MostDigits)
+            {
+                return (first, second);
+            }
+        }
     }
 
     /// <summary>The mean, and its standard error as a share of it.</summary>
@@ -81,14 +106,5 @@ internal sealed class CommitTimes
         double[] bounded = [.. values.Select(value => Math.Min(value, most))];
         double mean = bounded.Average();
         return (mean, Math.Sqrt(bounded.Sum(value => (value - mean) * (value - mean)) / bounded.Length / bounded.Length) / mean);
-    }
-
-    private static void Keep<T>(Queue<T> queue, T value, int most)
-    {
-        queue.Enqueue(value);
-        if (queue.Count > most)
-        {
-            queue.Dequeue();
-        }
     }
 }

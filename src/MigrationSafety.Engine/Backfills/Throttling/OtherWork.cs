@@ -12,8 +12,11 @@ internal sealed class OtherWork
     private const double OfProbe = 80;
     // What ours do besides what they count, and what each other worker does at its beginning: connections are opened, batches are small.
     private const int Uncounted = 100;
+    // And what reaches the statistics after the first look: what was asked and recorded before it, and what autovacuum makes of that.
+    private const int Beginning = 100;
 
     private readonly Queue<(DateTimeOffset Time, long All, long Own)> _looks = new();
+    private bool _begins = true;
 
     /// <summary>Others' transactions a second, at least; 0 before the second look.</summary>
     internal double PerSecond { get; private set; }
@@ -39,7 +42,10 @@ internal sealed class OtherWork
         if (seconds > 0)
         {
             // What a backend did reaches the statistics up to a second late: what was ours may be a second's worth more.
-            PerSecond = Math.Max(0, ((all - firstAll - (Uncounted * (1 + workers)) - ((own - firstOwn) * (1 + (1 / seconds)))) / seconds) - (workers * OfWorker) - (probes * OfProbe));
+            int uncounted = (Uncounted * (1 + workers)) + (_begins ? Beginning : 0);
+            PerSecond = Math.Max(0, ((all - firstAll - uncounted - ((own - firstOwn) * (1 + (1 / seconds)))) / seconds) - (workers * OfWorker) - (probes * OfProbe));
         }
+
+        _begins &= _looks.Peek().Time == firstTime;
     }
 }

@@ -15,7 +15,7 @@ public sealed record ThrottleLimits
         SlotLag = 10L << 30,
         ArchiveLag = 1L << 30,
         WaitingSessions = 1,
-        Slowdown = 1.15,
+        Slowdown = 1.12,
     };
 
     /// <summary>How long ago what a standby replays now was written on the primary (<c>pg_stat_replication</c>).</summary>
@@ -39,7 +39,7 @@ public sealed record ThrottleLimits
     /// <summary>Active sessions of the server, without the backfill's own (<c>pg_stat_activity</c>).</summary>
     public int? ActiveSessions { get; init; }
 
-    /// <summary>How many times as long commits of others may take because of the backfill, on average; tried while others are at work (<see cref="CommitProbe"/>).</summary>
+    /// <summary>How many times as long commits of others may take because of the backfill, on average; tried while others are at work (<see cref="CommitProbe"/>). With it, commits that hang for a synchronous standby pause it.</summary>
     public double? Slowdown { get; init; }
 
     /// <summary>WAL that the server writes, in bytes a second.</summary>
@@ -69,9 +69,9 @@ public sealed record ThrottleLimits
                 ReplicationLagBytes is { } bytes ? $"a standby is over {ByteCounts.Text(bytes)} behind" : null,
                 SlotLag is { } slot ? $"a replication slot keeps over {ByteCounts.Text(slot)} of WAL or is about to lose some" : null,
                 ArchiveLag is { } archive ? $"over {ByteCounts.Text(archive)} of WAL wait to be archived" : null,
-                WaitingSessions is { } waiting ? $"over {waiting:N0} sessions wait for its rows" : null,
-                Slowdown is { } times ? $"commits of others take over {times:0.##} times as long because of it" : null,
-                ActiveSessions is { } active ? $"over {active:N0} sessions are active" : null,
+                WaitingSessions is { } waiting ? $"more than {waiting:N0} session{(waiting == 1 ? " waits" : "s wait")} for its rows" : null,
+                Slowdown is { } times ? $"commits of others take over {times:0.##} times as long because of it (or {CommitTimes.NotFelt * 1000} ms longer), or hang for a synchronous standby" : null,
+                ActiveSessions is { } active ? $"more than {active:N0} session{(active == 1 ? " is" : "s are")} active" : null,
                 WalRate is { } rate ? $"the server writes over {ByteCounts.Text(rate)} of WAL a second" : null,
                 VacuumLag is { } lag ? $"the table has over {lag:0.##} times the dead rows at which autovacuum comes" : null,
                 HealthQuery is { } health ? $"not: {health}" : null,

@@ -134,6 +134,7 @@ internal sealed class ThrottleLook
             Transactions = reader.Long(13),
             OtherWorkers = (int)(reader.Long(14) ?? 0),
             Probes = (int)(reader.Long(15) ?? 0),
+            StandbyWaits = await reader.IsDBNullAsync(16, cancellationToken).ConfigureAwait(false) ? [] : reader.GetFieldValue<string[]>(16),
         };
     }
 
@@ -164,10 +165,10 @@ internal sealed class ThrottleLook
         BatchCommands = { new("select pg_catalog.set_config('transaction_read_only', 'on', true)"), new(query) },
     };
 
-    /// <summary>Settings of the connection that looks: an answer that comes late is none.</summary>
+    /// <summary>Settings of the connection that looks: an answer that comes late is none, and what it writes down must not wait for a standby.</summary>
     internal static async Task PrepareAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
-        await using NpgsqlCommand command = new("select pg_catalog.set_config('statement_timeout', $1, false), pg_catalog.set_config('jit', 'off', false)", connection)
+        await using NpgsqlCommand command = new("select pg_catalog.set_config('statement_timeout', $1, false), pg_catalog.set_config('jit', 'off', false), pg_catalog.set_config('synchronous_commit', 'off', false)", connection)
         {
             Parameters = { new() { Value = $"{PatienceSeconds}s" } },
         };
@@ -194,7 +195,8 @@ internal sealed class ThrottleLook
                    {When(limits.VacuumLag is not null, Vacuum, "jsonb")},
                    {When(limits.Slowdown is not null, "select pg_catalog.sum(xact_commit + xact_rollback)::int8 from pg_catalog.pg_stat_database", "int8")},
                    {When(limits.Slowdown is not null, $"select pg_catalog.count(*) from pg_catalog.pg_stat_activity where application_name = 'MigrationSafety/backfill' and pid <> all ($2) and {AtWork}", "int8")},
-                   {When(limits.Slowdown is not null, $"select pg_catalog.count(*) from pg_catalog.pg_stat_activity where application_name = 'MigrationSafety/{CommitProbe.Operation}' and {AtWork}", "int8")}
+                   {When(limits.Slowdown is not null, $"select pg_catalog.count(*) from pg_catalog.pg_stat_activity where application_name = 'MigrationSafety/{CommitProbe.Operation}' and {AtWork}", "int8")},
+                   {When(limits.Slowdown is not null, "select pg_catalog.array_agg(pg_catalog.concat_ws(' ', pid, query_start, backend_xid)) from pg_catalog.pg_stat_activity where wait_event = 'SyncRep' and application_name not like 'MigrationSafety%'", "text[]")}
             from w
             """;
     }

@@ -113,6 +113,12 @@ internal sealed class ThrottleRules
                 (double)waiters.Count / waiting));
         }
 
+        // Seen by two looks: that of a healthy standby ends within milliseconds.
+        if (_last is { StandbyWaits: { Length: > 0 } before } && sample.StandbyWaits.Intersect(before).Count() is > 0 and var commits)
+        {
+            found.Add(new($"{commits:N0} commit{(commits > 1 ? "s wait" : " waits")} for a synchronous standby that does not answer (synchronous_standby_names)", double.PositiveInfinity, Stops: true));
+        }
+
         if (sample.ActiveSessions is { } active && _limits.ActiveSessions is { } most)
         {
             found.Add(new($"{active:N0} sessions are active (limit {most:N0})", (double)active / most));

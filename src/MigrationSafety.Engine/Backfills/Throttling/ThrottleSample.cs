@@ -51,6 +51,9 @@ internal sealed record ThrottleSample
     /// <summary>Sessions of any client that try commits.</summary>
     internal int Probes { get; init; }
 
+    /// <summary>Commits that wait for a synchronous standby, each by its session, statement and transaction: a statement may commit many times. None of this module's own.</summary>
+    internal string[] StandbyWaits { get; init; } = [];
+
     /// <summary>The time of day in the window's time zone.</summary>
     internal TimeOnly? TimeOfDay { get; init; }
 

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Text.RegularExpressions;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Engine.Sql;
@@ -23,12 +24,14 @@ internal sealed record ThrottleOwner(EngineSession Session, string Name, Guid Ru
 /// The throttle of one run: looks at the server about once a second on a connection of its own, decides, opens and closes the gate before its workers, and writes down on the server
 /// why, for whoever looks from elsewhere.
 /// </summary>
-internal sealed class ThrottleWatch : IAsyncDisposable
+internal sealed partial class ThrottleWatch : IAsyncDisposable
 {
     private const int MostBlindLooks = 3;
 
     private static readonly TimeSpan s_every = TimeSpan.FromSeconds(1);
-    private static readonly TimeSpan s_writeEvery = TimeSpan.FromSeconds(3);
+    private static readonly TimeSpan s_heartbeatEvery = TimeSpan.FromSeconds(3);
+    // Figures change with each look.
+    private static readonly TimeSpan s_wordsEvery = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan s_quietPause = TimeSpan.FromMinutes(1);
 
     /// <summary>How long a connection that has to be closed is waited for: a dead network takes the driver many seconds.</summary>
@@ -49,7 +52,9 @@ internal sealed class ThrottleWatch : IAsyncDisposable
     private long _looks;
     private NpgsqlConnection? _connection;
     private Task _watching = Task.CompletedTask;
+    private string? _writtenWords;
     private long _written;
+    private long _beat;
     private long _pausedSince;
     private int _blind;
     private long _blindSince;
@@ -144,7 +149,7 @@ internal sealed class ThrottleWatch : IAsyncDisposable
             ThrottleDecision decision = _decision = Slowest(_controller.Decide(_rules.Assess(sample), sample.Time), sample);
             Gate.Set(decision.Speed, (double?)_limits.RowsPerSecond / sample.Clients, _owner.Workers, _pace, idle: sample.State is not BackfillStore.Running);
             Tell(before, decision);
-            await WriteAsync(before, decision, cancellationToken).ConfigureAwait(false);
+            await WriteAsync(decision, first: before.Since == default, cancellationToken).ConfigureAwait(false);
         }
         catch (Exception e) when (!cancellationToken.IsCancellationRequested && e is NpgsqlException or MigrationException or IOException or TimeoutException)
         {
@@ -240,47 +245,54 @@ internal sealed class ThrottleWatch : IAsyncDisposable
     }
 
     /// <summary>Writes the reason down where others can read it, and keeps the heartbeats of workers that wait.</summary>
-    private async Task WriteAsync(ThrottleDecision before, ThrottleDecision decision, CancellationToken cancellationToken)
+    private async Task WriteAsync(ThrottleDecision decision, bool first, CancellationToken cancellationToken)
     {
-        if (before.Since != default && before.Words == decision.Words && Stopwatch.GetElapsedTime(_written) < s_writeEvery)
-        {
-            return;
-        }
-
         const string Reason = $"""
             update {BackfillStore.Table} set waiting_for = $2, waiting_since = $3
             where name = $1 and (waiting_for, waiting_since) is distinct from ($2, $3)
             """;
         const string Heartbeat = $"update {BackfillStore.Workers} set heartbeat = pg_catalog.clock_timestamp() where backfill = $1 and run = $2";
         const string RangeHeartbeat = $"update {BackfillStore.Ranges} set heartbeat = pg_catalog.clock_timestamp() where backfill = $1 and run = $2 and not finished";
-        string? reason = decision.Words;
-        await using NpgsqlBatch batch = new(_connection!)
+        string? words = decision.Words;
+        // Again and again, changed or not: another client, gone by now, may have written since. What stands there already is not written.
+        bool reason = first || WithoutFigures(words) != WithoutFigures(_writtenWords) || Stopwatch.GetElapsedTime(_written) >= s_wordsEvery;
+        bool beat = decision.Paused && (reason || Stopwatch.GetElapsedTime(_beat) >= s_heartbeatEvery);
+        if (!reason && !beat)
         {
-            Timeout = 10,
-            // Each its own transaction: none may wait for another's rows.
-            EnableErrorBarriers = true,
-            BatchCommands =
+            return;
+        }
+
+        // Each its own transaction: none may wait for another's rows.
+        await using NpgsqlBatch batch = new(_connection!) { Timeout = 10, EnableErrorBarriers = true };
+        if (reason)
+        {
+            batch.BatchCommands.Add(new(Reason)
             {
-                new(Reason)
+                Parameters =
                 {
-                    Parameters =
-                    {
-                        new() { Value = _owner.Name },
-                        new() { Value = (object?)reason ?? DBNull.Value, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Text },
-                        new() { Value = reason is null ? DBNull.Value : decision.Since.UtcDateTime, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.TimestampTz },
-                    },
+                    new() { Value = _owner.Name },
+                    new() { Value = (object?)words ?? DBNull.Value, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Text },
+                    new() { Value = words is null ? DBNull.Value : decision.Since.UtcDateTime, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.TimestampTz },
                 },
-            },
-        };
-        if (decision.Paused)
+            });
+        }
+
+        if (beat)
         {
             batch.BatchCommands.Add(new(Heartbeat) { Parameters = { new() { Value = _owner.Name }, new() { Value = _owner.Run } } });
             batch.BatchCommands.Add(new(RangeHeartbeat) { Parameters = { new() { Value = _owner.Name }, new() { Value = _owner.Run } } });
         }
 
         await batch.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
-        _written = Stopwatch.GetTimestamp();
+        (_writtenWords, _written) = reason ? (words, Stopwatch.GetTimestamp()) : (_writtenWords, _written);
+        _beat = beat ? Stopwatch.GetTimestamp() : _beat;
     }
+
+    // With their units and separators, which change with their size.
+    private static string? WithoutFigures(string? words) => words is null ? null : Figure().Replace(words, "");
+
+    [GeneratedRegex(@"(\d[\d.,\u00A0\u202F]*( ([kMGT]B|bytes|ms|s|min|h|d)\b)? ?)+", RegexOptions.CultureInvariant)]
+    private static partial Regex Figure();
 
     private async Task CloseAsync()
     {
