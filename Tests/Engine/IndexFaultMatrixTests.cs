@@ -280,11 +280,15 @@ public sealed class IndexFaultMatrixTests
 
         private async Task HoldAsync(params string[] sql) => _holders.Add(await LockHolder.HoldAsync(_bench.Database, sql));
 
+        // Blocked by one of ours: phase and wait are read one after the other, and a build in the phase after next may be waiting for the snapshot of this very query.
         private Task UntilAsync(string phase) => Wait.UntilAsync(
             async () => _build is { IsCompleted: true }
                 ? throw new InvalidOperationException($"{_kind}: the build ended before {phase}: {_build.Exception}")
                 : await _bench.Database.ScalarAsync<bool>(
-                    $"select exists (select from pg_stat_progress_create_index p join pg_stat_activity a on a.pid = p.pid where p.datname = current_database() and p.phase like '{phase}%' and a.wait_event_type = 'Lock')",
+                    $"""
+                    select exists (select from pg_stat_progress_create_index
+                        where datname = current_database() and phase like '{phase}%' and pg_blocking_pids(pid) && array[{string.Join(',', _holders.Select(holder => holder.Pid))}])
+                    """,
                     Token),
             $"{_kind}: {phase}",
             TimeSpan.FromSeconds(60),
