@@ -139,6 +139,19 @@ public sealed class ReportTests
         Steps = [Step($"CREATE UNIQUE INDEX CONCURRENTLY x ON t (a) /* {Evil} {new string('w', 300)} */", 500, 8, StepState.Failed, Blocked(501, 2, 99) with { Blockers = [new LockBlocker { Pid = 99, Application = Evil, Query = Evil }] }) with { Purpose = Evil, ReversalNote = Evil }],
     };
 
+    [Theory]
+    [InlineData("All 2 succeeded", OperationOutcome.Succeeded, OperationOutcome.Succeeded)]
+    [InlineData("1 of 2 was stopped", OperationOutcome.Cancelled, OperationOutcome.Succeeded)]
+    [InlineData("1 of 2 did not succeed", OperationOutcome.Cancelled, OperationOutcome.Interrupted)]
+    [InlineData("Still running", OperationOutcome.Cancelled, OperationOutcome.Running)]
+    [InlineData("Cancelled", OperationOutcome.Cancelled)]
+    public void What_was_stopped_did_not_fail(string verdict, params OperationOutcome[] outcomes)
+    {
+        string html = MigrationReport.Write("Release 12", [.. outcomes.Select(outcome => Index() with { Outcome = outcome })], s_start);
+        XElement badge = XDocument.Parse(html).Descendants().First(e => e.Attribute("class")?.Value.StartsWith("badge", StringComparison.Ordinal) == true);
+        Assert.Equal(verdict, badge.Value);
+    }
+
     [Fact]
     public void What_comes_from_outside_comes_out_as_text_alone()
     {

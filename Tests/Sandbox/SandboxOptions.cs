@@ -14,12 +14,12 @@ internal sealed record SandboxOptions
         what the application noticed. Exits with 1 when a promise was broken.
 
           --postgres 14..18   Major of PostgreSQL; {PostgresBinaries.Newest} without it.
-          --scenario NAME     {string.Join("\n                              ", Scenario.All.Select(scenario => $"{scenario.Name,-8} {scenario.Summary}"))}
+          --scenario NAME     {string.Join("\n                      ", Scenario.All.Select(scenario => $"{scenario.Name,-8} {scenario.Summary}"))}
           --rows N            Rows of orders; 1,000,000 without it, at least 10,000.
           --seconds N         How long the application is measured without a step; 10 without it.
           --kills N           faults: how often the client is killed; 10 without it.
-          --part NAME         backfill: one of traffic, race, large, done, growth, uuid; progress: one of build, backfill, vacuum,
-                              rewrite, copy, cost; several with a comma, all without it.
+          --part NAME         {string.Join("\n                      ", Scenario.All.Where(scenario => scenario.Parts.Count > 0).Select(scenario => $"{scenario.Name}: {string.Join(", ", scenario.Parts)};"))}
+                              several with a comma, all without it.
           --shared-buffers S  backfill: shared_buffers of the server at rest, as 256MB; a quarter of the memory without it.
           --report FILE       runbook: writes the report of what ran there, as Export-MigrationReport does.
           --seed N            faults: makes the same choices again.
@@ -95,7 +95,10 @@ internal sealed record SandboxOptions
             };
         }
 
-        return options;
+        return options.Parts?.Except(options.Scenario.Parts).FirstOrDefault() is not { } unknown ? options
+            : throw new FormatException(options.Scenario.Parts.Count == 0
+                ? $"Scenario {options.Scenario.Name} has no parts: leave --part out."
+                : $"Scenario {options.Scenario.Name} has no part '{unknown}'; there are {string.Join(", ", options.Scenario.Parts)}.");
     }
 
     /// <summary>Whether a part of the scenario is asked for.</summary>

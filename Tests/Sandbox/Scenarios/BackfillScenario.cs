@@ -34,6 +34,8 @@ internal sealed class BackfillScenario : Scenario
 
     internal override string Summary => "what a backfill has to reach, beside what people do instead; --part chooses";
 
+    internal override IReadOnlyList<string> Parts => ["traffic", "race", "large", "done", "growth", "uuid"];
+
     internal override int ShopRows(SandboxOptions options) => options.Has("traffic") ? options.Rows : 1000;
 
     internal override async Task RunAsync(Bench bench, SandboxOptions options, CancellationToken cancellationToken)

@@ -23,6 +23,8 @@ internal sealed class ProgressScenario : Scenario
 
     internal override string Summary => "how right percentages and times are, over --rows rows, and what looking costs; --part chooses";
 
+    internal override IReadOnlyList<string> Parts => [Build, "backfill", "vacuum", "rewrite", "copy", "cost"];
+
     internal override async Task RunAsync(Bench bench, SandboxOptions options, CancellationToken cancellationToken)
     {
         string rows = options.Rows.ToString(CultureInfo.InvariantCulture);

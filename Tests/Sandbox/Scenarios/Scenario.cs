@@ -12,6 +12,9 @@ internal abstract class Scenario
     /// <summary>What it does, in a line.</summary>
     internal abstract string Summary { get; }
 
+    /// <summary>What <c>--part</c> can choose of it.</summary>
+    internal virtual IReadOnlyList<string> Parts => [];
+
     /// <summary>How many rows the shop's orders have at the start.</summary>
     internal virtual int ShopRows(SandboxOptions options) => options.Rows;
 

@@ -72,10 +72,14 @@ public static class MigrationReport
     {
         DateTimeOffset first = operations.Min(operation => operation.StartedAt);
         DateTimeOffset last = operations.Max(operation => operation.StartedAt + operation.Duration);
-        int bad = operations.Count(operation => operation.Outcome is OperationOutcome.Failed or OperationOutcome.Interrupted or OperationOutcome.Cancelled);
+        int bad = operations.Count(operation => operation.Outcome is OperationOutcome.Failed or OperationOutcome.Interrupted);
+        int stopped = operations.Count(operation => operation.Outcome == OperationOutcome.Cancelled);
         int running = operations.Count(operation => operation.Outcome == OperationOutcome.Running);
-        (string verdict, string kind) = bad > 0 ? (operations.Count == 1 ? Outcome(operations[0].Outcome) : ($"{bad} of {operations.Count} did not succeed", "bad"))
+        (string verdict, string kind) = operations.Count == 1 && bad + stopped > 0 ? Outcome(operations[0].Outcome)
+            : bad > 0 ? ($"{bad} of {operations.Count} did not succeed", "bad")
             : running > 0 ? ("Still running", "busy")
+            // Somebody wanted that, and may have let it go on since.
+            : stopped > 0 ? ($"{stopped} of {operations.Count} {(stopped == 1 ? "was" : "were")} stopped", "warn")
             : (operations.Count == 1 ? "Succeeded" : $"All {operations.Count} succeeded", "good");
         html.Open("header");
         html.Open("div", ("class", "head")).Element("h1", null, title).Element("span", $"badge {kind}", verdict).Close();
