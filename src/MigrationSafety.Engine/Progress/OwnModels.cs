@@ -10,6 +10,9 @@ internal static partial class OwnModels
 
     internal const string InitialCopy = "initial copy";
 
+    // Beside the pass, where it finds nothing: one scan of the table.
+    private const double OfSweep = 0.02;
+
     /// <summary>Whether it is a backfill that nobody works on.</summary>
     internal static bool IsAtRest(string? phase) => phase is "interrupted" or "paused";
 
@@ -31,10 +34,12 @@ internal static partial class OwnModels
             Done = seen,
             Total = total,
             Unit = "rows",
-            Parts = total is null ? [] : [new("all", 1)],
-            Within = OperationState.Fraction(seen, total),
+            Parts = total is null ? [] : [new("pass", 1), new("sweep", OfSweep)],
+            Part = sweep > 0 && total is not null ? 1 : 0,
+            Within = sweep > 0 ? null : OperationState.Fraction(seen, total),
             Estimated = true,
-            Basis = ProgressConfidence.Measured,
+            // How many rows a sweep finds, nobody knows before it has.
+            Basis = sweep > 0 ? ProgressConfidence.Assumed : ProgressConfidence.Measured,
             // What is written down while nobody works on it is old.
             Waiting = state == "running" && sample.Text("waiting_for") is { } reason ? $"throttle: {reason}" : null,
         };
