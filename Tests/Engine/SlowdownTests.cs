@@ -72,6 +72,7 @@ public sealed class SlowdownTests(Servers servers)
         // Where it does no harm, the more of that is seen the faster, up to as fast as it can.
         CommitTimes harmless = new();
         List<double> speeds = [];
+        List<string?> said = [];
         for (int second = 0; second < 60; second++)
         {
             for (int i = 0; i < 40; i++)
@@ -81,9 +82,11 @@ public sealed class SlowdownTests(Servers servers)
 
             harmless.Decide(1.1, 1);
             speeds.Add(harmless.Speed);
+            said.Add(harmless.Reason);
         }
 
         Assert.Equal((1.0, null), (harmless.Speed, harmless.Reason));
+        Assert.Contains("it gets faster step by step; commits of others take no longer because of it so far, 1.3 ms (limit 1.1 times)", said);
         int known = speeds.FindIndex(speed => speed > CommitTimes.FirstSpeed);
         Assert.All(speeds[known..].Zip(speeds[(known + 1)..]), pair => Assert.InRange(pair.Second, pair.First, (pair.First * 1.15) + 0.01));
 
@@ -217,6 +220,40 @@ public sealed class SlowdownTests(Servers servers)
         Assert.False(held.IsCompleted);
         gate.Hold(false);
         await held;
+    }
+
+    [Fact]
+    public async Task Where_little_may_be_done_workers_take_turns()
+    {
+        ThrottleGate gate = new();
+        gate.Set(0.2, null, workers: 2, pace: 0.2);
+        Assert.Equal(0.4, gate.Pace);
+        await BatchAsync();
+        Task second = BatchAsync();
+        Assert.False(second.IsCompleted);
+        gate.EndBatch();
+        await second;
+
+        // One that hangs does not keep the others for ever; nor does what is over.
+        await BatchAsync(patience: TimeSpan.Zero);
+        Task third = BatchAsync();
+        Assert.False(third.IsCompleted);
+        gate.Set(1, null, workers: 2);
+        await third;
+        Assert.Equal(3, gate.Now.Running);
+
+        // With more to do there is a turn for each.
+        gate.Set(0.6, null, workers: 2, pace: 0.6);
+        Assert.Equal(0.6, gate.Pace);
+
+        // Moments without any are kept by those who wait for their turn too.
+        gate.Hold(true);
+        Task held = BatchAsync();
+        Assert.False(held.IsCompleted);
+        gate.Hold(false);
+        await held;
+
+        Task BatchAsync(TimeSpan? patience = null) => gate.BeginBatchAsync(patience ?? TimeSpan.FromMinutes(1), Token);
     }
 
     [Theory, EachMajor(OnlyEdges = true)]

@@ -225,7 +225,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
         where T : class
     {
         Attempts++;
-        long sent = Throttle.Begin();
+        long sent = await Throttle.BeginAsync(cancellationToken).ConfigureAwait(false);
         try
         {
             T? outcome = await Connection.ExecuteAsync(sql, parameters, read, watched ? Watch : null, cancellationToken, leaf.HasTriggers || _overran, first).ConfigureAwait(false);

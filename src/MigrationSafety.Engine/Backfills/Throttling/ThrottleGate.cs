@@ -10,6 +10,8 @@ internal sealed class ThrottleGate
 {
     // Whoever waits looks again so often: a stopped backfill ends at once, but its progress and heartbeats want to be heard of.
     private static readonly TimeSpan s_longest = TimeSpan.FromSeconds(10);
+    // Of the time, for a worker that takes turns with others: with more it would leave too few pauses.
+    private const double MostOfTurn = 0.5;
 
     private readonly object _lock = new();
     private TaskCompletionSource _changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -18,6 +20,8 @@ internal sealed class ThrottleGate
     private bool _idle;
     private bool _held;
     private double _pace = 1;
+    private int _mostBatches = int.MaxValue;
+    private int _batches;
     private bool _ended;
     private Exception? _failure;
     private long _rowsDue = Stopwatch.GetTimestamp();
@@ -52,7 +56,7 @@ internal sealed class ThrottleGate
         }
     }
 
-    /// <summary>The share of the time for work that pauses within the batches are to leave: from above 0 to 1.</summary>
+    /// <summary>The share of a batch's time for work that pauses within it are to leave: from above 0 to 1. Where workers take turns it is more than their share of the whole time.</summary>
     internal double Pace
     {
         get
@@ -71,19 +75,21 @@ internal sealed class ThrottleGate
     /// <param name="speed">From 0 to 1.</param>
     /// <param name="rowsPerSecond">This client's share of the rows; null for no limit.</param>
     /// <param name="workers">Workers of this client.</param>
-    /// <param name="pace">The share of the time for work that pauses within the batches are to leave: from above 0 to 1.</param>
+    /// <param name="pace">The share of the time for work that pauses within the batches are to leave to each worker: from above 0 to 1. Where it is little, fewer batches run at a time, with more each: one that works twice as much harms others less than two at once.</param>
     /// <param name="idle">Lets everybody through until told otherwise: the backfill is not running, and the next batch will tell.</param>
     internal void Set(double speed, double? rowsPerSecond, int workers, double pace = 1, bool idle = false)
     {
         TaskCompletionSource before;
         lock (_lock)
         {
-            if ((_speed, _rowsPerSecond, _pace, _idle) == (speed, rowsPerSecond, pace, idle))
+            int batches = pace < 1 ? (int)Math.Ceiling(workers * pace / MostOfTurn) : workers;
+            (int mostBatches, double ofBatch) = batches < workers ? (batches, pace * workers / batches) : (int.MaxValue, pace);
+            if ((_speed, _rowsPerSecond, _pace, _mostBatches, _idle) == (speed, rowsPerSecond, ofBatch, mostBatches, idle))
             {
                 return;
             }
 
-            (_speed, _rowsPerSecond, _pace, _idle) = (speed, rowsPerSecond, pace, idle);
+            (_speed, _rowsPerSecond, _pace, _mostBatches, _idle) = (speed, rowsPerSecond, ofBatch, mostBatches, idle);
             // Half a second's worth: more would come in bursts.
             MostRows = rowsPerSecond is { } rate ? (int)Math.Clamp(rate / 2 / workers, 1, int.MaxValue) : null;
             before = _changed;
@@ -127,11 +133,40 @@ internal sealed class ThrottleGate
         before.SetResult();
     }
 
-    /// <summary>A worker's statement begins.</summary>
-    internal void Begin() => Runs(1);
+    /// <summary>A worker's statement begins that is no batch.</summary>
+    internal void Begin() => Runs(1, batches: 0);
 
     /// <summary>It has ended.</summary>
-    internal void End() => Runs(-1);
+    internal void End() => Runs(-1, batches: 0);
+
+    /// <summary>A batch begins: when it is its turn.</summary>
+    /// <param name="patience">How long it waits at most for batches that run, which may hang.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    internal async Task BeginBatchAsync(TimeSpan patience, CancellationToken cancellationToken)
+    {
+        long start = Stopwatch.GetTimestamp();
+        while (true)
+        {
+            TimeSpan left = patience - Stopwatch.GetElapsedTime(start);
+            Task changed;
+            lock (_lock)
+            {
+                if ((_batches < _mostBatches && !_held) || _ended || _idle || left <= TimeSpan.Zero)
+                {
+                    Runs(1, batches: 1);
+                    return;
+                }
+
+                changed = _changed.Task;
+            }
+
+            await Task.WhenAny(changed, Task.Delay(left, cancellationToken)).ConfigureAwait(false);
+            cancellationToken.ThrowIfCancellationRequested();
+        }
+    }
+
+    /// <summary>It has ended.</summary>
+    internal void EndBatch() => Runs(-1, batches: -1);
 
     /// <summary>Rows were changed.</summary>
     internal void Did(long rows)
@@ -184,12 +219,21 @@ internal sealed class ThrottleGate
         }
     }
 
-    private void Runs(int more)
+    private void Runs(int more, int batches)
     {
+        TaskCompletionSource? before = null;
         lock (_lock)
         {
             _now = new Work(_now.Running + more, Stopwatch.GetTimestamp());
+            _batches += batches;
+            if (batches < 0 && _mostBatches < int.MaxValue)
+            {
+                before = _changed;
+                _changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+            }
         }
+
+        before?.SetResult();
     }
 
     private TimeSpan Due(TimeSpan took, bool paused, long ended)

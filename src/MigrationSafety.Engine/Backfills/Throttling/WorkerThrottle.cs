@@ -7,6 +7,7 @@ internal sealed class WorkerThrottle
 {
     // Of the time of a batch, for one of the pauses within it.
     private const double MostPause = 0.1;
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(1);
 
     private readonly ThrottleGate _gate;
     private readonly TimeSpan _batchTime;
@@ -60,12 +61,15 @@ internal sealed class WorkerThrottle
         return pace;
     }
 
-    /// <summary>A statement that changes rows begins.</summary>
+    /// <summary>A statement that changes rows begins, when it is its turn.</summary>
     /// <returns>When, as a timestamp of <see cref="Stopwatch"/>.</returns>
-    internal long Begin()
+    internal async Task<long> BeginAsync(CancellationToken cancellationToken)
     {
-        _gate.Begin();
-        return Stopwatch.GetTimestamp();
+        long start = Stopwatch.GetTimestamp();
+        await _gate.BeginBatchAsync(s_patience + (2 * _batchTime), cancellationToken).ConfigureAwait(false);
+        long begun = Stopwatch.GetTimestamp();
+        Waited += begun - start;
+        return begun;
     }
 
     /// <summary>It has ended, however.</summary>
@@ -74,7 +78,7 @@ internal sealed class WorkerThrottle
     {
         _ended = Stopwatch.GetTimestamp();
         (_took, _paused) = (Stopwatch.GetElapsedTime(begun, _ended), false);
-        _gate.End();
+        _gate.EndBatch();
     }
 
     /// <summary>A batch was committed, with its pauses.</summary>
