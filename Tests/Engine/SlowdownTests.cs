@@ -86,7 +86,7 @@ public sealed class SlowdownTests(Servers servers)
         }
 
         Assert.Equal((1.0, null), (harmless.Speed, harmless.Reason));
-        Assert.Contains("it gets faster step by step; commits of others take no longer because of it so far, 1.3 ms (limit 1.1 times)", said);
+        Assert.Contains(said, reason => reason?.StartsWith("it gets faster step by step; commits of others take no longer because of it so far, 1.3", StringComparison.Ordinal) == true);
         int known = speeds.FindIndex(speed => speed > CommitTimes.FirstSpeed);
         Assert.All(speeds[known..].Zip(speeds[(known + 1)..]), pair => Assert.InRange(pair.Second, pair.First, (pair.First * 1.15) + 0.01));
 
