@@ -22,20 +22,36 @@ public sealed class SlowdownTests(Servers servers)
         for (int second = 0; second < 30; second++)
         {
             // Our 20 transactions a second reach the statistics a second late, and 150 from before the first look; an application has 200 besides until it ends.
-            alone.Add(start.AddSeconds(second), 7_000_000 + (20 * Math.Max(0, second - 1)) + Math.Min(150, 75 * second), 20 * second, workers: 0, probes: 0);
+            alone.Add(start.AddSeconds(second), 7_000_000 + (20 * Math.Max(0, second - 1)) + Math.Min(150, 75 * second), 20 * second, workers: 0, probes: 0, live: 1, hidden: 0);
             // Two more backfills on the same server, one of which tries commits.
-            fleet.Add(start.AddSeconds(second), 3000 + (150 * second), 20 * second, workers: 2, probes: 1);
-            application.Add(start.AddSeconds(second), 9_000_000 + (20 * second) + (200 * Math.Min(second, 12)), 20 * second, workers: 0, probes: 0);
+            fleet.Add(start.AddSeconds(second), 3000 + (150 * second), 20 * second, workers: 2, probes: 1, live: 1, hidden: 0);
+            application.Add(start.AddSeconds(second), 9_000_000 + (20 * second) + (200 * Math.Min(second, 12)), 20 * second, workers: 0, probes: 0, live: 1, hidden: 0);
             Assert.False(alone.IsThere, $"alone, second {second}: {alone.PerSecond}");
             Assert.False(fleet.IsThere, $"fleet, second {second}: {fleet.PerSecond}");
             Assert.True(second is < 2 or > 12 || application.IsThere, $"application, second {second}: {application.PerSecond}");
         }
 
+        // In the first seconds, before transactions are counted, it shows by its sessions, or may be among those that are hidden; later on a count tells more.
+        Assert.Equal((true, true, false), (Begins(live: 2, hidden: 0, looks: 1), Begins(live: 2, hidden: 0, looks: 10), Begins(live: 2, hidden: 0, looks: 20)));
+        Assert.Equal((true, true, false), (Begins(live: 0, hidden: 5, looks: 1), Begins(live: 0, hidden: 5, looks: 3), Begins(live: 0, hidden: 5, looks: 4)));
+        Assert.False(Begins(live: 1, hidden: 1, looks: 1));
+
+        bool Begins(int live, int hidden, int looks)
+        {
+            OtherWork work = new();
+            for (int look = 0; look < looks; look++)
+            {
+                work.Add(start.AddSeconds(look), 1000, 0, workers: 0, probes: 0, live, hidden);
+            }
+
+            return work.IsThere;
+        }
+
         Assert.False(application.IsThere);
-        application.Add(start.AddSeconds(30), 9_100_000, 600, workers: 0, probes: 0);
+        application.Add(start.AddSeconds(30), 9_100_000, 600, workers: 0, probes: 0, live: 1, hidden: 0);
         Assert.True(application.IsThere);
         // The statistics were reset.
-        application.Add(start.AddSeconds(31), 5, 620, workers: 0, probes: 0);
+        application.Add(start.AddSeconds(31), 5, 620, workers: 0, probes: 0, live: 1, hidden: 0);
         Assert.False(application.IsThere);
     }
 
@@ -43,7 +59,7 @@ public sealed class SlowdownTests(Servers servers)
     public void The_speed_follows_from_how_much_longer_commits_take()
     {
         CommitTimes times = new();
-        void Decide(double limit = 1.1, int clients = 1) => times.Decide(limit, clients);
+        void Decide(double limit = 1.1, int clients = 1) => times.Decide(limit, clients, workers: 1);
         Decide();
         Assert.Equal((CommitTimes.FirstSpeed, false), (times.Speed, times.IsKnown));
         Assert.Contains("measured first", times.Reason, StringComparison.Ordinal);
@@ -61,7 +77,7 @@ public sealed class SlowdownTests(Servers servers)
         // A stall of the disk in the midst of them says little about the backfill: more is allowed, and step by step it gets faster.
         times.Add(TimeSpan.FromSeconds(3), resting: false, speed: 0.1);
         Decide(limit: 1.4);
-        Assert.Equal(0.06, times.Speed);
+        Assert.InRange(times.Speed, 0.055, 0.06);
         for (int i = 0; i < 20; i++)
         {
             Decide(limit: 1.4);
@@ -80,7 +96,7 @@ public sealed class SlowdownTests(Servers servers)
                 harmless.Add(TimeSpan.FromMilliseconds(1 + ((i + second) % 7 * 0.1)), resting: i % 8 == 0, harmless.Speed);
             }
 
-            harmless.Decide(1.1, 1);
+            harmless.Decide(1.1, 1, 1);
             speeds.Add(harmless.Speed);
             said.Add(harmless.Reason);
         }
@@ -97,8 +113,20 @@ public sealed class SlowdownTests(Servers servers)
             shared.Add(TimeSpan.FromMilliseconds(i % 2 == 0 ? 1 : 1.2), resting: i % 2 == 0, speed: 0.1);
         }
 
-        shared.Decide(1.1, clients: 2);
+        shared.Decide(1.1, clients: 2, workers: 1);
         Assert.Equal(0.05, shared.Speed, 3);
+
+        // Four workers take turns where little may be done: together they have the least speed of one.
+        CommitTimes four = new();
+        four.Decide(1.01, clients: 1, workers: 4);
+        Assert.Equal(CommitTimes.FirstSpeed / 4, four.Speed);
+        for (int i = 0; i < 200; i++)
+        {
+            four.Add(TimeSpan.FromMilliseconds(i % 2 == 0 ? 1 : 1.2), resting: i % 2 == 0, speed: 0.025);
+        }
+
+        four.Decide(1.01, clients: 1, workers: 4);
+        Assert.Equal(ThrottleController.LeastSpeed / 4, four.Speed);
     }
 
     [Fact]
@@ -110,7 +138,7 @@ public sealed class SlowdownTests(Servers servers)
         for (int i = 0; i < 6000; i++)
         {
             times.Add(TimeSpan.FromMilliseconds(1), resting: i < 100 || i % 100 == 0, speed: 0.5);
-            times.Decide(1.1, 1);
+            times.Decide(1.1, 1, 1);
             known.Add(times.IsKnown);
         }
 
@@ -122,7 +150,7 @@ public sealed class SlowdownTests(Servers servers)
             times.Add(TimeSpan.FromMilliseconds(1), resting: false, speed: 0.5);
         }
 
-        times.Decide(1.1, 1);
+        times.Decide(1.1, 1, 1);
         Assert.Equal((CommitTimes.FirstSpeed, false), (times.Speed, times.IsKnown));
     }
 
@@ -142,7 +170,7 @@ public sealed class SlowdownTests(Servers servers)
                 times.Add(TimeSpan.FromMilliseconds(milliseconds * (moment >= 24 && moment % 20 == 0 ? 5 : 1)), resting: moment < 20, speed: 0.05);
             }
 
-            times.Decide(1.2, 1);
+            times.Decide(1.2, 1, 1);
             speeds.Add(times.Speed);
         }
 
@@ -166,7 +194,7 @@ public sealed class SlowdownTests(Servers servers)
                 times.Add(TimeSpan.FromMicroseconds(alone + (2 * longer)), resting: false, speed: times.Speed);
             }
 
-            times.Decide(1.1, 1);
+            times.Decide(1.1, 1, 1);
         }
 
         Assert.Equal(reason, times.Reason);

@@ -75,7 +75,7 @@ internal sealed class CommitProbe : IAsyncDisposable
                 _trying = TryAsync(_stop.Token);
             }
 
-            _times.Decide(_limit, clients);
+            _times.Decide(_limit, clients, _owner.Workers);
             return (_times.Speed, _times.Reason);
         }
     }

@@ -8,7 +8,7 @@ namespace MigrationSafety.Engine.Backfills.Throttling;
 /// </summary>
 internal sealed class CommitTimes
 {
-    /// <summary>The speed until enough is known.</summary>
+    /// <summary>The speed until enough is known, of all workers together.</summary>
     internal const double FirstSpeed = 0.1;
 
     // With and without it from the same time, 80 s as they are tried: what slows all commits down from outside is then in both. Of half as many, those without scatter too much.
@@ -24,6 +24,8 @@ internal sealed class CommitTimes
     // By so much Linux lets every wake-up be late, unless it is told otherwise (timer slack).
     internal const double NotFelt = 0.00005;
     private const int MostDigits = 3;
+    // Of a speed.
+    private const int Digits = 3;
 
     private readonly Queue<(double Seconds, double Speed, bool Resting)> _all = new();
     private int _resting;
@@ -55,12 +57,13 @@ internal sealed class CommitTimes
     /// <summary>Decides anew.</summary>
     /// <param name="limit">How many times as long commits may take, on average over batches and pauses. Where they are so short that 0.05 ms more is over it, that much is allowed.</param>
     /// <param name="clients">Clients that work on the backfill: each may do its share of the harm.</param>
-    internal void Decide(double limit, int clients)
+    /// <param name="workers">Workers of this one: its least speed is that of all of them together.</param>
+    internal void Decide(double limit, int clients, int workers)
     {
         _wasKnown = IsKnown;
         if (!_wasKnown)
         {
-            (Speed, Reason) = (Math.Min(Speed, FirstSpeed), "others are at work on the server, and how much it slows their commits down is measured first");
+            (Speed, Reason) = (Math.Min(Speed, FirstSpeed / workers), "others seem to be at work on the server, and how much it slows their commits down is measured first");
             return;
         }
 
@@ -73,11 +76,11 @@ internal sealed class CommitTimes
         double harm = times - 1 + (times * Math.Sqrt((aloneError * aloneError) + (allError * allError)));
         bool tooShort = NotFelt / alone > limit - 1;
         double allowed = (tooShort ? NotFelt / alone : limit - 1) / clients;
-        double possible = harm <= 0 ? 1 : Math.Clamp(Math.Round(allowed / harm * _all.Average(commit => commit.Speed), 2), ThrottleController.LeastSpeed, 1);
+        double possible = harm <= 0 ? 1 : Math.Clamp(Math.Round(allowed / harm * _all.Average(commit => commit.Speed), Digits), ThrottleController.LeastSpeed / workers, 1);
         // What is measured scatters.
         if (possible < 0.8 * Speed || possible > 1.2 * Speed || possible == 1)
         {
-            Speed = Math.Min(possible, Math.Round(Speed * MostFaster, 2));
+            Speed = Math.Min(possible, Math.Round(Speed * MostFaster, Digits));
         }
 
         (string now, string without) = Milliseconds(all, alone);

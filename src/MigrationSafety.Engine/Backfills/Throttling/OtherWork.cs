@@ -14,14 +14,18 @@ internal sealed class OtherWork
     private const int Uncounted = 100;
     // And what reaches the statistics after the first look: what was asked and recorded before it, and what autovacuum makes of that.
     private const int Beginning = 100;
+    // Until transactions can be counted. One session may be whoever looks at all this; of those that are hidden nobody can say whether they live, so they count only until there is a count.
+    private const int LeastSessions = 2;
+    private const int LooksOfHidden = 3;
 
     private readonly Queue<(DateTimeOffset Time, long All, long Own)> _looks = new();
     private bool _begins = true;
+    private bool _lives;
 
     /// <summary>Others' transactions a second, at least; 0 before the second look.</summary>
     internal double PerSecond { get; private set; }
 
-    internal bool IsThere => PerSecond >= Least;
+    internal bool IsThere => PerSecond >= Least || _lives;
 
     /// <summary>Takes a look in.</summary>
     /// <param name="time">The server's clock.</param>
@@ -29,8 +33,11 @@ internal sealed class OtherWork
     /// <param name="own">Transactions of this client until now.</param>
     /// <param name="workers">Workers of other clients and other backfills.</param>
     /// <param name="probes">Their sessions that try commits.</param>
-    internal void Add(DateTimeOffset time, long all, long own, int workers, int probes)
+    /// <param name="live">Sessions of anybody else that just began or ended a statement.</param>
+    /// <param name="hidden">Sessions of which that is not known.</param>
+    internal void Add(DateTimeOffset time, long all, long own, int workers, int probes, int live, int hidden)
     {
+        _lives = _begins && (live >= LeastSessions || (hidden >= LeastSessions && _looks.Count < LooksOfHidden));
         _looks.Enqueue((time, all, own));
         (DateTimeOffset firstTime, long firstAll, long firstOwn) = _looks.Peek();
         if (_looks.Count > Looks)

@@ -15,7 +15,7 @@ public sealed record ThrottleLimits
         SlotLag = 10L << 30,
         ArchiveLag = 1L << 30,
         WaitingSessions = 1,
-        Slowdown = 1.12,
+        Slowdown = 1.06,
     };
 
     /// <summary>How long ago what a standby replays now was written on the primary (<c>pg_stat_replication</c>).</summary>

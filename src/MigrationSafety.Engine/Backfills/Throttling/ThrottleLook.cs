@@ -135,6 +135,7 @@ internal sealed class ThrottleLook
             OtherWorkers = (int)(reader.Long(14) ?? 0),
             Probes = (int)(reader.Long(15) ?? 0),
             StandbyWaits = await reader.IsDBNullAsync(16, cancellationToken).ConfigureAwait(false) ? [] : reader.GetFieldValue<string[]>(16),
+            LiveSessions = (int)(reader.Long(17) ?? 0),
         };
     }
 
@@ -191,12 +192,13 @@ internal sealed class ThrottleLook
                    {When(limits.ArchiveLag is not null, Archiver, "jsonb")},
                    {When(limits.WaitingSessions is not null, Waiters, "jsonb")},
                    {When(limits.ActiveSessions is not null, "select pg_catalog.count(*) from pg_catalog.pg_stat_activity where state = 'active' and backend_type = 'client backend' and pid <> all ($2) and pid <> pg_catalog.pg_backend_pid()", "int8")},
-                   {When(limits.ActiveSessions is not null, "select pg_catalog.count(*) from pg_catalog.pg_stat_activity where query = '<insufficient privilege>' and usesysid is not null", "int8")},
+                   {When(limits.ActiveSessions is not null || limits.Slowdown is not null, "select pg_catalog.count(*) from pg_catalog.pg_stat_activity where query = '<insufficient privilege>' and usesysid is not null", "int8")},
                    {When(limits.VacuumLag is not null, Vacuum, "jsonb")},
                    {When(limits.Slowdown is not null, "select pg_catalog.sum(xact_commit + xact_rollback)::int8 from pg_catalog.pg_stat_database", "int8")},
                    {When(limits.Slowdown is not null, $"select pg_catalog.count(*) from pg_catalog.pg_stat_activity where application_name = 'MigrationSafety/backfill' and pid <> all ($2) and {AtWork}", "int8")},
                    {When(limits.Slowdown is not null, $"select pg_catalog.count(*) from pg_catalog.pg_stat_activity where application_name = 'MigrationSafety/{CommitProbe.Operation}' and {AtWork}", "int8")},
-                   {When(limits.Slowdown is not null, "select pg_catalog.array_agg(pg_catalog.concat_ws(' ', pid, query_start, backend_xid)) from pg_catalog.pg_stat_activity where wait_event = 'SyncRep' and application_name not like 'MigrationSafety%'", "text[]")}
+                   {When(limits.Slowdown is not null, "select pg_catalog.array_agg(pg_catalog.concat_ws(' ', pid, query_start, backend_xid)) from pg_catalog.pg_stat_activity where wait_event = 'SyncRep' and application_name not like 'MigrationSafety%'", "text[]")},
+                   {When(limits.Slowdown is not null, "select pg_catalog.count(*) from pg_catalog.pg_stat_activity where backend_type = 'client backend' and state_change > pg_catalog.clock_timestamp() - interval '0.5 s' and application_name not like 'MigrationSafety%'", "int8")}
             from w
             """;
     }

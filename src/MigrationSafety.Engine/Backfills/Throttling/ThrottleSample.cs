@@ -76,6 +76,9 @@ internal sealed record ThrottleSample
 
     internal int? ActiveSessions { get; init; }
 
+    /// <summary>Sessions that began or ended a statement in the last half second; none of this module's own.</summary>
+    internal int LiveSessions { get; init; }
+
     /// <summary>Sessions of which this role does not see whether they are active.</summary>
     internal int HiddenSessions { get; init; }
 

@@ -185,7 +185,7 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
             return decided;
         }
 
-        _others.Add(sample.Time, transactions, _owner.Transactions() + _probe.Transactions + _looks, sample.OtherWorkers, Math.Max(0, sample.Probes - (_probe.IsTrying ? 1 : 0)));
+        _others.Add(sample.Time, transactions, _owner.Transactions() + _probe.Transactions + _looks, sample.OtherWorkers, Math.Max(0, sample.Probes - (_probe.IsTrying ? 1 : 0)), sample.LiveSessions, sample.HiddenSessions);
         (_pace, string? reason) = _probe.Decide(_others.IsThere && sample.State is BackfillStore.Running && !decided.Paused, sample.Clients);
         return _pace >= decided.Speed ? decided : new ThrottleDecision(_pace, reason, _decision.Speed < 1 && !_decision.Paused ? _decision.Since : sample.Time);
     }
@@ -210,7 +210,7 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
             _sink.Warning($"{_owner.Name}: how far {sample.HiddenStandbys:N0} standby{(sample.HiddenStandbys > 1 ? "s are" : " is")} behind is hidden from role {_owner.Session.Info.User}, and does not slow the backfill down. {grant}");
         }
 
-        if (sample.HiddenSessions > 0 && _said.Add("sessions"))
+        if (_limits.ActiveSessions is not null && sample.HiddenSessions > 0 && _said.Add("sessions"))
         {
             _sink.Warning($"{_owner.Name}: whether other roles' sessions are active is hidden from role {_owner.Session.Info.User}: -MaxActiveSession counts only those that it sees. {grant}");
         }
