@@ -44,6 +44,19 @@ public sealed class IndexRebuildTests(Servers servers)
         await NothingIsLeftAsync(bench);
     }
 
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task One_that_is_dropped_while_it_is_read_is_not_there(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
+        // The size of the table is waited for; the definition is read after that, of an index that only the snapshot still has.
+        await using LockHolder drop = await LockHolder.HoldAsync(bench.Database, "drop index ix");
+        Task<IReadOnlyList<IndexRebuildTarget>> find = IndexRebuilder.FindAsync(bench.Session, new() { Name = "ix" }, bench.Sink, Token);
+        await Wait.UntilAsync(
+            () => bench.Database.ScalarAsync<bool>($"select exists (select from pg_stat_activity where {drop.Pid} = any (pg_blocking_pids(pid)))", Token), "the question to wait", cancellationToken: Token);
+        await drop.CommitAsync(Token);
+        Assert.Equal("IndexNotFound", (await Assert.ThrowsAsync<MigrationException>(() => find)).ErrorId);
+    }
+
     [Theory, EachMajor]
     public async Task A_table_and_a_schema_mean_their_indexes_toast_included_and_partitions_one_by_one(int major)
     {

@@ -129,7 +129,7 @@ internal sealed class BackfillScenario : Scenario
             return bench.Figures()[^1].Latency.P99;
         }
 
-        // Beside what the same application felt of the same table just before, and between them: twice, because it scatters by a tenth.
+        // Beside what the same application felt of the same table just before each: the mean of the two, because it scatters by a tenth.
         async Task<(TimeSpan Alone, TimeSpan During)> FillAsync(string name, BackfillRequest request) => (
             await LatencyAsync("    the application alone", async () =>
             {

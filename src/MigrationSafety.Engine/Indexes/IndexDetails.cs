@@ -173,7 +173,8 @@ internal sealed record IndexDetails
             """;
         await using NpgsqlCommand command = new(Query, connection) { Parameters = { new() { Value = oid, NpgsqlDbType = NpgsqlDbType.Oid } } };
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
-        if (!await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+        // No definition: it was dropped since the snapshot, which the functions that describe it do not keep to.
+        if (!await reader.ReadAsync(cancellationToken).ConfigureAwait(false) || await reader.IsDBNullAsync(26, cancellationToken).ConfigureAwait(false))
         {
             return null;
         }

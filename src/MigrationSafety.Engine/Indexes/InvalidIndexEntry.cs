@@ -143,6 +143,12 @@ internal sealed partial record InvalidIndexEntry
         List<InvalidIndexEntry> entries = [];
         while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
         {
+            if (reader.Text(12) is not { } definition)
+            {
+                // Dropped since the snapshot.
+                continue;
+            }
+
             entries.Add(new InvalidIndexEntry
             {
                 Oid = reader.GetFieldValue<uint>(0),
@@ -157,7 +163,7 @@ internal sealed partial record InvalidIndexEntry
                 Unique = reader.GetBoolean(9),
                 Ready = reader.GetBoolean(10),
                 Live = reader.GetBoolean(11),
-                Definition = reader.GetString(12),
+                Definition = definition,
                 SizeBytes = reader.GetInt64(13),
                 Scans = reader.GetInt64(14),
                 Twins = reader.GetFieldValue<string[]>(15),

@@ -121,6 +121,12 @@ public static class LiveNames
             List<LiveName> names = [];
             while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
             {
+                if (reader.IsDBNull(2))
+                {
+                    // An index that was dropped since the snapshot.
+                    continue;
+                }
+
                 string name = reader.GetString(1);
                 string text = request.Kind == LiveNameKind.Backfill ? name : SqlName.QuoteIfNeeded(name);
                 names.Add(new LiveName(reader.IsDBNull(0) ? text : $"{SqlName.QuoteIfNeeded(reader.GetString(0))}.{text}", reader.GetString(2)));
