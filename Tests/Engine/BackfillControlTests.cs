@@ -96,9 +96,9 @@ public sealed class BackfillControlTests(Servers servers)
         run = bench.RunAsync(Request() with { Throttle = s_slow });
         BackfillStatus? again = null;
         await Wait.UntilAsync(
-            async () => (again = (await ListAsync(bench)).Single(status => status.Table == "t")) is { Done: > 20_001, State: BackfillState.Running }, "it to run", cancellationToken: Token);
+            // The rate is read of the workers, a moment before or after what is done.
+            async () => (again = (await ListAsync(bench)).Single(status => status.Table == "t")) is { Done: > 20_001, State: BackfillState.Running, RemainingTime: not null }, "it to run", cancellationToken: Token);
         Assert.InRange(again!.Remaining, 1_000, 19_999);
-        Assert.NotNull(again.RemainingTime);
 
         // Removed by force, running: it is stopped first.
         await BackfillControl.RemoveAsync(bench.Session, failed.Name, force: true, dropArchive: false, TimeSpan.FromSeconds(30), bench.Sink, Token);
@@ -112,6 +112,9 @@ public sealed class BackfillControlTests(Servers servers)
     public async Task Rows_that_were_refused_are_listed_and_tried_again_alone(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table + "alter table t add check (v <> -1) not valid");
+        // Up to 14 a collector makes the statistics of a new database, late on a busy machine, and says that they were reset then.
+        await Wait.UntilAsync(
+            async () => major > 14 || await bench.ScalarAsync<bool>("select pg_stat_get_db_stat_reset_time(oid) is not null from pg_database where datname = current_database()"), "the statistics to be there", cancellationToken: Token);
         BackfillRequest request = Request() with { Set = [new("v", "case when id % 10000 = 1 then -1 else id end"), new("n", "n + 1")], MaxErrors = 5 };
         Assert.Equal(BackfillOutcome.CompletedWithErrors, (await bench.RunAsync(request)).Outcome);
 
