@@ -86,6 +86,30 @@ public sealed class BackfillTurnTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task Blocks_go_in_turns_where_rows_are_left_and_once_where_they_are_done(int major)
+    {
+        // The first three quarters as an earlier run, or an application, left them; then a partition that is done beside one that is not.
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table t (id int primary key, note text, v int, n int not null default 0) with (autovacuum_enabled = false);
+            insert into t select i, repeat('x', 300), case when i <= 30000 then i end, case when i <= 30000 then 1 else 0 end from generate_series(1, 40000) i;
+            create table p (id int primary key, note text, v int, n int not null default 0) partition by range (id);
+            create table p1 partition of p for values from (0) to (20001);
+            create table p2 partition of p for values from (20001) to (40001);
+            insert into p select id, note, case when id <= 20000 then v end, case when id <= 20000 then 1 else 0 end from t
+            """);
+        await bench.Database.ExecuteAsync("vacuum analyze t, p", Token);
+
+        Assert.Equal(10_000, (await bench.RunAsync(Counted)).Rows);
+        Assert.Equal(20_000, (await bench.RunAsync(Counted with { Table = "p", Name = "p" })).Rows);
+
+        Assert.Equal(80_000, await bench.ScalarAsync<long>("select count(*) from (select * from t union all select * from p) as all_rows where v = id and n = 1"));
+        long blocks = await bench.ScalarAsync<long>("select max((ctid::text::point)[0])::int8 from t where id = 30000");
+        const string Ranges = "from migration_safety.backfill_range";
+        Assert.Equal("1 4", await bench.ScalarAsync<string>($"select max(slices) filter (where upper[1]::int8 <= {blocks}) || ' ' || min(slices) filter (where lower[1]::int8 >= {blocks}) {Ranges} where relation = 't'::regclass"));
+        Assert.Equal("1 4", await bench.ScalarAsync<string>($"select max(slices) filter (where relation = 'p1'::regclass) || ' ' || min(slices) filter (where relation = 'p2'::regclass) {Ranges}"));
+    }
+
+    [Theory, EachMajor]
     public async Task Rows_that_go_to_another_turn_and_a_column_that_goes_leave_nothing_undone(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, SlowInTurns);

@@ -19,8 +19,6 @@ public static class Backfill
     internal const string CommonSettings =
         "('row_security', 'off'), ('datestyle', 'ISO'), ('intervalstyle', 'postgres'), ('extra_float_digits', '1'), ('standard_conforming_strings', 'on')";
 
-    // Enough for an estimate within some percent; a small table is counted.
-    internal const double SampleBlocks = 300;
     private const int MostWorkers = 64;
 
     /// <summary>Checks a request and says what will be done. Writes nothing.</summary>
@@ -118,9 +116,10 @@ public static class Backfill
                 steps.AddRange(await definition.Archive.StepsAsync(connection, cancellationToken).ConfigureAwait(false));
             }
 
-            (long matching, long all) = await EstimateAsync(connection, definition, cancellationToken).ConfigureAwait(false);
+            BackfillSample sample = await BackfillSample.TakeAsync(connection, definition, cancellationToken).ConfigureAwait(false);
+            (long matching, long all) = (sample.Matching, sample.Rows);
             (long buffers, IReadOnlyDictionary<uint, ScatteredIndexes> scattered) = await ScatteredIndexes.ReadAsync(connection, [.. definition.Leaves.Select(leaf => leaf.Table.Oid)], cancellationToken).ConfigureAwait(false);
-            definition = definition.InTurns((double)matching / Math.Max(1, all), buffers, scattered, request.Workers);
+            definition = definition.InTurns(sample, buffers, scattered, request.Workers);
             BackfillForecast? measured = request.SampleBatch > 0 ? await BackfillForecast.MeasureAsync(connection, definition, request, all, sink, cancellationToken).ConfigureAwait(false) : null;
             BackfillForecast forecast = measured ?? await BackfillForecast.AssumeAsync(connection, definition, all, cancellationToken).ConfigureAwait(false);
             steps.Add(BatchStep(definition));
@@ -147,6 +146,7 @@ public static class Backfill
                 BatchPlan = batchPlan,
                 Request = request,
                 Definition = definition,
+                Sample = sample,
             };
         }
         catch (Exception e) when (e is PostgresException { SqlState: SqlStates.LockNotAvailable } or MigrationException { SqlState: SqlStates.LockNotAvailable })
@@ -245,9 +245,6 @@ public static class Backfill
         }
     }
 
-    /// <summary>The percentage of the table's blocks that is looked at for an estimate.</summary>
-    internal static double SamplePercent(BackfillDefinition definition) => Math.Min(100, 100 * SampleBlocks / Math.Max(1, definition.Blocks));
-
     private static async Task RefuseReadOnlyAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
         await using NpgsqlCommand command = new("select pg_catalog.current_setting('transaction_read_only')", connection);
@@ -324,18 +321,6 @@ public static class Backfill
         await using NpgsqlCommand asBefore = new("reset enable_seqscan; reset enable_bitmapscan", connection);
         await asBefore.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
         return string.Join(Environment.NewLine, lines);
-    }
-
-    private static async Task<(long Matching, long All)> EstimateAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
-    {
-        // A new column has no statistics, and the planner's guess at it is far off; at a new table's rows too. Look at some blocks instead.
-        double percent = SamplePercent(definition);
-        await using NpgsqlCommand sample = new(new BackfillQueries(definition).Sample, connection) { Parameters = { new() { Value = (float)percent } } };
-        await using NpgsqlDataReader reader = await sample.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
-        await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
-        (long matching, long seen, long seenBlocks) = (reader.GetInt64(0), reader.GetInt64(1), reader.GetInt64(2));
-        double scale = percent >= 100 ? 1 : (double)definition.Blocks / Math.Max(1, seenBlocks);
-        return ((long)(matching * scale), (long)(seen * scale));
     }
 
     private static string[] Notes(BackfillDefinition definition, BackfillRequest request, string batchPlan, long matching, long all, bool resumes, BackfillForecast forecast)

@@ -269,11 +269,11 @@ internal sealed record BackfillDefinition(
     }
 
     /// <summary>Lets the blocks of heaps be done in turns where that keeps rows in them: where many rows of a block are to change, and no index looks at what is set.</summary>
-    /// <param name="share">The share of the rows that match.</param>
+    /// <param name="sample">What some blocks hold.</param>
     /// <param name="buffers">The server's shared_buffers, in blocks.</param>
     /// <param name="scattered">By table, its indexes for which a row that moves means a page anywhere.</param>
     /// <param name="workers">Workers, each of which is at a stretch of its own.</param>
-    internal BackfillDefinition InTurns(double share, long buffers, IReadOnlyDictionary<uint, ScatteredIndexes> scattered, int workers)
+    internal BackfillDefinition InTurns(BackfillSample sample, long buffers, IReadOnlyDictionary<uint, ScatteredIndexes> scattered, int workers)
     {
         // A quarter of the buffers for all workers: the rest is the application's, and holds the indexes' pages.
         long stretch = Math.Clamp(buffers / 4 / workers, LeastStretch, BackfillLeaf.MostStretch);
@@ -283,7 +283,8 @@ internal sealed record BackfillDefinition(
             // Of 1,000,000 rows, all of which changed, 60 % stayed in their block with four turns, 73 % with eight, which look at every block twice as often: that pays where each row
             // that moves brings pages of indexes from the disk or from beyond the processor's caches.
             int most = indexes?.Blocks > Math.Min(buffers / 2, CachedBlocks) ? 8 : 4;
-            int turns = leaf.ByKey || leaf.ChangesIndex || Kind != BackfillKind.Update ? 1 : share > 0.5 ? most : share > 0.25 ? most / 2 : 1;
+            double share = sample.ShareWhereAny(leaf.Table.Oid);
+            int turns = leaf.ByKey || leaf.ChangesIndex || Kind != BackfillKind.Update || share <= BackfillLeaf.LeastShareInTurns ? 1 : share > 2 * BackfillLeaf.LeastShareInTurns ? most : most / 2;
             return leaf with { Slices = turns, Stretch = stretch, TurnsBy = turns > 1 ? indexes?.Column : null };
         }
 

@@ -24,6 +24,9 @@ internal sealed record BackfillLeaf(TableReference Table, long Blocks, string Ac
     /// <summary>The most of <see cref="Stretch"/>: 128 MB.</summary>
     internal const long MostStretch = 16384;
 
+    /// <summary>The share of a block's rows that have to match for turns to be worth looking at it several times.</summary>
+    internal const double LeastShareInTurns = 0.25;
+
     /// <summary>
     /// In how many turns a block's rows are done; a power of two. The versions that one turn leaves dead make room for the next: so most new versions stay in their block, as
     /// heap-only tuples, no index is written for them, and the table grows by a fraction. All at once, each would go to another block and into every index, whose

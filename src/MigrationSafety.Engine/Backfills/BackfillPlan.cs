@@ -35,4 +35,6 @@ public sealed record BackfillPlan : OperationPlan
     internal BackfillRequest Request { get; init; } = null!;
 
     internal BackfillDefinition Definition { get; init; } = null!;
+
+    internal BackfillSample Sample { get; init; } = null!;
 }

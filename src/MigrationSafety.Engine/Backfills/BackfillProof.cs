@@ -118,7 +118,7 @@ public static class BackfillProof
     /// <summary>Writes down how many rows there are when it begins, and what the statistics have counted by then.</summary>
     internal static async Task NoteStartAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
     {
-        string counted = definition.Blocks <= Backfill.SampleBlocks ? $"({new BackfillQueries(definition).All})" : "null::int8";
+        string counted = definition.Blocks <= BackfillSample.Blocks ? $"({new BackfillQueries(definition).All})" : "null::int8";
         string sql = $"""
             update {BackfillStore.Table}
             set rows_counted = {counted}, rows_balance = s.balance, rows_leaves = s.leaves, stats_since = s.since

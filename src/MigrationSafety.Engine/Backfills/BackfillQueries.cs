@@ -44,12 +44,11 @@ internal sealed class BackfillQueries
             """;
     }
 
-    /// <summary>A sample of $1 percent of the blocks: rows that match, rows, blocks that hold rows.</summary>
+    /// <summary>A sample of $1 percent of the blocks, as far as they hold rows: table, number, rows, rows that match.</summary>
     internal string Sample => $"""
-        select coalesce(pg_catalog.sum(msb_matching), 0)::int8, coalesce(pg_catalog.sum(msb_rows), 0)::int8, pg_catalog.count(*)
-        from (select pg_catalog.count(*) filter (where {Predicate}) as msb_matching, pg_catalog.count(*) as msb_rows
-              from {Rows} tablesample system ($1)
-              group by {Name}.tableoid, ({Name}.ctid::text::point)[0]) as msb_blocks
+        select {Name}.tableoid, ({Name}.ctid::text::point)[0]::int8, pg_catalog.count(*), pg_catalog.count(*) filter (where {Predicate})
+        from {Rows} tablesample system ($1)
+        group by 1, 2
         """;
 
     /// <summary>Physical places of $1 rows that match, with their table; from a sample of $2 percent of the blocks or from all.</summary>

@@ -18,18 +18,18 @@ internal static class BackfillRanges
     /// <param name="connection">Connection.</param>
     /// <param name="definition">Definition.</param>
     /// <param name="workers">Workers of this client; a small table is cut for them at least.</param>
-    /// <param name="rowsInTable">Rows in all leaves, estimated.</param>
+    /// <param name="sample">What some blocks hold.</param>
     /// <param name="sink">Where it reports to.</param>
     /// <param name="cancellationToken">Cancels.</param>
     internal static async Task<IReadOnlyList<BackfillRange>> CutAsync(
         NpgsqlConnection connection,
         BackfillDefinition definition,
         int workers,
-        long rowsInTable,
+        BackfillSample sample,
         IOperationSink sink,
         CancellationToken cancellationToken)
     {
-        double rowsOfBlock = (double)rowsInTable / Math.Max(1, definition.Blocks);
+        double rowsOfBlock = (double)sample.Rows / Math.Max(1, definition.Blocks);
         long wanted = Math.Clamp(Math.Max(definition.Blocks / BlocksOfRange, Math.Min(definition.Blocks / FewestBlocks, 4 * workers)), 1, Most);
         long left = definition.Blocks;
         List<BackfillRange> ranges = [];
@@ -46,8 +46,10 @@ internal static class BackfillRanges
                 {
                     upper = lower + Math.Clamp((left - lower) / ((sliced ? 2 : 4) * workers), fewest, most);
                     upper = leaf.Blocks - upper < fewest / 2 ? leaf.Blocks : upper;
-                    ranges.Add(new BackfillRange(
-                        leaf with { Stretch = Math.Min(leaf.Stretch, upper - lower) }, [Text(lower)], [Text(upper)], (rows * upper / leaf.Blocks) - (rows * lower / leaf.Blocks)));
+                    // What was done before lies together: its blocks are looked at once.
+                    bool inTurns = sliced && sample.ShareIn(leaf.Table.Oid, lower, upper) > BackfillLeaf.LeastShareInTurns;
+                    BackfillLeaf part = leaf with { Slices = inTurns ? leaf.Slices : 1, TurnsBy = inTurns ? leaf.TurnsBy : null, Stretch = Math.Min(leaf.Stretch, upper - lower) };
+                    ranges.Add(new BackfillRange(part, [Text(lower)], [Text(upper)], (rows * upper / leaf.Blocks) - (rows * lower / leaf.Blocks)));
                 }
 
                 left -= leaf.Blocks;

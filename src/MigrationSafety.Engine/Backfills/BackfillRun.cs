@@ -323,7 +323,7 @@ internal sealed class BackfillRun : IAsyncDisposable
     private async Task<(BackfillLeaf Leaf, string Place)[]> PickAsync(long rows, CancellationToken cancellationToken)
     {
         await using NpgsqlConnection connection = await Backfill.OpenAsync(_plan.Session, _plan.Request, _sink, cancellationToken).ConfigureAwait(false);
-        double percent = Backfill.SamplePercent(_definition);
+        double percent = BackfillSample.Percent(_definition);
         (BackfillLeaf Leaf, string Place)[] sampled = percent < 100 ? await PickAsync(connection, sampled: true, rows, percent, cancellationToken).ConfigureAwait(false) : [];
         return sampled.Length > 0 ? sampled : await PickAsync(connection, sampled: false, rows, percent, cancellationToken).ConfigureAwait(false);
     }
@@ -380,7 +380,7 @@ internal sealed class BackfillRun : IAsyncDisposable
 
         await using NpgsqlConnection questions = await Backfill.OpenAsync(_plan.Session, _plan.Request, _sink, cancellationToken).ConfigureAwait(false);
         IReadOnlyList<BackfillRange> ranges =
-            await BackfillRanges.CutAsync(questions, _definition, _plan.Request.Workers, _plan.EstimatedTableRows, _sink, cancellationToken).ConfigureAwait(false);
+            await BackfillRanges.CutAsync(questions, _definition, _plan.Request.Workers, _plan.Sample, _sink, cancellationToken).ConfigureAwait(false);
         _sink.Verbose($"{ranges.Count:N0} ranges for {_plan.Request.Workers:N0} worker{(_plan.Request.Workers > 1 ? "s" : "")}, {(_definition.Strategy == BackfillStrategy.Key ? "along a key" : "by blocks")}: {_definition.Reason}.");
         return new Beginning(record, null, ranges);
     }

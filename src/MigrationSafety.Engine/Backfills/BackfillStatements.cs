@@ -343,7 +343,9 @@ internal sealed class BackfillStatements
     private string InPiece(bool first) => _leaf.ByKey
         ? $"{Above(first)}{Row} <= ({string.Join(", ", KeyAliases.Select(key => $"(select {key} from msb_stop)"))})"
         : $"{Qualifier}.ctid >= (select pg_catalog.format('(%s,0)', from_block)::tid from msb_stop) and {Qualifier}.ctid < (select pg_catalog.format('(%s,0)', to_block)::tid from msb_stop)"
-            + (_leaf.Slices == 1 ? "" : $" and {(_leaf.TurnsBy is { Bounds: not null } by ? by.Turn(Qualifier) : $"(pg_catalog.hashtid({Qualifier}.ctid) & {_leaf.Slices - 1})")} = (select slice from msb_stop)");
+            + (_leaf.Slices == 1 ? ""
+                : _leaf.TurnsBy is { Bounds: not null } by ? $" and {by.IsTurn(Qualifier, "slice", "msb_stop")}"
+                : $" and (pg_catalog.hashtid({Qualifier}.ctid) & {_leaf.Slices - 1}) = (select slice from msb_stop)");
 
     private string Above(bool first) => first ? "" : $"{Row} > {Texts("position", "msb_range")} and ";
 

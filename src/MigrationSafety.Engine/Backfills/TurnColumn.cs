@@ -21,9 +21,11 @@ internal sealed record TurnColumn(string Name, string Type, string? Bounds)
     // The share of a block's rows that falls into one turn, beside that of turns at random: what rows leave in one turn makes room for the next only where the turns are about equal.
     private const double MostUneven = 1.25;
 
-    /// <summary>The turn of a row, as an expression; NULL belongs to the first.</summary>
+    /// <summary>Whether it is a row's turn, or was it in an earlier one; NULL belongs to the first. What was done does not match any more, and one comparison is quick.</summary>
     /// <param name="qualifier">What the table is called.</param>
-    internal string Turn(string qualifier) => $"coalesce(pg_catalog.width_bucket({qualifier}.{SqlName.Quote(Name)}, {SqlName.Literal(Bounds!)}::{Type}[]), 0)";
+    /// <param name="turn">Number of the turn, from 0, as an expression; the last has no bound.</param>
+    /// <param name="from">Where that is read from.</param>
+    internal string IsTurn(string qualifier, string turn, string from) => $"({qualifier}.{SqlName.Quote(Name)} operator(pg_catalog.<) (select ({SqlName.Literal(Bounds!)}::{Type}[])[{turn} + 1] from {from})) is not false";
 
     /// <summary>Looks up where the turns begin. Reads only.</summary>
     /// <param name="connection">Connection.</param>
@@ -75,7 +77,7 @@ internal sealed record ScatteredIndexes(long Blocks, TurnColumn? Column)
     /// <param name="cancellationToken">Cancels.</param>
     internal static async Task<(long Buffers, IReadOnlyDictionary<uint, ScatteredIndexes> Indexes)> ReadAsync(NpgsqlConnection connection, uint[] tables, CancellationToken cancellationToken)
     {
-        // The column's own order is that of the index: by a B-tree of the type's default operators. The bounds are an array, of which arrays and domains have none of their own.
+        // The column's own order is that of the index: by a B-tree of the type's default operators, those of PostgreSQL itself, which are found whatever the search_path. The bounds are an array, of which arrays and domains have none of their own.
         // With -1 a type without its length has a name that casts cut nothing: character would be one character.
         const string Query = """
             select pg_catalog.pg_size_bytes(pg_catalog.current_setting('shared_buffers')) / pg_catalog.current_setting('block_size')::int8, t.*
@@ -90,7 +92,7 @@ internal sealed record ScatteredIndexes(long Blocks, TurnColumn? Column)
                 left join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[0]
                 left join pg_catalog.pg_stats s on s.schemaname = n.nspname and s.tablename = c.relname and s.attname = a.attname and not s.inherited
                 cross join lateral (
-                    select coalesce(a.attnum > 0 and x.indpred is null and y.typtype <> 'd' and y.typarray <> 0 and pg_catalog.has_column_privilege(x.indrelid, a.attnum, 'SELECT') and p.opcdefault and m.amname = 'btree', false) as usable
+                    select coalesce(a.attnum > 0 and x.indpred is null and y.typtype <> 'd' and y.typarray <> 0 and pg_catalog.has_column_privilege(x.indrelid, a.attnum, 'SELECT') and p.opcdefault and p.opcnamespace = 'pg_catalog'::regnamespace and m.amname = 'btree', false) as usable
                     from (select) as one
                     left join pg_catalog.pg_type y on y.oid = a.atttypid
                     left join pg_catalog.pg_opclass p on p.oid = x.indclass[0]

@@ -1,0 +1,73 @@
+using Npgsql;
+
+namespace MigrationSafety.Engine.Backfills;
+
+/// <summary>What some blocks of a table hold, by which all of it is estimated.</summary>
+internal sealed class BackfillSample
+{
+    /// <summary>Blocks that are looked at, about: enough for an estimate within some percent. A table that has no more is counted.</summary>
+    internal const double Blocks = 300;
+
+    private readonly Dictionary<uint, SampledBlock[]> _blocks;
+    private readonly double _rowsOfBlock;
+
+    private BackfillSample(BackfillDefinition definition, double percent, IReadOnlyCollection<(uint Relation, SampledBlock Block)> seen)
+    {
+        _blocks = seen.GroupBy(block => block.Relation, block => block.Block).ToDictionary(blocks => blocks.Key, blocks => blocks.ToArray());
+        double scale = percent >= 100 ? 1 : (double)definition.Blocks / Math.Max(1, seen.Count);
+        _rowsOfBlock = seen.Count > 0 ? seen.Average(block => block.Block.Rows) : 1;
+        (Matching, Rows) = ((long)(seen.Sum(block => block.Block.Matching) * scale), (long)(seen.Sum(block => block.Block.Rows) * scale));
+    }
+
+    /// <summary>Rows that match, estimated.</summary>
+    internal long Matching { get; }
+
+    /// <summary>Rows in all, estimated.</summary>
+    internal long Rows { get; }
+
+    /// <summary>The percentage of the table's blocks that is looked at.</summary>
+    internal static double Percent(BackfillDefinition definition) => Math.Min(100, 100 * Blocks / Math.Max(1, definition.Blocks));
+
+    /// <summary>Takes a sample: a new column has no statistics, and the planner's guess at it is far off; at a new table's rows too. Reads only.</summary>
+    internal static async Task<BackfillSample> TakeAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
+    {
+        double percent = Percent(definition);
+        await using NpgsqlCommand command = new(new BackfillQueries(definition).Sample, connection) { Parameters = { new() { Value = (float)percent } } };
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        List<(uint, SampledBlock)> seen = [];
+        while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+        {
+            seen.Add((reader.GetFieldValue<uint>(0), new SampledBlock(reader.GetInt64(1), reader.GetInt64(2), reader.GetInt64(3))));
+        }
+
+        return new BackfillSample(definition, percent, seen);
+    }
+
+    /// <summary>How full of rows that match the blocks are that hold any, 0 to 1: where the first half of a table is done, 1.</summary>
+    /// <param name="relation">Oid of the table.</param>
+    internal double ShareWhereAny(uint relation) => _blocks.TryGetValue(relation, out SampledBlock[]? blocks)
+        ? blocks.Sum(block => block.Matching * ShareOf(block)) / Math.Max(1, blocks.Sum(block => block.Matching))
+        : ShareOfAll;
+
+    /// <summary>How full of rows that match some blocks are, 0 to 1, by those of them that were looked at, or by the nearest.</summary>
+    /// <param name="relation">Oid of the table.</param>
+    /// <param name="lower">The first of the blocks.</param>
+    /// <param name="upper">The one after the last.</param>
+    internal double ShareIn(uint relation, long lower, long upper)
+    {
+        if (!_blocks.TryGetValue(relation, out SampledBlock[]? blocks))
+        {
+            return ShareOfAll;
+        }
+
+        SampledBlock[] inside = [.. blocks.Where(block => block.Number >= lower && block.Number < upper)];
+        return inside.Length > 0 ? inside.Average(ShareOf) : ShareOf(blocks.MinBy(block => Math.Abs(block.Number - ((lower + upper) / 2)))!);
+    }
+
+    private double ShareOfAll => (double)Matching / Math.Max(1, Rows);
+
+    // A block with fewer rows than others has room for new versions as it is.
+    private double ShareOf(SampledBlock block) => block.Matching / Math.Max(block.Rows, _rowsOfBlock);
+
+    private sealed record SampledBlock(long Number, long Rows, long Matching);
+}
