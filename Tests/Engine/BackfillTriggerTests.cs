@@ -87,7 +87,7 @@ public sealed class BackfillTriggerTests(Servers servers)
         MigrationException e = await bench.FailsAsync(BackfillBench.Request("t", "v", "id"));
 
         Assert.Equal("TriggerKeepsRow", e.ErrorId);
-        Assert.Contains("10 of 10 rows", e.Message, StringComparison.Ordinal);
+        Assert.Contains("100 of 100 rows", e.Message, StringComparison.Ordinal);
         Assert.Contains("\"Not me\", which calls keep_all", e.Message, StringComparison.Ordinal);
         Assert.False(await bench.StateExistsAsync());
     }

@@ -6,21 +6,19 @@ namespace MigrationSafety.Engine.Backfills;
 
 /// <summary>What a batch of a range did, as the server committed it.</summary>
 /// <param name="Changed">Rows updated.</param>
-/// <param name="Same">Rows updated that match as before.</param>
 /// <param name="AtEnd">Whether it reached the end of the range.</param>
 /// <param name="Passed">Rows passed, matching or not; by blocks an estimate.</param>
 /// <param name="ServerTime">Time that the server took.</param>
 /// <param name="Whole">Whether it was as large as was asked for: the end of a turn or of the range cuts it short.</param>
-internal sealed record BatchOutcome(long Changed, long Same, bool AtEnd, long Passed, TimeSpan ServerTime, bool Whole);
+internal sealed record BatchOutcome(long Changed, bool AtEnd, long Passed, TimeSpan ServerTime, bool Whole);
 
 /// <summary>What a batch of single rows did, as the server committed it.</summary>
 /// <param name="Changed">Rows updated.</param>
-/// <param name="Same">Rows updated that match as before.</param>
 /// <param name="State">The backfill's state; null where its record is gone.</param>
 /// <param name="ServerTime">Time that the server took.</param>
 /// <param name="Done">Places, or keys, of those that were changed; null where all were.</param>
 /// <param name="Kept">Places of those that it locked and that were not changed all the same; null where that was not asked.</param>
-internal sealed record PlacesOutcome(long Changed, long Same, string? State, TimeSpan ServerTime, string[]? Done, string[]? Kept);
+internal sealed record PlacesOutcome(long Changed, string? State, TimeSpan ServerTime, string[]? Done, string[]? Kept);
 
 /// <summary>What came of trying the change on some rows.</summary>
 /// <param name="Locked">Rows that match and were free.</param>

@@ -51,9 +51,9 @@ internal sealed class BackfillQueries
         group by 1, 2
         """;
 
-    /// <summary>Physical places of $1 rows that match, with their table; from a sample of $2 percent of the blocks or from all.</summary>
+    /// <summary>Physical places of $1 rows that match, with their table; of a sample of $2 percent of the blocks any rows, as different as they are, of all blocks the first.</summary>
     /// <param name="sampled">Whether from a sample: where most rows are done, a look at all would pass them all.</param>
-    internal string PickSample(bool sampled) => $"select tableoid, ctid::text from {Rows}{(sampled ? " tablesample system ($2)" : "")} where {Predicate} limit $1";
+    internal string PickSample(bool sampled) => $"select tableoid, ctid::text from {Rows}{(sampled ? " tablesample system ($2)" : "")} where {Predicate}{(sampled ? " order by pg_catalog.random()" : "")} limit $1";
 
     /// <summary>
     /// Finds all rows that match, by table, place and version, in one snapshot, and keeps them on the server without holding that snapshot: whatever moves afterwards

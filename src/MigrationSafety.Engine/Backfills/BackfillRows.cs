@@ -7,10 +7,9 @@ namespace MigrationSafety.Engine.Backfills;
 
 /// <summary>What became of single rows.</summary>
 /// <param name="Changed">Updated.</param>
-/// <param name="Same">Updated, and match as before.</param>
 /// <param name="Failed">Refused by the server, and recorded.</param>
 /// <param name="Stopped">Whether the backfill was paused or ended meanwhile.</param>
-internal sealed record RowsOutcome(long Changed, long Same, long Failed, bool Stopped)
+internal sealed record RowsOutcome(long Changed, long Failed, bool Stopped)
 {
     /// <summary>Of a sweep: those that were locked, needed what is locked, or were changed by others since they were found.</summary>
     internal IReadOnlyList<RowPlace> Left { get; init; } = [];
@@ -45,7 +44,7 @@ internal sealed class BackfillRows
     {
         BackfillStatements statements = new(_context.Definition, leaf);
         List<RowPlace> left = [];
-        (long changed, long same, long failed) = (0, 0, 0);
+        (long changed, long failed) = (0, 0);
         (bool skip, int setbacks, int passOver) = (false, 0, 1);
         for (int at = 0; at < places.Length;)
         {
@@ -61,21 +60,19 @@ internal sealed class BackfillRows
                     [_context.Plan.Name, some.Select(place => byKey && !skip ? place.Key! : place.Place).ToArray(), some.Select(place => place.Version).ToArray(), _context.Run, _worker.Number, pace.Chance, pace.Seconds],
                     reader => new PlacesOutcome(
                         reader.GetInt64(0),
-                        reader.GetInt64(1),
-                        reader.Text(2),
-                        TimeSpan.FromMilliseconds(reader.GetDouble(3)),
-                        reader.IsDBNull(4) ? null : reader.GetFieldValue<string[]>(4),
-                        reader.IsDBNull(5) ? null : reader.GetFieldValue<string[]>(5)),
+                        reader.Text(1),
+                        TimeSpan.FromMilliseconds(reader.GetDouble(2)),
+                        reader.IsDBNull(3) ? null : reader.GetFieldValue<string[]>(3),
+                        reader.IsDBNull(4) ? null : reader.GetFieldValue<string[]>(4)),
                     (isSweep && !skip) || setbacks > 0,
                     cancellationToken,
                     byKey && !skip ? statements.LockKeys : null).ConfigureAwait(false);
                 if (outcome?.State != BackfillStore.Running)
                 {
-                    return new RowsOutcome(changed, same, failed, Stopped: true);
+                    return new RowsOutcome(changed, failed, Stopped: true);
                 }
 
                 changed += outcome.Changed;
-                same += outcome.Same;
                 TimeSpan took = _worker.Connection.ServerTime(outcome.ServerTime);
                 _worker.Throttle.Paused(pace, outcome.Changed, some.Length, took);
                 _context.Did(outcome.Changed, passed: 0, took);
@@ -99,7 +96,7 @@ internal sealed class BackfillRows
                     RowPlace[] others = Without(rest, kept, byKey: false);
                     foreach (RowPlace place in rest.Except(others))
                     {
-                        await FailedAsync(leaf, statements, place, RowRefusal.Kept(leaf, _context.Definition.Into), cancellationToken).ConfigureAwait(false);
+                        await FailedAsync(leaf, place, RowRefusal.Kept(leaf, _context.Definition.Into), cancellationToken).ConfigureAwait(false);
                         failed++;
                     }
 
@@ -114,7 +111,7 @@ internal sealed class BackfillRows
             {
                 if (some.Length == 1)
                 {
-                    await FailedAsync(leaf, statements, some[0], RowRefusal.Of(e, leaf), cancellationToken).ConfigureAwait(false);
+                    await FailedAsync(leaf, some[0], RowRefusal.Of(e, leaf, _context.Definition), cancellationToken).ConfigureAwait(false);
                     failed++;
                     at++;
                 }
@@ -166,8 +163,23 @@ internal sealed class BackfillRows
             }
         }
 
-        return new RowsOutcome(changed, same, failed, Stopped: false) { Left = left };
+        return new RowsOutcome(changed, failed, Stopped: false) { Left = left };
     }
+
+    /// <summary>The key of the row at a place, as texts; null where there is none.</summary>
+    internal static async Task<string[]?> KeyAtAsync(NpgsqlConnection connection, BackfillDefinition definition, BackfillLeaf leaf, string place)
+    {
+        if (leaf.Key.Count == 0)
+        {
+            return null;
+        }
+
+        await using NpgsqlCommand command = new(new BackfillStatements(definition, leaf).KeyAt, connection) { CommandTimeout = 20, Parameters = { new() { Value = place } } };
+        return (string[]?)await command.ExecuteScalarAsync(CancellationToken.None).ConfigureAwait(false);
+    }
+
+    /// <summary>A row in words: by its key, or where it lies.</summary>
+    internal static string Row(BackfillLeaf leaf, string[]? key, string place) => key is null ? $"ctid {place}" : $"({leaf.KeyText}) = ({string.Join(", ", key)})";
 
     private static RowPlace[] Without(RowPlace[] places, string[] which, bool byKey)
     {
@@ -175,27 +187,21 @@ internal sealed class BackfillRows
         return [.. places.Where(place => !named.Contains(byKey ? place.Key! : place.Place))];
     }
 
-    private async Task FailedAsync(BackfillLeaf leaf, BackfillStatements statements, RowPlace place, RowRefusal refusal, CancellationToken cancellationToken)
+    private async Task FailedAsync(BackfillLeaf leaf, RowPlace place, RowRefusal refusal, CancellationToken cancellationToken)
     {
         (string[]? key, long errors) = await _worker.AskAsync(
             async connection =>
             {
-                string[]? found = null;
-                if (leaf.Key.Count > 0)
-                {
-                    await using NpgsqlCommand command = new(statements.KeyAt, connection) { CommandTimeout = 20, Parameters = { new() { Value = place.Place } } };
-                    found = (string[]?)await command.ExecuteScalarAsync(CancellationToken.None).ConfigureAwait(false);
-                }
-
+                string[]? found = await KeyAtAsync(connection, _context.Definition, leaf, place.Place).ConfigureAwait(false);
                 return (found, await BackfillErrors.RecordAsync(connection, _context.Definition, leaf, place, found, refusal, CancellationToken.None).ConfigureAwait(false));
             },
             cancellationToken).ConfigureAwait(false);
-        string row = key is null ? $"ctid {place.Place}" : $"({leaf.KeyText}) = ({string.Join(", ", key)})";
+        string row = Row(leaf, key, place.Place);
         if (errors > _context.Request.MaxErrors)
         {
             MigrationException refused = refusal.Error(row);
             string advice = _context.Request.MaxErrors == 0
-                ? "Or pass over such rows with -MaxErrors: they are recorded, and Get-Backfill -IncludeError lists them."
+                ? RowRefusal.MaxErrorsAdvice
                 : $"{Counts.Rows(errors, "was", "were")} refused, more than -MaxErrors allows; Get-Backfill -IncludeError lists them.";
             throw new MigrationException(refused.ErrorId, refused.Kind, refused.Message, $"{refused.RecommendedAction} {advice} What is done stays done; run again, it goes on.", refused.InnerException)
             {

@@ -10,7 +10,7 @@ namespace MigrationSafety.Engine.Backfills;
 /// <summary>One run of a backfill: its workers pass through the ranges side by side, then one of them sweeps.</summary>
 internal sealed class BackfillRun : IAsyncDisposable
 {
-    private const int TriedRows = 10;
+    private const int TriedRows = 100;
     private static readonly TimeSpan s_patienceToNote = TimeSpan.FromSeconds(2);
 
     private readonly BackfillPlan _plan;
@@ -48,11 +48,11 @@ internal sealed class BackfillRun : IAsyncDisposable
             foreach (IGrouping<BackfillLeaf, string> ofLeaf in places.GroupBy(place => place.Leaf, place => place.Place))
             {
                 string sql = new BackfillStatements(_definition, ofLeaf.Key).TrySample;
-                SampleOutcome some = await TryAsync(sql, [.. ofLeaf], cancellationToken).ConfigureAwait(false);
+                SampleOutcome some = await TryAsync(ofLeaf.Key, sql, [.. ofLeaf], cancellationToken).ConfigureAwait(false);
                 if (some.Locked - some.Changed > _plan.Request.MaxErrors)
                 {
                     // What another transaction changed between the look and the lock has left its place by now, and is not tried again.
-                    some = await TryAsync(sql, [.. ofLeaf], cancellationToken).ConfigureAwait(false);
+                    some = await TryAsync(ofLeaf.Key, sql, [.. ofLeaf], cancellationToken).ConfigureAwait(false);
                 }
 
                 if (some.Locked - some.Changed > _plan.Request.MaxErrors && await KeptAsync(ofLeaf.Key, some, cancellationToken).ConfigureAwait(false) is { } kept)
@@ -63,14 +63,14 @@ internal sealed class BackfillRun : IAsyncDisposable
                 sample = sample.With(some);
             }
 
-            return sample.Same.Count == 0
+            return sample.Same.Count <= _plan.Request.MaxErrors
                 ? places.Length > 0
                 : throw new MigrationException(
-                    "PredicateStaysTrue",
+                    RowRefusal.StaysTrueId,
                     MigrationErrorKind.InvalidInput,
                     $"The condition ({_definition.Where}) is still true after the update in {sample.Same.Count} of {sample.Changed} rows that were tried and taken back, "
                     + $"such as the one with the key ({sample.Same[0]}): the backfill could not tell what is done from what is to be done. Nothing was changed.",
-                    "Give a -Where that the update makes untrue. Where an expression yields NULL for some rows, leave them out with -Where or give them a value with coalesce().")
+                    $"{RowRefusal.StaysTrueAdvice} -MaxErrors allows for such rows: they are recorded and passed over.")
                 {
                     Target = _definition.Table.Display,
                 };
@@ -149,7 +149,7 @@ internal sealed class BackfillRun : IAsyncDisposable
 
         // What a sweep has just looked for in vain is not looked for again.
         bool none = sweep.FoundNothing && result.Errors == 0;
-        result = result with { Remaining = none ? 0 : await TryCountAsync(cancellationToken).ConfigureAwait(false) ?? sweep.Same + result.Errors };
+        result = result with { Remaining = none ? 0 : await TryCountAsync(cancellationToken).ConfigureAwait(false) ?? result.Errors };
 
         if (!_definition.IsDefaultWhere && _plan.EstimatedTableRows > 0 && (result.TotalRows, result.Errors, result.Remaining) == (0, 0, 0))
         {
@@ -161,16 +161,11 @@ internal sealed class BackfillRun : IAsyncDisposable
             _sink.Warning($"{_plan.Name}: the server refused {Counts.Rows(result.Errors)}; Get-Backfill -IncludeError gives the reason. Mend what is wrong, then Resume-Backfill tries only what is left.");
         }
 
-        if (sweep.Same > 0)
-        {
-            _sink.Warning($"{_plan.Name}: {Counts.Rows(sweep.Same, "matches", "match")} as before after being updated (an expression that yields NULL, for one). Another run would do the same again.");
-        }
-
-        if (result.Remaining > sweep.Same + result.Errors)
+        if (result.Remaining > result.Errors)
         {
             _sink.Warning(_definition.Into is { } into
-                ? $"{_plan.Name}: {Counts.Rows(result.Remaining - sweep.Same - result.Errors, "is", "are")} missing in {into.Table.Display}, inserted by the application while the backfill ran: {_definition.Remedy}, then run the command again."
-                : $"{_plan.Name}: {Counts.Rows(result.Remaining - sweep.Same - result.Errors, "matches", "match")}, inserted or changed by the application while the backfill ran: {_definition.Remedy}, then run the command again.");
+                ? $"{_plan.Name}: {Counts.Rows(result.Remaining - result.Errors, "is", "are")} missing in {into.Table.Display}, inserted by the application while the backfill ran: {_definition.Remedy}, then run the command again."
+                : $"{_plan.Name}: {Counts.Rows(result.Remaining - result.Errors, "matches", "match")}, inserted or changed by the application while the backfill ran: {_definition.Remedy}, then run the command again.");
         }
 
         if (_definition.Into is { Sequences.Count: > 0 } copied)
@@ -278,7 +273,7 @@ internal sealed class BackfillRun : IAsyncDisposable
         };
     }
 
-    private async Task<SampleOutcome> TryAsync(string sql, string[] places, CancellationToken cancellationToken)
+    private async Task<SampleOutcome> TryAsync(BackfillLeaf leaf, string sql, string[] places, CancellationToken cancellationToken)
     {
         long start = Stopwatch.GetTimestamp();
         for (int attempt = 1; ; attempt++)
@@ -287,18 +282,24 @@ internal sealed class BackfillRun : IAsyncDisposable
             {
                 return await Leader.Connection.TryAsync(sql, places, cancellationToken).ConfigureAwait(false);
             }
-            catch (PostgresException e) when (_plan.Request.MaxErrors > 0 && BackfillContext.IsDataError(e))
+            catch (PostgresException e) when (BackfillContext.IsDataError(e))
             {
                 if (places.Length == 1)
                 {
-                    return new(0, 0, []);
+                    return _plan.Request.MaxErrors > 0 ? new(0, 0, []) : throw await RefusedAsync(leaf, places[0], e, cancellationToken).ConfigureAwait(false);
                 }
 
-                // Rows that the server refuses are allowed for: each by itself.
+                // Each by itself: rows that the server refuses may be allowed for, else one is named.
                 SampleOutcome some = new(0, 0, []);
                 foreach (string place in places)
                 {
-                    some = some.With(await TryAsync(sql, [place], cancellationToken).ConfigureAwait(false));
+                    some = some.With(await TryAsync(leaf, sql, [place], cancellationToken).ConfigureAwait(false));
+                }
+
+                if (_plan.Request.MaxErrors == 0)
+                {
+                    // Alone none of them is refused, but all of them together: two of the same unique key.
+                    throw;
                 }
 
                 return some;
@@ -320,12 +321,23 @@ internal sealed class BackfillRun : IAsyncDisposable
         }
     }
 
+    private async Task<MigrationException> RefusedAsync(BackfillLeaf leaf, string place, PostgresException e, CancellationToken cancellationToken)
+    {
+        string[]? key = await Leader.AskAsync(connection => BackfillRows.KeyAtAsync(connection, _definition, leaf, place), cancellationToken).ConfigureAwait(false);
+        MigrationException refused = RowRefusal.Of(e, leaf, _definition).Error(BackfillRows.Row(leaf, key, place));
+        return new MigrationException(refused.ErrorId, refused.Kind, $"{refused.Message} It was tried on some rows and taken back: nothing was changed.", $"{refused.RecommendedAction} {RowRefusal.MaxErrorsAdvice}", e)
+        {
+            SqlState = refused.SqlState,
+            Target = refused.Target,
+        };
+    }
+
     private async Task<(BackfillLeaf Leaf, string Place)[]> PickAsync(long rows, CancellationToken cancellationToken)
     {
         await using NpgsqlConnection connection = await Backfill.OpenAsync(_plan.Session, _plan.Request, _sink, cancellationToken).ConfigureAwait(false);
         double percent = BackfillSample.Percent(_definition);
-        (BackfillLeaf Leaf, string Place)[] sampled = percent < 100 ? await PickAsync(connection, sampled: true, rows, percent, cancellationToken).ConfigureAwait(false) : [];
-        return sampled.Length > 0 ? sampled : await PickAsync(connection, sampled: false, rows, percent, cancellationToken).ConfigureAwait(false);
+        (BackfillLeaf Leaf, string Place)[] sampled = await PickAsync(connection, sampled: true, rows, percent, cancellationToken).ConfigureAwait(false);
+        return sampled.Length > 0 || percent >= 100 ? sampled : await PickAsync(connection, sampled: false, rows, percent, cancellationToken).ConfigureAwait(false);
     }
 
     private async Task<(BackfillLeaf Leaf, string Place)[]> PickAsync(NpgsqlConnection connection, bool sampled, long rows, double percent, CancellationToken cancellationToken)

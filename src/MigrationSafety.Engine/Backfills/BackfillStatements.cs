@@ -73,7 +73,7 @@ internal sealed class BackfillStatements
 
     /// <summary>
     /// A batch of the range, whether its rows match or not. It waits shortly for rows that are locked.
-    /// Returns rows changed, rows that match as before, whether the range's end was reached, rows passed, the server's time in milliseconds, and whether nothing cut it short; nothing where somebody else
+    /// Returns rows changed, whether the range's end was reached, rows passed, the server's time in milliseconds, and whether nothing cut it short; nothing where somebody else
     /// works on the range, where it is at its end, or where the backfill does not run any more.
     /// </summary>
     /// <param name="first">Whether the range has no checkpoint yet, which only the first range along a key has not.</param>
@@ -101,7 +101,7 @@ internal sealed class BackfillStatements
 
     /// <summary>
     /// Updates rows by place ($2) and version ($3): a row that was changed since it was found is not touched. It waits shortly for rows that are locked.
-    /// Returns rows changed, rows that match as before, the backfill's state, the server's time in milliseconds, and which were changed where not all were.
+    /// Returns rows changed, the backfill's state, the server's time in milliseconds, and which were changed where not all were.
     /// </summary>
     internal string Places => $"""
         with {Changed($"{AtPlace} and {IsRunning}", PlaceList, skip: false, which: "msb_tid")}
@@ -190,11 +190,17 @@ internal sealed class BackfillStatements
     private static string CountPlaces(string done, string kept = "null::text[]") => $"""
         update {BackfillStore.Workers} w
         set rows_done = w.rows_done + n.changed, batches = w.batches + 1, heartbeat = pg_catalog.clock_timestamp()
-        from (select pg_catalog.count(*) as changed, pg_catalog.count(*) filter (where same) as same from msb_changed) n
+        from (select {Count}) n
         where w.backfill = $1 and w.run = $4::uuid and w.number = $5
-        returning n.changed, n.same, (select state from {BackfillStore.Table} where name = $1), {Milliseconds},
+        returning n.changed, (select state from {BackfillStore.Table} where name = $1), {Milliseconds},
                   case when n.changed < pg_catalog.cardinality($2) then array({done}) end, {kept}
         """;
+
+    /// <summary>What the error says of a batch that would leave rows as much to be done as they were.</summary>
+    internal const string StaysTrue = "msb_stays_true";
+
+    // How many rows were changed; one that still matches takes the batch back: it would be changed again by whatever comes by next. A text that is no number is an error of the row's data.
+    private const string Count = $"case when pg_catalog.bool_or(same) then '{StaysTrue} ' || pg_catalog.count(*) else pg_catalog.count(*)::text end::int8 as changed from msb_changed";
 
     private const string Milliseconds = "extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp())::float8 * 1000";
 
@@ -206,19 +212,19 @@ internal sealed class BackfillStatements
 
     private string WriteBack => $"""
         , msb_sum as (
-            select pg_catalog.count(*) as changed, pg_catalog.count(*) filter (where same) as same from msb_changed
+            select {Count}
         ), msb_done as (
             update {BackfillStore.Ranges} r
             set position = {StopTexts}, finished = s.at_end, rows_seen = {Seen}, run = $4::uuid, worker = $5, pid = pg_catalog.pg_backend_pid(), heartbeat = pg_catalog.clock_timestamp()
             from msb_stop s, msb_sum n, msb_range g
             where r.backfill = $1 and r.id = $2
-            returning n.changed, n.same, s.at_end, r.rows_seen - g.rows_seen as passed, {(_leaf.ByKey ? "not s.at_end" : "s.to_block - s.from_block = $3::int8")} as whole
+            returning n.changed, s.at_end, r.rows_seen - g.rows_seen as passed, {(_leaf.ByKey ? "not s.at_end" : "s.to_block - s.from_block = $3::int8")} as whole
         )
         update {BackfillStore.Workers} w
         set rows_done = w.rows_done + d.changed, batches = w.batches + 1, heartbeat = pg_catalog.clock_timestamp()
         from msb_done d
         where w.backfill = $1 and w.run = $4::uuid and w.number = $5
-        returning d.changed, d.same, d.at_end, d.passed, {Milliseconds}, d.whole
+        returning d.changed, d.at_end, d.passed, {Milliseconds}, d.whole
         """;
 
     // By blocks nobody counts the rows that do not match: the share of the blocks stands for them.

@@ -39,9 +39,6 @@ internal sealed class BackfillSweep
     // The part that is being changed.
     private BackfillLeaf? _leaf;
 
-    /// <summary>Rows of the last sweep that match as before although they were updated.</summary>
-    internal long Same { get; private set; }
-
     /// <summary>Whether the last sweep found nothing, so that by then no row was left.</summary>
     internal bool FoundNothing { get; private set; }
 
@@ -59,7 +56,7 @@ internal sealed class BackfillSweep
             }
 
             _context.Sweeps(number);
-            (Same, FoundNothing) = (0, false);
+            FoundNothing = false;
             long? open = await TrySweepAsync(number, cancellationToken).ConfigureAwait(false);
             if (open < 0)
             {
@@ -199,7 +196,6 @@ internal sealed class BackfillSweep
                     return -1;
                 }
 
-                Same += some.Same;
                 int room = Math.Min(some.Left.Count, MostFollowed - left.Count);
                 left.AddRange(some.Left.Take(room));
                 lost += some.Left.Count - room;
@@ -249,7 +245,6 @@ internal sealed class BackfillSweep
                     return -1;
                 }
 
-                Same += some.Same;
                 still.AddRange(some.Left);
             }
 

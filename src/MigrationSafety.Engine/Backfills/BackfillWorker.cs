@@ -410,7 +410,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
                         leaf,
                         skip ? statements.SkippingBatch(first) : statements.Batch(first),
                         [Name, claim.Id, amount, _context.Run, _number, pace.Chance, pace.Seconds],
-                        reader => new BatchOutcome(reader.GetInt64(0), reader.GetInt64(1), reader.GetBoolean(2), reader.GetInt64(3), TimeSpan.FromMilliseconds(reader.GetDouble(4)), reader.GetBoolean(5)),
+                        reader => new BatchOutcome(reader.GetInt64(0), reader.GetBoolean(1), reader.GetInt64(2), TimeSpan.FromMilliseconds(reader.GetDouble(3)), reader.GetBoolean(4)),
                         _setbacks > 0,
                         cancellationToken).ConfigureAwait(false);
                     return null;

@@ -12,11 +12,23 @@ internal sealed record RowRefusal(string SqlState, string Words, Func<string, Mi
     internal const string KeptId = "TriggerKeepsRow";
     internal const string KeptAdvice = "Have the trigger return the row, give it a WHEN condition that lets this change through, or leave such rows out with -Where.";
 
+    internal const string MaxErrorsAdvice = "Or pass over such rows with -MaxErrors: they are recorded, and Get-Backfill -IncludeError lists them.";
+
+    internal const string StaysTrueId = "PredicateStaysTrue";
+    internal const string StaysTrueAdvice = "Give a -Where that the update makes untrue. Where an expression yields NULL for some rows, leave them out with -Where or give them a value with coalesce().";
+
     internal const string NotThereAdvice = "Have the trigger return the row and leave its key alone, copy a key that stays the same (a random or serial value is another one each time), or leave such rows out with -Where.";
 
-    /// <summary>The server's own word.</summary>
-    internal static RowRefusal Of(PostgresException e, BackfillLeaf leaf) =>
-        new(e.SqlState, ServerErrors.Words(e), row => ServerErrors.Translate(e, $"Backfilling the row of {leaf.Table.Display} with {row}", leaf.Table.Display));
+    /// <summary>The server's own word, or that the row would still match.</summary>
+    internal static RowRefusal Of(PostgresException e, BackfillLeaf leaf, BackfillDefinition definition) => e.MessageText.Contains(BackfillStatements.StaysTrue, StringComparison.Ordinal)
+        ? new(
+            SqlStates.DataException,
+            $"The condition ({definition.Where}) is still true after the update.",
+            row => new MigrationException(StaysTrueId, MigrationErrorKind.InvalidInput, $"The condition ({definition.Where}) is still true after the update of the row of {leaf.Table.Display} with {row}, which was taken back.", StaysTrueAdvice)
+            {
+                Target = leaf.Table.Display,
+            })
+        : new(e.SqlState, ServerErrors.Words(e), row => ServerErrors.Translate(e, $"Backfilling the row of {leaf.Table.Display} with {row}", leaf.Table.Display));
 
     /// <summary>The server says nothing: the row was locked, and then not changed, or not copied.</summary>
     /// <param name="leaf">Its table.</param>

@@ -34,7 +34,7 @@ internal static class ServerErrors
         ["42701"] = new("ColumnExists", MigrationErrorKind.InvalidInput, "Choose another name, or drop the column that has it."),
         [SqlStates.UniqueViolation] = new("DuplicateKey", MigrationErrorKind.InvalidData, "Find and clean up the duplicates (the detail names one), then run the command again."),
         ["23502"] = new("NullValue", MigrationErrorKind.InvalidData, "Fill the rows that hold NULL, then run the command again."),
-        ["23503"] = new("ForeignKeyViolated", MigrationErrorKind.InvalidData, "Add the missing rows in the referenced table or remove those that point nowhere (the detail names one), then run the command again."),
+        ["23503"] = new("ForeignKeyViolated", MigrationErrorKind.InvalidData, "Add the missing rows in the referenced table, or remove those that point nowhere, or to what is to go (the detail names one); then run the command again."),
         ["23514"] = new("CheckViolated", MigrationErrorKind.InvalidData, "Mend the rows that break the CHECK constraint, then run the command again."),
         ["23P01"] = new("ExclusionViolated", MigrationErrorKind.InvalidData, "Mend the rows that conflict (the detail names two), then run the command again."),
         ["42601"] = new("SyntaxError", MigrationErrorKind.InvalidInput, "Mend the SQL expression: the message says near which word it ends."),

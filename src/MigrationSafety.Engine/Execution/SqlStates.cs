@@ -25,6 +25,7 @@ internal static class SqlStates
     internal const string InvalidAuthorization = "28000";
     internal const string InvalidCatalogName = "3D000";
     internal const string TooManyConnections = "53300";
+    internal const string DataException = "22000";
     internal const string InvalidParameterValue = "22023";
     internal const string ObjectInUse = "55006";
 
