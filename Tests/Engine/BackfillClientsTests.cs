@@ -44,6 +44,29 @@ public sealed class BackfillClientsTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task A_client_that_is_paused_keeps_no_range_from_another(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table t (id int primary key, v int, n int not null default 0);
+            insert into t select i from generate_series(1, 20000) i;
+            create table health (ok bool); insert into health values (true)
+            """);
+        BackfillRequest counted = BackfillBench.Request("t", "v", "id", "v is null", batchSize: 50) with { Set = [new("v", "id"), new("n", "n + 1")] };
+        Task<BackfillResult> pausing = bench.RunAsync(counted with { Throttle = new() { RowsPerSecond = 2000, HealthQuery = "select ok from health" } });
+        await bench.UntilBatchesAsync(3, pausing);
+        await bench.Database.ExecuteAsync("update health set ok = false", Token);
+        await Wait.UntilAsync(() => bench.ScalarAsync<bool>("select waiting_for like 'paused%' from migration_safety.backfill"), "the pause", cancellationToken: Token);
+
+        BackfillResult other = await bench.RunAsync(counted with { Throttle = new() { RowsPerSecond = 1_000_000 } });
+
+        Assert.Equal((BackfillOutcome.Completed, 20_000L, 0L), (other.Outcome, other.TotalRows, other.Remaining));
+        Assert.False(pausing.IsCompleted);
+        await bench.Database.ExecuteAsync("update health set ok = true", Token);
+        await pausing;
+        Assert.Equal(20_000, await bench.ScalarAsync<long>("select count(*) from t where v = id and n = 1"));
+    }
+
+    [Theory, EachMajor]
     public async Task A_client_that_freezes_while_it_sweeps_is_named(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t values (1)");

@@ -1,3 +1,4 @@
+using System.Text.RegularExpressions;
 using MigrationSafety.Engine.Backfills;
 using MigrationSafety.Tests.Engine.Support;
 using MigrationSafety.Tests.Postgres;
@@ -144,6 +145,24 @@ public sealed class BackfillKindTests(Servers servers)
         Assert.InRange(measured.EstimatedWalBytes, 20000 * 50L, 20000 * 5000L);
         Assert.Equal(20000, await bench.ScalarAsync<long>("select count(*) from orders where tier is null"));
         Assert.False(await bench.StateExistsAsync());
+
+        // Only when a batch of the run might run, too, and only where rows match.
+        foreach (BackfillRequest idle in (BackfillRequest[])
+        [
+            request with { Throttle = new() { HealthQuery = "select false" } },
+            request with { Throttle = new() { Window = new(await bench.ScalarAsync<string>("select to_char(now() + interval '2 h', 'HH24:MI') || '-' || to_char(now() + interval '3 h', 'HH24:MI')") ?? "") } },
+            request with { Where = "tier = 'none'" },
+        ])
+        {
+            Assert.Contains((await bench.PlanAsync(idle with { SampleBatch = 4 })).Notes, note => note.StartsWith("assumed:", StringComparison.Ordinal));
+        }
+
+        Assert.Equal(["the health query says no", "it is outside the window", "no batch that was tried found a row"], bench.Sink.Warnings.Select(warning => Regex.Match(warning, "(?<=measured nothing: )(the health query says no|it is outside the window|no batch that was tried found a row)").Value));
+
+        // However many batches: what they leave behind is little beside the table.
+        long before = await bench.ScalarAsync<long>("select pg_relation_size('orders')");
+        await bench.PlanAsync(request with { SampleBatch = 500 });
+        Assert.InRange(await bench.ScalarAsync<long>("select pg_relation_size('orders')"), before, 2 * before);
 
         // What the server would refuse later is said now.
         MigrationException refused = await Assert.ThrowsAsync<MigrationException>(() => bench.PlanAsync(request with { Set = [new("tier", "(1 / (id - id))::text")], SampleBatch = 1 }));

@@ -100,7 +100,8 @@ public sealed class BackfillTriggerTests(Servers servers)
 
         MigrationException e = await bench.FailsAsync(request);
         Assert.Equal("TriggerKeepsRow", e.ErrorId);
-        Assert.Contains("(id) = (", e.Message, StringComparison.Ordinal);
+        // Met by the run, or by one of the rows that it tries before.
+        Assert.Matches(@"\(id\) = \(\d000\)|^\d of 100 rows", e.Message);
 
         BackfillResult result = await bench.RunAsync(request with { MaxErrors = 5 });
 

@@ -120,7 +120,17 @@ public static class Backfill
             (long matching, long all) = (sample.Matching, sample.Rows);
             (long buffers, IReadOnlyDictionary<uint, ScatteredIndexes> scattered) = await ScatteredIndexes.ReadAsync(connection, [.. definition.Leaves.Select(leaf => leaf.Table.Oid)], cancellationToken).ConfigureAwait(false);
             definition = definition.InTurns(sample, buffers, scattered, request.Workers);
-            BackfillForecast? measured = request.SampleBatch > 0 ? await BackfillForecast.MeasureAsync(connection, definition, request, all, sink, cancellationToken).ConfigureAwait(false) : null;
+            BackfillForecast? measured = null;
+            if (request.SampleBatch > 0)
+            {
+                string? closed = await ThrottleLook.WhyNotNowAsync(connection, request.Throttle, cancellationToken).ConfigureAwait(false);
+                measured = closed is null ? await BackfillForecast.MeasureAsync(connection, definition, request, all, sink, cancellationToken).ConfigureAwait(false) : null;
+                if (measured is null)
+                {
+                    sink.Warning($"-SampleBatch has measured nothing: {closed ?? "no batch that was tried found a row that matches"}. The estimate is one by the catalog.");
+                }
+            }
+
             BackfillForecast forecast = measured ?? await BackfillForecast.AssumeAsync(connection, definition, all, cancellationToken).ConfigureAwait(false);
             steps.Add(BatchStep(definition));
             return new BackfillPlan

@@ -16,6 +16,9 @@ internal sealed record BackfillForecast(double RowsPerSecond, double WalBytesPer
 {
     private const double AssumedRate = 50_000;
     private const double PageBytes = 8192;
+    // Of the table, and of a small one, in all batches: each leaves versions of its rows behind, for which the table grows until a vacuum has been there.
+    private const double MostTried = 0.02;
+    private const double MostTriedBlocks = 16;
     // A WAL record of a row besides the row itself, and one of an index entry.
     private const double RecordBytes = 100;
     private const double EntryBytes = 80;
@@ -69,9 +72,11 @@ internal sealed record BackfillForecast(double RowsPerSecond, double WalBytesPer
         double rowsOfBlock = Math.Max(1, (double)rowsInTable / Math.Max(1, definition.Blocks));
         BatchSize size = new(request.BatchSize, request.TargetBatchTime, sink);
         (int batches, long rows, double milliseconds, double wal) = (0, 0, 0, 0);
-        for (int i = 0; i < request.SampleBatch; i++)
+        double most = Math.Max(MostTriedBlocks, MostTried * blocks);
+        int wanted = (int)Math.Min(request.SampleBatch, most);
+        for (int i = 0; i < wanted; i++)
         {
-            long at = (long)((i + 0.5) * blocks / request.SampleBatch);
+            long at = (long)((i + 0.5) * blocks / wanted);
             BackfillLeaf leaf = heaps[0];
             foreach (BackfillLeaf next in heaps)
             {
@@ -84,7 +89,7 @@ internal sealed record BackfillForecast(double RowsPerSecond, double WalBytesPer
                 at -= next.Blocks;
             }
 
-            long amount = Math.Max(1, (long)(size.Rows / rowsOfBlock));
+            long amount = Math.Max(1, (long)Math.Min(size.Rows / rowsOfBlock, most / wanted));
             string sql = new BackfillStatements(definition, leaf).Measure(Math.Min(at, Math.Max(0, leaf.Blocks - amount)), amount);
             try
             {

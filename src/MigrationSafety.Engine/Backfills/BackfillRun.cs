@@ -179,7 +179,7 @@ internal sealed class BackfillRun : IAsyncDisposable
     /// <summary>Writes down what ended the run, for who looks from elsewhere. It has been said already: where it cannot be written down, nothing more is lost.</summary>
     internal async Task NoteFailureAsync(string message)
     {
-        if (!_begun)
+        if (!_begun && !_plan.Resumes)
         {
             return;
         }

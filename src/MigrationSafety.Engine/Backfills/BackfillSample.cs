@@ -8,13 +8,19 @@ internal sealed class BackfillSample
     /// <summary>Blocks that are looked at, about: enough for an estimate within some percent. A table that has no more is counted.</summary>
     internal const double Blocks = 300;
 
+    // Standard deviations.
+    private const double Scatter = 4;
+
     private readonly Dictionary<uint, SampledBlock[]> _blocks;
     private readonly double _rowsOfBlock;
 
     private BackfillSample(BackfillDefinition definition, double percent, IReadOnlyCollection<(uint Relation, SampledBlock Block)> seen)
     {
         _blocks = seen.GroupBy(block => block.Relation, block => block.Block).ToDictionary(blocks => blocks.Key, blocks => blocks.ToArray());
-        double scale = percent >= 100 ? 1 : (double)definition.Blocks / Math.Max(1, seen.Count);
+        // Only blocks that hold rows are seen: about all of them, or, where the sample has far fewer than chance would leave out, as many as it says.
+        double expected = definition.Blocks * percent / 100;
+        bool hasEmpty = seen.Count < expected - (Scatter * Math.Sqrt(expected));
+        double scale = percent >= 100 ? 1 : hasEmpty ? 100 / percent : (double)definition.Blocks / Math.Max(1, seen.Count);
         _rowsOfBlock = seen.Count > 0 ? seen.Average(block => block.Block.Rows) : 1;
         (Matching, Rows) = ((long)(seen.Sum(block => block.Block.Matching) * scale), (long)(seen.Sum(block => block.Block.Rows) * scale));
     }

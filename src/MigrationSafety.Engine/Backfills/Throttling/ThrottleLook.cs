@@ -100,6 +100,26 @@ internal sealed class ThrottleLook
         return limits;
     }
 
+    /// <summary>Why nothing may run now, by the window and the health query; null where it may. For a trial before there is anything to look after.</summary>
+    /// <param name="connection">Connection.</param>
+    /// <param name="limits">Limits that were checked.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    internal static async Task<string?> WhyNotNowAsync(NpgsqlConnection connection, ThrottleLimits limits, CancellationToken cancellationToken)
+    {
+        if (limits.Window is { } window)
+        {
+            await using NpgsqlCommand command = new("select (pg_catalog.clock_timestamp() at time zone $1)::time", connection) { Parameters = { Text(window.TimeZone) } };
+            await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+            await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
+            if (!window.IsOpen(reader.GetFieldValue<TimeOnly>(0)))
+            {
+                return $"it is outside the window {window}";
+            }
+        }
+
+        return limits.HealthQuery is { } health ? await UnhealthyAsync(connection, health, cancellationToken).ConfigureAwait(false) : null;
+    }
+
     private async Task<ThrottleSample> ReadSampleAsync(NpgsqlConnection connection, int[] pids, CancellationToken cancellationToken)
     {
         await using NpgsqlCommand command = new(_query, connection)

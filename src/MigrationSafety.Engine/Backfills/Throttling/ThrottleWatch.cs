@@ -251,8 +251,8 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
             update {BackfillStore.Table} set waiting_for = $2, waiting_since = $3
             where name = $1 and (waiting_for, waiting_since) is distinct from ($2, $3)
             """;
+        // Not of their ranges: another client that need not wait takes those after a while.
         const string Heartbeat = $"update {BackfillStore.Workers} set heartbeat = pg_catalog.clock_timestamp() where backfill = $1 and run = $2";
-        const string RangeHeartbeat = $"update {BackfillStore.Ranges} set heartbeat = pg_catalog.clock_timestamp() where backfill = $1 and run = $2 and not finished";
         string? words = decision.Words;
         // Again and again, changed or not: another client, gone by now, may have written since. What stands there already is not written.
         bool reason = first || WithoutFigures(words) != WithoutFigures(_writtenWords) || Stopwatch.GetElapsedTime(_written) >= s_wordsEvery;
@@ -280,7 +280,6 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
         if (beat)
         {
             batch.BatchCommands.Add(new(Heartbeat) { Parameters = { new() { Value = _owner.Name }, new() { Value = _owner.Run } } });
-            batch.BatchCommands.Add(new(RangeHeartbeat) { Parameters = { new() { Value = _owner.Name }, new() { Value = _owner.Run } } });
         }
 
         await batch.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
