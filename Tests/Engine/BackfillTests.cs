@@ -353,6 +353,7 @@ public sealed class BackfillTests(Servers servers)
         await Expect("SetMissing", new BackfillRequest { Table = "orders", Set = [] });
         await Expect("ColumnTwice", new BackfillRequest { Table = "orders", Set = [new("tier", "'a'"), new("TIER", "'b'")] });
         await Expect("BatchInvalid", BackfillBench.Request("orders", "tier", "'x'", batchSize: 0));
+        await Expect("BatchInvalid", BackfillBench.Request("orders", "tier", "'x'") with { TargetBatchTime = TimeSpan.FromDays(30) }, "10 min");
         await Expect("UniqueIndexMissing", BackfillBench.Request("no_key", "b", "1") with { Strategy = BackfillStrategy.Key }, "Invoke-SafeIndexBuild");
         await Expect("UniqueIndexMissing", BackfillBench.Request("made", "id", "id + 1", "id < 0") with { Strategy = BackfillStrategy.Key });
         await Expect("WorkersInvalid", BackfillBench.Request("orders", "tier", "'x'") with { Workers = 0 });

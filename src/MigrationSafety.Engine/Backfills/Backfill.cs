@@ -20,6 +20,7 @@ public static class Backfill
         "('row_security', 'off'), ('datestyle', 'ISO'), ('intervalstyle', 'postgres'), ('extra_float_digits', '1'), ('standard_conforming_strings', 'on')";
 
     private const int MostWorkers = 64;
+    private static readonly TimeSpan s_longestBatch = TimeSpan.FromMinutes(10);
 
     /// <summary>Checks a request and says what will be done. Writes nothing.</summary>
     /// <param name="session">Session.</param>
@@ -57,10 +58,13 @@ public static class Backfill
                 "Give how many times as long they may take, such as 1.1; 0 for no limit.");
         }
 
-        if (request.BatchSize < 1 || request.TargetBatchTime <= TimeSpan.Zero)
+        if (request.BatchSize < 1 || request.TargetBatchTime <= TimeSpan.Zero || request.TargetBatchTime > s_longestBatch)
         {
             throw new MigrationException(
-                "BatchInvalid", MigrationErrorKind.InvalidInput, "A batch needs at least one row and some time.", "Give a positive -TargetBatchTime, or leave it out.");
+                "BatchInvalid",
+                MigrationErrorKind.InvalidInput,
+                request.TargetBatchTime > s_longestBatch ? $"A batch of {Durations.Text(request.TargetBatchTime)} would keep its rows locked for so long." : "A batch needs at least one row and some time.",
+                $"Give a -TargetBatchTime of at most {Durations.Text(s_longestBatch)}, or leave it out.");
         }
 
         try
