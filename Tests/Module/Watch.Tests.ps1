@@ -10,6 +10,38 @@ BeforeAll {
     $root = (Invoke-Sql -Connection root 'begin; lock table orders; select pg_backend_pid() as pid').pid
     $reader = (Invoke-Sql -Connection reader 'select * from orders' -Background).pid
     Wait-Until { (Get-SqlValue "select count(*) from pg_locks where pid = $reader and not granted") -gt 0 }
+
+    # What a command writes to a terminal of that size: until there are as many drawings and Ctrl-C ends it; without them until it ends by itself.
+    function Get-TerminalText([string] $Command, [int] $Rows, [int] $Columns, [int] $Drawings) {
+        $script = Join-Path $TestDrive 'watch.ps1'
+        $typescript = Join-Path $TestDrive "$([guid]::NewGuid()).typescript"
+        Set-Content -LiteralPath $script -Value @"
+`$PSStyle.OutputRendering = 'Host'
+Import-Module '$ManifestPath'
+`$null = Connect-MigrationDatabase '$(Get-TestUri)'
+$Command
+"@
+        $start = [System.Diagnostics.ProcessStartInfo]::new('script')
+        # The leader of the terminal takes the Ctrl-C as a person's keyboard sends it.
+        foreach ($argument in '-qfec', "stty rows $Rows cols $Columns; exec '$((Get-Process -Id $PID).Path)' -NoProfile -File '$script'", $typescript) { $start.ArgumentList.Add($argument) }
+        $start.RedirectStandardOutput = $start.RedirectStandardInput = $true
+        $start.Environment['TERM'] = 'xterm-256color'
+        $process = [System.Diagnostics.Process]::Start($start)
+        try {
+            $null = $process.StandardOutput.ReadToEndAsync()
+            if ($Drawings) {
+                Wait-Until { [regex]::Matches("$(Get-Content -LiteralPath $typescript -Raw -ErrorAction Ignore)", '\e\[\?2026l').Count -ge $Drawings } "$Drawings drawings"
+                $process.StandardInput.Write([char] 3)
+                $process.StandardInput.Flush()
+            }
+            Wait-Until { $process.HasExited } 'the end of the process'
+        }
+        finally {
+            if (-not $process.HasExited) { $process.Kill($true) }
+            $process.Dispose()
+        }
+        Get-Content -LiteralPath $typescript -Raw
+    }
 }
 
 AfterAll {
@@ -74,47 +106,55 @@ Describe '-Watch' {
             return
         }
 
-        $script = Join-Path $TestDrive 'watch.ps1'
-        Set-Content -LiteralPath $script -Value @"
-`$PSStyle.OutputRendering = 'Host'
-Import-Module '$ManifestPath'
-`$null = Connect-MigrationDatabase '$(Get-TestUri)'
-Get-BlockingLock -Watch -Interval 100ms
-"@
-        $start = [System.Diagnostics.ProcessStartInfo]::new('script')
-        # The leader of the terminal takes the Ctrl-C as a person's keyboard sends it.
-        foreach ($argument in '-qfec', "stty rows 10 cols 90; exec '$((Get-Process -Id $PID).Path)' -NoProfile -File '$script'", '/dev/null') { $start.ArgumentList.Add($argument) }
-        $start.RedirectStandardOutput = $start.RedirectStandardInput = $true
-        $start.Environment['TERM'] = 'xterm-256color'
-        $process = [System.Diagnostics.Process]::Start($start)
-        try {
-            $text = [System.Text.StringBuilder]::new()
-            $buffer = [char[]]::new(4096)
-            $frames = { [regex]::Matches("$text", '\e\[\?2026h\e\[H').Count }
-            $read = $null
-            $pump = {
-                if (-not $read) { Set-Variable read $process.StandardOutput.ReadAsync($buffer, 0, $buffer.Length) -Scope 1 }
-                if ($read.Wait(50)) { $count = $read.Result; $null = $text.Append($buffer, 0, $count); Set-Variable read $null -Scope 1; $count } else { -1 }
-            }
-            Wait-Until { $null = . $pump; (& $frames) -ge 3 } 'three drawings'
-            $process.StandardInput.Write([char] 3)
-            $process.StandardInput.Flush()
-            Wait-Until { (. $pump) -eq 0 } 'the end of the process'
-        }
-        finally {
-            if (-not $process.HasExited) { $process.Kill($true) }
-            $process.Dispose()
-        }
-
-        "$text" | Should -Match '\e\[\?1049h'
+        $text = Get-TerminalText 'Get-BlockingLock -Watch -Interval 100ms' 10 90 -Drawings 3
+        $text | Should -Match '\e\[\?1049h'
         # The frames move the cursor home and clear what they do not write; none scrolls, none is higher than the terminal.
-        foreach ($frame in [regex]::Matches("$text", '(?s)\e\[\?2026h(.*?)\e\[\?2026l')) {
+        foreach ($frame in [regex]::Matches($text, '(?s)\e\[\?2026h(.*?)\e\[\?2026l')) {
             ($frame.Groups[1].Value -split "`r`n").Count | Should -BeLessOrEqual 10
             $frame.Groups[1].Value | Should -Match "$root\s"
         }
-        $after = ("$text" -split '\e\[\?1049l')[-1]
+        $after = ($text -split '\e\[\?1049l')[-1]
         $after | Should -Match "$root\s+1\s"
         $after | Should -Match "└ $reader\s"
         $after | Should -Not -Match '\e\[\?2026h'
+    }
+
+    It 'shows five operations in a terminal of 80 x 24, interrupted ones last' -Skip:(-not $hasTerminal) {
+        if (Test-InterruptIgnored) {
+            Set-ItResult -Skipped -Because 'this process ignores SIGINT, and so would the one it starts'
+            return
+        }
+
+        $names = 1..4 | ForEach-Object { "watched_$_" }
+        try {
+            $null = Invoke-Sql (($names | ForEach-Object { "create table $_ (id int)" }) -join ';')
+            foreach ($name in 'halted', 'watched_5') { $null = Invoke-Sql "create table $name (id bigint primary key, tier text); insert into $name select i from generate_series(1, 20000) i" }
+            $null = Invoke-Sql -Connection writer "begin; update halted set id = id where id = 15000; update watched_5 set id = id where id = 15000; $(($names | ForEach-Object { "insert into $_ values (1)" }) -join ';')"
+            # The server tells them in the order in which they began.
+            $halted, $null = foreach ($name in 'halted', 'watched_5') {
+                Start-Backfill $name @{ tier = "'a'" } -AsJob -TargetBatchTime 20ms
+                Wait-Until { (Get-MigrationProgress $name).Done -gt 0 } 'the backfill to be under way'
+            }
+            Stop-Job $halted
+            Wait-Until { (Get-MigrationProgress halted).Phase -eq 'interrupted' } 'the backfill to be interrupted'
+            foreach ($name in $names) { $null = Invoke-Sql -Connection $name "create index concurrently on $name (id)" -Background }
+            Wait-Until { @(Get-MigrationProgress | Where-Object Target -In $names.ForEach({ "public.$_" }) | Where-Object BlockedBy).Count -eq 4 } 'the builds to wait'
+            $text = Get-TerminalText 'Get-MigrationProgress -Watch -Interval 100ms' 24 80 -Drawings 3
+        }
+        finally {
+            foreach ($name in @('writer') + $names) { Close-Sql $name }
+            Get-Job | Remove-Job -Force
+        }
+
+        foreach ($frame in [regex]::Matches($text, '(?s)\e\[\?2026h(.*?)\e\[\?2026l')) {
+            $lines = $frame.Groups[1].Value -split "`r`n"
+            $lines.Count | Should -BeLessOrEqual 24
+            $shown = @($lines | Select-String 'watched_\d|halted' | ForEach-Object { $_.Matches[0].Value })
+            $shown | Sort-Object -Unique | Should -Be (@('halted') + $names + 'watched_5')
+            $shown[-1] | Should -Be halted
+            # As much of it in full as there is room for.
+            $lines -match 'so far' | Should -Not -BeNullOrEmpty
+            $lines -match '^    pid \d+, waits for transaction' | Should -Not -BeNullOrEmpty
+        }
     }
 }

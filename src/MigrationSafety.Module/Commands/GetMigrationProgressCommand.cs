@@ -38,6 +38,10 @@ public sealed class GetMigrationProgressCommand : WatchCmdlet<MigrationProgress>
 
     private protected override string NothingText => "Nothing runs.";
 
+    private protected override Func<MigrationProgress, bool> Ends => ProgressReader.Ends;
+
+    private protected override string BriefView => "MigrationSafety.MigrationProgress.Brief";
+
     private protected override bool Repeats => Watch || Wait;
 
     private ProgressFilter Filter => new() { Table = Table, Pid = Pid, Operations = Operation ?? [] };
@@ -81,8 +85,6 @@ public sealed class GetMigrationProgressCommand : WatchCmdlet<MigrationProgress>
         await using ProgressReader reader = new(session, Filter);
         return await reader.ReadOnceAsync(sink, cancellationToken).ConfigureAwait(false);
     }
-
-    private protected override bool IsOver(IReadOnlyList<MigrationProgress> rows) => !rows.Any(ProgressReader.Ends);
 
     /// <inheritdoc />
     protected override void Dispose(bool disposing)

@@ -36,8 +36,11 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
     /// <summary>What the live view says where a look finds nothing.</summary>
     private protected abstract string NothingText { get; }
 
-    /// <summary>Whether watching ends with a look that found these.</summary>
-    private protected virtual bool IsOver(IReadOnlyList<T> rows) => false;
+    /// <summary>Which rows come to an end by themselves: they are drawn first, and watching ends where none is left. Null where it goes on until it is stopped.</summary>
+    private protected virtual Func<T, bool>? Ends => null;
+
+    /// <summary>The custom view of the rows that a terminal has no room for in full; null where a row is one line anyway.</summary>
+    private protected virtual string? BriefView => null;
 
     /// <summary>Whether it is looked more often than once.</summary>
     private protected virtual bool Repeats => Watch;
@@ -93,7 +96,7 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
             long start = Stopwatch.GetTimestamp();
             IReadOnlyList<Look> looks = Runner.Wait(LookAsync);
             Action? refresh = show(looks);
-            if (looks.All(look => look.Failure is null && IsOver(look.Rows)))
+            if (Ends is { } ends && looks.All(look => look.Failure is null && !look.Rows.Any(ends)))
             {
                 return;
             }
@@ -206,7 +209,8 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
         }
 
         lines.Add("");
-        T[] rows = [.. looks.SelectMany(look => look.Rows)];
+        // The sort keeps the order of the server's otherwise.
+        T[] rows = [.. looks.SelectMany(look => look.Rows).OrderByDescending(row => Ends?.Invoke(row))];
         if (rows.Length == 0)
         {
             // Where a look failed, nothing is known.
@@ -214,30 +218,50 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
             return lines;
         }
 
-        // As many rows as there is room for; the formatter alone knows how many lines it makes of them.
-        int room = Math.Max(size.Height - lines.Count, 1);
-        int count = Math.Min(rows.Length, room);
-        List<string> table = Format(rows.Take(count), size.Width);
-        while (count > 1 && table.Count + (count < rows.Length ? 1 : 0) > room)
-        {
-            count = Math.Max(1, count - Math.Max(1, table.Count + 1 - room));
-            table = Format(rows.Take(count), size.Width);
-        }
-
-        lines.AddRange(table);
-        if (count < rows.Length)
-        {
-            lines.Add($"... and {rows.Length - count} more");
-        }
-
+        lines.AddRange(Fit(rows, Math.Max(size.Height - lines.Count, 1), size.Width));
         return lines;
     }
 
-    private List<string> Format(IEnumerable<T> rows, int width)
+    /// <summary>As many rows as there is room for, and as many of these in full; the formatter alone knows how many lines it makes of them.</summary>
+    private List<string> Fit(T[] rows, int room, int width)
     {
-        _format ??= InvokeCommand.NewScriptBlock("$input | Microsoft.PowerShell.Utility\\Out-String -Stream -Width $args[0]");
+        List<string> Table(int full, int shown) =>
+        [
+            .. Format(rows[..full], width),
+            .. full > 0 && full < shown ? [""] : Array.Empty<string>(),
+            // The formatter puts empty lines between them.
+            .. Format(rows[full..shown], width, BriefView).Where(line => line.Length > 0),
+            .. shown < rows.Length ? [$"... and {rows.Length - shown} more"] : Array.Empty<string>(),
+        ];
+        int shown = Math.Max(1, Most(Math.Min(rows.Length, room), count => Table(BriefView is null ? count : 0, count).Count <= room));
+        return Table(BriefView is null ? shown : Most(shown, count => Table(count, shown).Count <= room), shown);
+    }
+
+    /// <summary>The largest number up to <paramref name="limit"/> that fits, by halves; 0 where none does.</summary>
+    private static int Most(int limit, Func<int, bool> fits)
+    {
+        int least = 0;
+        for (int tried = limit; least < limit; tried = (least + limit + 1) / 2)
+        {
+            (least, limit) = fits(tried) ? (tried, limit) : (least, tried - 1);
+        }
+
+        return least;
+    }
+
+    private List<string> Format(T[] rows, int width, string? view = null)
+    {
+        if (rows.Length == 0)
+        {
+            return [];
+        }
+
+        _format ??= InvokeCommand.NewScriptBlock("""
+            $rows = if ($args[1]) { $input | Microsoft.PowerShell.Utility\Format-Custom -View $args[1] } else { $input }
+            $rows | Microsoft.PowerShell.Utility\Out-String -Stream -Width $args[0]
+            """);
         // A column less: some terminals lose the last one when the line is cleared behind it. A narrow terminal cuts what is right, where the formatter would fold it.
-        IEnumerable<string> lines = InvokeCommand.InvokeScript(useLocalScope: true, _format, rows.Cast<object>().ToList(), Math.Max(width, 80) - 1).Select(line => line?.ToString() ?? "");
+        IEnumerable<string> lines = InvokeCommand.InvokeScript(useLocalScope: true, _format, rows.Cast<object>().ToList(), Math.Max(width, 80) - 1, view).Select(line => line?.ToString() ?? "");
         List<string> trimmed = [.. lines.SkipWhile(string.IsNullOrWhiteSpace)];
         while (trimmed.Count > 0 && string.IsNullOrWhiteSpace(trimmed[^1]))
         {
