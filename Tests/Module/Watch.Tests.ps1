@@ -95,6 +95,19 @@ Describe '-Watch' {
         finally { $powershell.Dispose() }
     }
 
+    It 'ends where waiting mends nothing, and goes on with the others' {
+        { Get-MigrationProgress nothing -Watch } | Should -Throw -ErrorId 'TableNotFound,*'
+        { Get-BlockingLock nothing -Watch } | Should -Throw -ErrorId 'TableNotFound,*'
+        $other = New-TestDatabase -Another
+        try {
+            $rows = (Get-TestUri $other), (Get-TestUri) | Get-BlockingLock orders -Watch -Interval 100ms -ErrorAction SilentlyContinue -ErrorVariable said | Select-Object -First 6
+            $rows.Pid | Should -Be $root, $reader, $root, $reader, $root, $reader
+            $said | Should -HaveCount 1
+            $said[0].FullyQualifiedErrorId | Should -BeLike 'TableNotFound,*'
+        }
+        finally { Remove-TestDatabase $other }
+    }
+
     It 'refuses an interval that makes no sense' {
         { Get-BlockingLock -Watch -Interval 10ms } | Should -Throw -ErrorId 'InvalidInterval,*'
         { Get-BlockingLock -Interval 10s } | Should -Throw -ErrorId 'InvalidInterval,*'
@@ -156,5 +169,10 @@ Describe '-Watch' {
             $lines -match 'so far' | Should -Not -BeNullOrEmpty
             $lines -match '^    pid \d+, waits for transaction' | Should -Not -BeNullOrEmpty
         }
+    }
+
+    It 'leaves the terminal with the error that ended it' -Skip:(-not $hasTerminal) {
+        $after = ((Get-TerminalText 'Get-MigrationProgress nothing -Watch' 24 80) -split '\e\[\?1049l')[-1]
+        $after -replace '\e\[[0-9;]*m' | Should -Match '\| There is no table nothing'
     }
 }

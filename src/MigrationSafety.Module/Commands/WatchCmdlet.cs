@@ -21,6 +21,7 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
     private static readonly TimeSpan s_leastInterval = TimeSpan.FromMilliseconds(100);
 
     private readonly List<EngineSession> _sessions = [];
+    private readonly ConcurrentDictionary<EngineSession, Look> _failed = new();
     private readonly HashSet<string> _said = new(StringComparer.Ordinal);
     private ScriptBlock? _format;
 
@@ -77,8 +78,16 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
         {
             if (OutputTarget.IsTerminal(this))
             {
-                using LiveView view = new(Host);
-                Repeat(looks => Draw(view, looks));
+                using (LiveView view = new(Host))
+                {
+                    Repeat(looks => Draw(view, looks));
+                }
+
+                // Below the last view, which has them too: a script learns of an error by its record.
+                foreach (Look look in _failed.Values)
+                {
+                    WriteError(ErrorRecords.Of(look.Failure!));
+                }
             }
             else
             {
@@ -96,7 +105,7 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
             long start = Stopwatch.GetTimestamp();
             IReadOnlyList<Look> looks = Runner.Wait(LookAsync);
             Action? refresh = show(looks);
-            if (Ends is { } ends && looks.All(look => look.Failure is null && !look.Rows.Any(ends)))
+            if (looks.All(look => look.Failure is null ? Ends is { } ends && !look.Rows.Any(ends) : !IsPassing(look.Failure)))
             {
                 return;
             }
@@ -123,6 +132,11 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
         using SemaphoreSlim places = new(ThrottleLimit);
         async Task<Look> OneAsync(EngineSession session)
         {
+            if (_failed.TryGetValue(session, out Look? over))
+            {
+                return over;
+            }
+
             await places.WaitAsync(cancellationToken).ConfigureAwait(false);
             WarningsApart warnings = new(sink);
             try
@@ -131,8 +145,9 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
             }
             catch (Exception e) when (!cancellationToken.IsCancellationRequested)
             {
-                // A server that restarts is back soon: the others, and the next look, go on.
-                return new Look(session.Info, [], [.. warnings.Said], e);
+                // The others go on, and the next look where it may be over by then.
+                Look failed = new(session.Info, [], [.. warnings.Said], e);
+                return IsPassing(e) ? failed : _failed.GetOrAdd(session, failed);
             }
             finally
             {
@@ -142,6 +157,12 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
 
         return await Task.WhenAll(_sessions.Select(OneAsync)).ConfigureAwait(false);
     }
+
+    /// <summary>Whether it may be over soon by itself, as a restart of the server is; a typo or a missing privilege is not.</summary>
+    private static bool IsPassing(Exception failure) => failure is MigrationException
+    {
+        Kind: MigrationErrorKind.Connection or MigrationErrorKind.Timeout or MigrationErrorKind.Busy or MigrationErrorKind.Resource or MigrationErrorKind.Stopped,
+    };
 
     /// <summary>Objects to the pipeline; what is the matter is said once, and again after it had been over.</summary>
     private Action? Write(IReadOnlyList<Look> looks)
