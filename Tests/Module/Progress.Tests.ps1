@@ -81,7 +81,8 @@ Describe 'Get-MigrationProgress' {
             $null = $powershell.AddScript('param($uri) Get-MigrationProgress items -Wait -Interval 100ms -Session $uri').AddArgument((Get-TestUri))
             $running = $powershell.BeginInvoke()
             Wait-Until { $powershell.Streams.Progress.Count -gt 0 } 'a progress record'
-            "$($powershell.Streams.Progress[0])" | Should -Match 'CREATE INDEX CONCURRENTLY'
+            $powershell.Streams.Progress[0].Activity | Should -Match '^CREATE INDEX CONCURRENTLY public\.items'
+            $powershell.Streams.Progress[0].StatusDescription | Should -Match "^Waits for .*$writer"
             Stop-Job $started
             $result = $powershell.EndInvoke($running)
             $result | Should -BeOfType MigrationSafety.ProgressResult
