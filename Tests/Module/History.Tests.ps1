@@ -141,10 +141,11 @@ Describe 'Export-MigrationReport' {
     It 'is an error where there is nothing to report, or something else: <Id>' -ForEach @(
         @{ Id = 'NothingToReport'; Work = { Get-MigrationHistory -Id 999 | Export-MigrationReport "$folder/none.html" } }
         @{ Id = 'InputNotUnderstood'; Work = { 'change' | Export-MigrationReport "$folder/none.html" } }
+        @{ Id = 'PathIsNoFile'; Work = { Get-MigrationHistory -Id 1 | Export-MigrationReport env:none.html } }
         @{ Id = 'PathIsFolder'; Work = { Get-MigrationHistory -Id 1 | Export-MigrationReport $folder } }
         @{ Id = 'OutputNotWritten'; Work = { Get-MigrationHistory -Id 1 | Export-MigrationReport "$folder/change.html/none.html" } }
     ) {
         $Work | Should -Throw -ErrorId "$Id,MigrationSafety.Module.Commands.ExportMigrationReportCommand"
-        Test-Path -LiteralPath "$folder/none.html" | Should -BeFalse
+        Test-Path -LiteralPath "$folder/none.html", ([IO.Path]::GetFullPath('none.html')) | Should -Be $false, $false
     }
 }

@@ -39,7 +39,14 @@ public sealed class ExportMigrationReportCommand : PSCmdlet
     /// <inheritdoc />
     protected override void BeginProcessing()
     {
-        _file = GetUnresolvedProviderPathFromPSPath(Path);
+        _file = SessionState.Path.GetUnresolvedProviderPathFromPSPath(Path, out ProviderInfo provider, out _);
+        if (provider.Name != "FileSystem")
+        {
+            // What is left of env:x without its drive would be a file in the folder of the process.
+            ThrowTerminatingError(ErrorRecords.Of(new MigrationException(
+                "PathIsNoFile", MigrationErrorKind.InvalidInput, $"{Path} is in the provider {provider.Name}, not in the file system.", "Name a file, such as ./change-1234.html; where the location is not in the file system, with its drive or from the root.") { Target = Path }));
+        }
+
         if (Directory.Exists(_file))
         {
             ThrowTerminatingError(ErrorRecords.Of(new MigrationException(
