@@ -50,7 +50,7 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
     protected override void BeginProcessing()
     {
         string? wrong = Interval.Value < s_leastInterval ? $"-Interval must be at least {s_leastInterval.TotalMilliseconds:0}ms."
-            : !Repeats && MyInvocation.BoundParameters.ContainsKey(nameof(Interval)) ? "-Interval is the time between the looks of -Watch, which was not given."
+            : !Repeats && MyInvocation.BoundParameters.ContainsKey(nameof(Interval)) ? "-Interval is the time from one look to the next; this would look only once."
             : null;
         if (wrong is not null)
         {
