@@ -1,4 +1,6 @@
 using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.History;
+using MigrationSafety.Engine.Indexes;
 using MigrationSafety.Engine.Progress;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Tests.Engine.Support;
@@ -202,6 +204,69 @@ public sealed class ProgressTests(Servers servers)
         plan = await Backfill.PlanAsync(bench.Session, BackfillBench.Request("orders", "tier", "'standard'", batchSize: 700), bench.Sink, Token);
         Assert.Equal(BackfillOutcome.Completed, (await Backfill.RunAsync(plan, bench.Sink, Token)).Outcome);
         Assert.Empty(await ReadAsync(bench, new() { Table = "orders" }));
+    }
+
+    [Theory, EachMajor]
+    public async Task A_backfill_that_is_waited_for_ends_as_this_run_of_it_does(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(
+            servers, major, "create table orders (id bigint primary key, tier text); insert into orders select i from generate_series(1, 5000) i; analyze orders");
+        await using TestRole role = await TestRole.CreateAsync(bench.Database);
+        await bench.Database.ExecuteAsync($"alter role {role.Name} superuser", Token);
+        EngineSession doomed = await bench.SessionAsync(db => db.Server.ConnectionString(db.Name, role.Name));
+
+        // Until it is free, it passes over the locked row and comes back for it.
+        using CancellationTokenSource ctrlC = new();
+        await using (LockHolder row = await LockHolder.HoldAsync(bench.Database, "select from orders where id = 4000 for update"))
+        {
+            Task<BackfillResult> stopped = FillAsync(bench.Session, bench, ctrlC.Token);
+            Task<ProgressResult> cancelled = await WaitAsync(bench);
+            await ctrlC.CancelAsync();
+            await Assert.ThrowsAnyAsync<OperationCanceledException>(() => stopped);
+            Assert.Equal(ProgressOutcome.Cancelled, (await cancelled).Outcome);
+        }
+
+        IndexBuildPlan index = await bench.PlanAsync(new() { Table = "orders", Column = ["tier"] });
+        await OperationLog.RunAsync(index, bench.Sink, recorder => IndexBuilder.RunAsync(index, recorder, Token), Token);
+
+        await using LockHolder again = await LockHolder.HoldAsync(bench.Database, "select from orders where id = 4000 for update");
+        Task<BackfillResult> killed = FillAsync(doomed, bench, Token);
+        Task<ProgressResult> vanished = await WaitAsync(bench);
+        // What it did before it was stopped, and the pause, are not of this run.
+        MigrationProgress resumed = Assert.Single(await ReadAsync(bench, new() { Table = "orders" }));
+        Assert.True(resumed.Elapsed < await bench.Database.ScalarAsync<TimeSpan>("select clock_timestamp() - finished_at from migration_safety.operation where operation = 'IndexBuild'", Token), resumed.ToString());
+        await bench.Database.ExecuteAsync($"alter role {role.Name} nologin; select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role.Name}'", Token);
+        await Assert.ThrowsAsync<MigrationException>(() => killed);
+        Assert.Equal((ProgressOutcome.Vanished, resumed.Pid), ((await vanished).Outcome, (await vanished).Pid));
+
+        Task<BackfillResult> done = FillAsync(bench.Session, bench, Token);
+        Task<ProgressResult> finished = await WaitAsync(bench);
+        await again.CommitAsync(Token);
+        await done;
+        Assert.Equal(ProgressOutcome.Finished, (await finished).Outcome);
+    }
+
+    private static async Task<BackfillResult> FillAsync(EngineSession session, IndexBench bench, CancellationToken cancellationToken)
+    {
+        BackfillPlan plan = await Backfill.PlanAsync(session, BackfillBench.Request("orders", "tier", "'standard'", batchSize: 700, retryFor: TimeSpan.FromSeconds(1)), bench.Sink, Token);
+        return await OperationLog.RunAsync(plan, bench.Sink, recorder => Backfill.RunAsync(plan, recorder, cancellationToken), cancellationToken);
+    }
+
+    /// <summary>Waits for the one operation on the table, from when it is at work.</summary>
+    private static async Task<Task<ProgressResult>> WaitAsync(IndexBench bench)
+    {
+        await Wait.UntilAsync(async () => (await ReadAsync(bench, new() { Table = "orders" })) is [{ Pid: > 0 }], "an operation to be at work", cancellationToken: Token);
+        RecordingSink sink = new();
+        async Task<ProgressResult> EndAsync()
+        {
+            List<ProgressResult> ended = [];
+            await ProgressWait.RunAsync(bench.Session, new() { Table = "orders" }, TimeSpan.FromMilliseconds(100), ended.Add, sink, Token);
+            return Assert.Single(ended);
+        }
+
+        Task<ProgressResult> waiting = EndAsync();
+        await Wait.UntilAsync(() => waiting.IsCompleted || sink.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
+        return waiting;
     }
 
     private static Task<IReadOnlyList<MigrationProgress>> ReadAsync(IndexBench bench, ProgressFilter filter) => ReadAsync(bench.Session, filter, bench.Sink);

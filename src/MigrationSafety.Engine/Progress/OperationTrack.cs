@@ -66,7 +66,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
 
         OperationState state = ProgressModels.Of(sample, learnt, _seen);
         bool waits = sample.BlockedBy.Length > 0 || sample.WaitEventType == "Lock" || OwnModels.IsAtRest(state.Phase) || OwnModels.IsPaused(state.Waiting);
-        bool fromBeginning = _sample is null && sample.Elapsed?.TotalSeconds < JustBegun;
+        bool fromBeginning = _sample is null && OfAllWork(sample) < JustBegun;
         if (_sample is null)
         {
             First = sample;
@@ -174,11 +174,14 @@ internal sealed class OperationTrack(LearntPhases learnt)
         return expected <= 0.8 ? expected : 0.8 + (0.19 * (1 - Math.Exp(-(expected - 0.8) / 0.4)));
     }
 
+    /// <summary>Seconds in which all of its work was done; null of a backfill that was resumed, as earlier runs did some of it.</summary>
+    private static double? OfAllWork(ProgressSample sample) => sample.Fact("runs") > 1 ? null : sample.Elapsed?.TotalSeconds;
+
     /// <summary>Work a second, over all that was seen; from its start where little was seen. Null where nothing moved.</summary>
     private double? Speed(ProgressSample sample)
     {
         double? seen = _points.Count > 0 && _firstWork is { } first && _worked > 0.05 ? (_points.Last().Work - first) / _worked : null;
-        double elapsed = sample.Elapsed?.TotalSeconds ?? 0;
+        double elapsed = OfAllWork(sample) ?? 0;
         if (_points.Count > 0 && elapsed > 0 && _worked < Math.Min(5, elapsed / 4) && _points.Last().Work > 0)
         {
             // It may have waited before it was looked at: at least as fast as this.

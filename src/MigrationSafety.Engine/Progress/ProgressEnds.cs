@@ -62,12 +62,25 @@ internal static class ProgressEnds
     /// <summary>What this module's own tables say of its own operations; null where they say nothing.</summary>
     private static async Task<(ProgressOutcome Outcome, string Detail)?> OwnAsync(NpgsqlConnection connection, ProgressSample last, CancellationToken cancellationToken)
     {
-        const string Operation = $"""
+        string? kind = last.View switch
+        {
+            ProgressQueries.Backfill => "Backfill",
+            "create_index" => last.Text("command")?.StartsWith("REINDEX", StringComparison.Ordinal) == true ? "IndexRebuild" : "IndexBuild",
+            _ => null,
+        };
+        if (kind is null)
+        {
+            return null;
+        }
+
+        // Its own entry was begun before it and is not finished before it; what else ran on the table, or an earlier run, tells nothing of it.
+        string operation = $"""
             select state, message from {OperationStore.Table}
-            where pg_catalog.format('%I.%I', table_schema, table_name) = $1 and finished_at >= $2 order by id desc limit 1
+            where pg_catalog.format('%I.%I', table_schema, table_name) = $1 and operation = '{kind}' and started_at <= $2 and (finished_at is null or finished_at >= $2)
+            order by id desc limit 1
             """;
         const string Backfill = "select case state when 'completed' then 'succeeded' when 'paused' then 'paused' end, null::text from migration_safety.backfill where name = $1 and updated_at >= $2";
-        (string, string?)[] queries = last.View == ProgressQueries.Backfill ? [(Backfill, last.Text("name")), (Operation, last.Target)] : [(Operation, last.Target)];
+        (string, string?)[] queries = last.View == ProgressQueries.Backfill ? [(Backfill, last.Text("name")), (operation, last.Target)] : [(operation, last.Target)];
         foreach ((string query, string? name) in queries.Where(query => query.Item2 is not null))
         {
             try

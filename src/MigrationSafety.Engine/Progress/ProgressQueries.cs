@@ -1,4 +1,4 @@
-using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Backfills;
 
 namespace MigrationSafety.Engine.Progress;
 
@@ -107,26 +107,27 @@ internal static class ProgressQueries
                    'state', case when b.state = 'paused' then 'paused' when w.pid is null and not pg_catalog.pg_is_in_recovery() then 'interrupted' else 'running' end, 'sweep', b.sweep,
                    'rows_seen', coalesce((select pg_catalog.sum(r.rows_seen)::int8 from migration_safety.backfill_range r where r.backfill = b.name), 0), 'rows_in_table', b.rows_in_table, 'waiting_for', b.waiting_for,
                    'rows_done', coalesce(d.rows_done, 0), 'rows_estimated', b.rows_estimated, 'batches', coalesce(d.batches, 0), 'workers', coalesce(w.workers, 0))::text,
-               pg_catalog.jsonb_build_object('table', pg_catalog.format('%I.%I', b.table_schema, b.table_name))::text,
+               pg_catalog.jsonb_build_object('table', pg_catalog.format('%I.%I', b.table_schema, b.table_name), 'runs', d.runs)::text,
                pg_catalog.current_database()::text, coalesce(a.usename::text, b.role), coalesce(nullif(a.application_name, ''), b.application), pg_catalog.left(a.query, 1000),
-               b.started_at, w.backend_start, case when w.pid is null then coalesce(d.heartbeat, b.updated_at) else pg_catalog.clock_timestamp() end - b.started_at,
+               coalesce(w.started_at, d.started_at, b.started_at), w.backend_start,
+               case when w.pid is null then coalesce(d.heartbeat, b.updated_at) else pg_catalog.clock_timestamp() end - coalesce(w.started_at, d.started_at, b.started_at),
                a.wait_event_type, a.wait_event,
                case when a.wait_event_type = 'Lock' or a.query = '<insufficient privilege>' then pg_catalog.array_remove(pg_catalog.pg_blocking_pids(w.pid), pg_catalog.pg_backend_pid()) end,
                null::text
         from migration_safety.backfill b
         left join lateral (
-            select pg_catalog.sum(x.rows_done)::int8 as rows_done, pg_catalog.sum(x.batches)::int8 as batches, pg_catalog.max(x.heartbeat) as heartbeat
+            select pg_catalog.sum(x.rows_done)::int8 as rows_done, pg_catalog.sum(x.batches)::int8 as batches,
+                   -- those of an earlier backfill of that name stay; of several runs, the one that was heard of last
+                   pg_catalog.max(x.heartbeat) filter (where x.started_at >= b.started_at) as heartbeat, pg_catalog.count(distinct x.run) filter (where x.started_at >= b.started_at) as runs,
+                   (pg_catalog.array_agg(x.started_at order by x.heartbeat desc) filter (where x.started_at >= b.started_at))[1] as started_at
             from migration_safety.backfill_worker x where x.backfill = b.name
         ) d on true
-        -- Whoever works on one holds the table's advisory lock, which every role may see, but on the primary alone; a pid alone may be somebody else's by now. The first stands for all.
+        -- The first stands for all.
         left join lateral (
-            select x.pid, x.backend_start, pg_catalog.count(*) over () as workers
-            from migration_safety.backfill_worker x
-            join pg_catalog.pg_locks l on l.pid = x.pid
-            where x.backfill = b.name and l.locktype = 'advisory' and l.granted and l.objsubid = 2
-                and l.classid = {TableOperationLock.ClassId}::oid and l.objid = b.table_oid
-                and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()) and ($1::int4 is null or x.pid = $1)
-            order by x.started_at, x.number
+            select w.pid, w.backend_start, w.started_at, pg_catalog.count(*) over () as workers
+            from migration_safety.backfill_worker w
+            where w.backfill = b.name and ($1::int4 is null or w.pid = $1) and {BackfillStore.IsAtWork}
+            order by w.started_at, w.number
             limit 1
         ) w on true
         left join pg_catalog.pg_stat_activity a on a.pid = w.pid and a.usename is not null

@@ -47,8 +47,11 @@ internal sealed record ProgressSample
     internal bool Hidden { get; init; }
 
     /// <summary>What makes two samples samples of the same operation.</summary>
-    /// <remarks>A REINDEX of many indexes is one statement and many operations; CREATE INDEX learns of its index only on the way.</remarks>
-    internal string Key => string.Create(
+    /// <remarks>
+    /// A REINDEX of many indexes is one statement and many operations; CREATE INDEX learns of its index only on the way. A backfill goes on when one worker, or one client, is done before the others,
+    /// until nobody works on it.
+    /// </remarks>
+    internal string Key => View == ProgressQueries.Backfill ? $"{View}/{Text("name")}/{Pid > 0}" : string.Create(
         CultureInfo.InvariantCulture,
         $"{View}/{Pid}/{Started?.Ticks}/{Number("relid")}/{(Text("command") == "REINDEX" ? Number("index_relid") : null)}/{Text("name")}");
 

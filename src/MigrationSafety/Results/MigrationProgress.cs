@@ -63,7 +63,7 @@ public sealed record MigrationProgress
     /// <summary><see cref="Unit"/> per second, over the last while; waiting does not count.</summary>
     public double? Rate { get; init; }
 
-    /// <summary>How long the operation has run, waiting included.</summary>
+    /// <summary>How long the operation has run, waiting included; of a backfill that was resumed, this run of it.</summary>
     public TimeSpan? Elapsed { get; init; }
 
     /// <summary>Estimated time to its end; null while it waits for others, since nobody can tell how long they stay.</summary>
