@@ -37,8 +37,8 @@ public static class ProgressWait
         {
             IReadOnlyList<MigrationProgress> found = await reader.ReadAsync(sink, cancellationToken).ConfigureAwait(false);
             List<OperationTrack> gone = [.. awaited.Where(track => !reader.Tracker.Running.Contains(track))];
-            // A statement that goes from table to table, or from index to index, goes on under another name.
-            awaited.UnionWith(reader.Tracker.Running.Where(track => !Idle(track) && (first || gone.Any(over => over.Last.Pid == track.Last.Pid && over.Last.BackendStart == track.Last.BackendStart))));
+            // A statement that goes from table to table, or from index to index, goes on under another name; the session's next statement is none that was waited for.
+            awaited.UnionWith(reader.Tracker.Running.Where(track => !Idle(track) && (first || gone.Any(over => IsSameStatement(over.Last, track.Last)))));
             gone.AddRange(awaited.Where(track => Idle(track) && !gone.Contains(track)));
             foreach (OperationTrack track in gone)
             {
@@ -60,6 +60,9 @@ public static class ProgressWait
             await Task.Delay(interval, cancellationToken).ConfigureAwait(false);
         }
     }
+
+    private static bool IsSameStatement(ProgressSample one, ProgressSample other) =>
+        one.Pid == other.Pid && one.BackendStart == other.BackendStart && one.Started == other.Started;
 
     private static bool Idle(OperationTrack track) => track.State.Endless || OwnModels.IsAtRest(track.State.Phase);
 
