@@ -154,6 +154,11 @@ public sealed class ProgressTests(Servers servers)
         Assert.Equal([old.Pid], hidden.BlockedBy);
         Assert.Contains($"GRANT pg_read_all_stats TO {stranger.Name}", Assert.Single(bench.Sink.Warnings), StringComparison.Ordinal);
 
+        // Whoever waits is told once, however often it is looked.
+        RecordingSink sink = new();
+        Task waiting = ProgressWait.RunAsync(session, new() { Table = "orders" }, TimeSpan.FromMilliseconds(50), _ => { }, sink, Token);
+        await Wait.UntilAsync(() => sink.ProgressRecords.Count > 2, "some looks", cancellationToken: Token);
+
         // What the warning says is enough.
         await bench.Database.ExecuteAsync($"grant pg_read_all_stats to {stranger.Name}", Token);
         MigrationProgress seen = Assert.Single(await ReadAsync(session, new() { Table = "orders" }, bench.Sink));
@@ -161,6 +166,8 @@ public sealed class ProgressTests(Servers servers)
         Assert.Single(bench.Sink.Warnings);
         await old.CommitAsync(Token);
         await build;
+        await waiting;
+        Assert.Single(sink.Warnings);
     }
 
     [Theory, EachMajor]

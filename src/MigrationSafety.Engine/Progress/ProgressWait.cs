@@ -32,10 +32,11 @@ public static class ProgressWait
         ArgumentNullException.ThrowIfNull(ended);
         ArgumentNullException.ThrowIfNull(sink);
         await using ProgressReader reader = new(session, filter);
+        WarnsOnce once = new(sink);
         HashSet<OperationTrack> awaited = [];
         for (bool first = true; ; first = false)
         {
-            IReadOnlyList<MigrationProgress> found = await reader.ReadAsync(sink, cancellationToken).ConfigureAwait(false);
+            IReadOnlyList<MigrationProgress> found = await reader.ReadAsync(once, cancellationToken).ConfigureAwait(false);
             List<OperationTrack> gone = [.. awaited.Where(track => !reader.Tracker.Running.Contains(track))];
             // A statement that goes from table to table, or from index to index, goes on under another name; the session's next statement is none that was waited for.
             awaited.UnionWith(reader.Tracker.Running.Where(track => !Idle(track) && (first || gone.Any(over => IsSameStatement(over.Last, track.Last)))));
@@ -127,5 +128,25 @@ public static class ProgressWait
             rows.Min(row => row.Percent),
             slowest.Remaining,
             slowest.WaitingFor is { } waits ? $"Waits for {waits}" : null));
+    }
+
+    /// <summary>Each look says again what this role is not shown.</summary>
+    private sealed class WarnsOnce(IOperationSink sink) : IOperationSink
+    {
+        private readonly HashSet<string> _said = new(StringComparer.Ordinal);
+
+        public void Verbose(string message) => sink.Verbose(message);
+
+        public void Debug(string message) => sink.Debug(message);
+
+        public void Warning(string message)
+        {
+            if (_said.Add(message))
+            {
+                sink.Warning(message);
+            }
+        }
+
+        public void Progress(OperationProgress progress) => sink.Progress(progress);
     }
 }
