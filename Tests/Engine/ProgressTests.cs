@@ -137,6 +137,40 @@ public sealed class ProgressTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task Work_on_a_partition_is_work_on_its_table(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(
+            servers,
+            major,
+            """
+            create table orders (id int, tier text) partition by range (id);
+            create table orders_1 partition of orders for values from (0) to (100) partition by range (id);
+            create table orders_1_1 partition of orders_1 for values from (0) to (50);
+            create table orders_2 partition of orders for values from (100) to (200)
+            """);
+        await using LockHolder old = await LockHolder.HoldAsync(bench.Database, "set transaction isolation level repeatable read", "select 1");
+        Task<int> build = bench.Database.ExecuteAsync("create index concurrently ix on orders_1_1 (tier)", Token);
+        await bench.UntilPhaseAsync("waiting for old snapshots");
+        foreach (string table in (string[])["orders", "orders_1", "orders_1_1"])
+        {
+            Assert.Equal("public.orders_1_1", Assert.Single(await ReadAsync(bench, new() { Table = table })).Target);
+        }
+
+        Assert.Empty(await ReadAsync(bench, new() { Table = "orders_2" }));
+        Task<ProgressResult> waiting = await WaitAsync(bench);
+        await old.CommitAsync(Token);
+        await build;
+        Assert.Equal(("public.orders_1_1", ProgressOutcome.Finished), ((await waiting).Target, (await waiting).Outcome));
+
+        // What no view of the server's tells.
+        await using LockHolder reading = await LockHolder.HoldAsync(bench.Database, "lock table orders_2 in access share mode");
+        Task<int> alter = bench.Database.ExecuteAsync("alter table orders_2 add constraint positive check (id > 0)", Token);
+        Assert.Equal("public.orders_2", (await UntilAsync(bench, "waiting for a lock")).Target);
+        await reading.CommitAsync(Token);
+        await alter;
+    }
+
+    [Theory, EachMajor]
     public async Task Without_the_privilege_gaps_stay_empty_and_the_grant_is_named(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);

@@ -4,7 +4,7 @@ namespace MigrationSafety.Engine.Progress;
 
 /// <summary>
 /// The queries of a sample. They ask for no lock on any table: pg_relation_size() and its kin would queue behind the very ALTER that is asked about.
-/// $1 is a pid, $2 the oid of a table; null for all.
+/// $1 is a pid, $2 the oid of a table, which stands for its partitions too; null for all.
 /// </summary>
 internal static class ProgressQueries
 {
@@ -33,6 +33,9 @@ internal static class ProgressQueries
         a.backend_xid::text
         """;
 
+    // The table that is asked about, and what inherits from it: they are worked on one by one.
+    private const string Tables = "tables (oid) as (select $2::oid union select i.inhrelid from pg_catalog.pg_inherits i join tables t on i.inhparent = t.oid)";
+
     /// <summary>One session, none where it has no pid. Each pg_stat_activity in a query goes through all sessions; what makes it can be asked for one.</summary>
     private static string SessionOf(string pid) => $"pg_catalog.pg_stat_get_activity(coalesce({pid}, 0))";
 
@@ -43,7 +46,7 @@ internal static class ProgressQueries
             " union all ",
             catalog.Views.Select(view => $"select '{view}' as view, v.pid, pg_catalog.to_jsonb(v) as counters from pg_catalog.pg_stat_progress_{view} v"));
         return $"""
-            with p as materialized ({union}), w as materialized (
+            with recursive {Tables}, p as materialized ({union}), w as materialized (
                 select leader_pid, pg_catalog.count(*) as workers from pg_catalog.pg_stat_get_activity(null) where leader_pid is not null group by 1
             )
             select p.view, p.pid, (p.counters - array['pid', 'datid', 'datname'])::text, f.facts::text, coalesce(p.counters->>'datname', (select datname::text from pg_catalog.pg_database where oid = a.datid)), {Activity}
@@ -94,14 +97,15 @@ internal static class ProgressQueries
                 ) k on true
                 where p.counters->>'datname' = pg_catalog.current_database() and c.oid = (p.counters->>'relid')::oid
             ) f on true
-            where ($1::int4 is null or p.pid = $1) and ($2::oid is null or (p.counters->>'datname' = pg_catalog.current_database() and ((p.counters->>'relid')::oid = $2
-                  or (p.counters->>'relid' is null and exists (select from pg_catalog.pg_locks l where l.pid = p.pid and l.relation = $2 and l.database = (p.counters->>'datid')::oid)))))
+            where ($1::int4 is null or p.pid = $1) and ($2::oid is null or (p.counters->>'datname' = pg_catalog.current_database() and ((p.counters->>'relid')::oid in (select oid from tables)
+                  or (p.counters->>'relid' is null and exists (select from pg_catalog.pg_locks l where l.pid = p.pid and l.relation in (select oid from tables) and l.database = (p.counters->>'datid')::oid)))))
             order by a.query_start, p.pid
             """;
     }
 
     /// <summary>This module's own backfills of this database, those included that nobody works on.</summary>
     internal static string Backfills => $"""
+        with recursive {Tables}
         select '{Backfill}', coalesce(w.pid, 0),
                pg_catalog.jsonb_build_object('name', b.name, 'relid', b.table_oid::int8,
                    'state', case when b.state = 'paused' then 'paused' when w.pid is null and not pg_catalog.pg_is_in_recovery() then 'interrupted' else 'running' end, 'sweep', b.sweep,
@@ -131,7 +135,7 @@ internal static class ProgressQueries
             limit 1
         ) w on true
         left join pg_catalog.pg_stat_activity a on a.pid = w.pid and a.usename is not null
-        where b.state <> 'completed' and ($1::int4 is null or w.pid = $1) and ($2::oid is null or b.table_oid = $2)
+        where b.state <> 'completed' and ($1::int4 is null or w.pid = $1) and ($2::oid is null or b.table_oid in (select oid from tables))
         order by b.started_at
         """;
 
@@ -144,7 +148,7 @@ internal static class ProgressQueries
         // Without the privilege the sizes stay null.
         string Size(string path) => catalog.MaySeeFiles ? $"(pg_catalog.pg_stat_file({path}, true)).size" : "null::int8";
         return $"""
-            with recursive a as materialized (
+            with recursive {Tables}, a as materialized (
                 select * from pg_catalog.pg_stat_activity
                 where datname = pg_catalog.current_database() and pid <> pg_catalog.pg_backend_pid() and ($1::int4 is null or pid = $1)
                   -- the expression last: of some hundred idle sessions it is most of what a look costs
@@ -197,7 +201,7 @@ internal static class ProgressQueries
                 left join (select distinct l.oid from l where l.pid = a.pid and l.granted and l.mode = 'AccessExclusiveLock') k on k.oid = d.indexrelid
                 where d.indrelid = t.oid
             ) x
-            where (t.oid is not null or f.new_files > 0) and ($2::oid is null or t.oid = $2)
+            where (t.oid is not null or f.new_files > 0) and ($2::oid is null or t.oid in (select oid from tables))
             order by a.query_start, a.pid
             """;
     }

@@ -15,7 +15,7 @@ public sealed class GetMigrationProgressCommand : WatchCmdlet<MigrationProgress>
 {
     private readonly ConcurrentDictionary<EngineSession, ProgressReader> _readers = new();
 
-    /// <summary>Operations on this table alone.</summary>
+    /// <summary>Operations on this table and its partitions alone.</summary>
     [Parameter(Position = 0)]
     [ValidateNotNullOrEmpty]
     [ArgumentCompleter(typeof(TableNameCompleter))]
