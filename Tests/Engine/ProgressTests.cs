@@ -205,6 +205,28 @@ public sealed class ProgressTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task Without_the_privilege_the_grant_is_named_also_where_nothing_is_shown(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
+        await using TestRole stranger = await TestRole.CreateAsync(bench.Database);
+        EngineSession session = await bench.SessionAsync(db => db.Server.ConnectionString(db.Name, stranger.Name));
+        await using LockHolder reading = await LockHolder.HoldAsync(bench.Database, "lock table orders in access share mode");
+        Task<int> alter = bench.Database.ExecuteAsync("alter table orders add column n int", Token);
+        await UntilAsync(bench, "waiting for a lock");
+
+        await using ProgressReader reader = new(session, new() { Table = "orders" });
+        Assert.Empty(await reader.ReadAsync(bench.Sink, Token));
+        Assert.Contains($"GRANT pg_read_all_stats TO {stranger.Name}", Assert.Single(bench.Sink.Warnings), StringComparison.Ordinal);
+
+        // Granted while it is watched, it is shown from the next look on.
+        await bench.Database.ExecuteAsync($"grant pg_read_all_stats to {stranger.Name}", Token);
+        Assert.Single(await reader.ReadAsync(bench.Sink, Token));
+        Assert.Single(bench.Sink.Warnings);
+        await reading.CommitAsync(Token);
+        await alter;
+    }
+
+    [Theory, EachMajor]
     public async Task A_backfill_is_seen_while_it_runs_and_while_it_is_interrupted(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(

@@ -17,11 +17,12 @@ internal static class ProgressQueries
 
     internal const string Publication = "publication";
 
-    /// <summary>The server's clock, its next transaction, and whether it has backfills by now.</summary>
+    /// <summary>The server's clock, its next transaction, whether it has backfills by now, and whether this role is shown what others do: it may be granted while somebody watches.</summary>
     internal const string Server = """
         select pg_catalog.clock_timestamp(), pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text,
                (select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-                where n.nspname = 'migration_safety' and c.relname = 'backfill' and c.relkind = 'r')
+                where n.nspname = 'migration_safety' and c.relname = 'backfill' and c.relkind = 'r'),
+               pg_catalog.pg_has_role('pg_read_all_stats', 'usage')
         """;
 
     // In the order in which ProgressSample reads them. Whom a session waits for is asked only where it waits, or where that cannot be seen:

@@ -75,12 +75,14 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
 
         List<ProgressSample> samples = [];
         uint? backfills;
+        bool seesAll;
         await using (NpgsqlDataReader reader = await _batch.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false))
         {
             await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
             Time = reader.GetDateTime(0);
             _nextTransaction = ulong.Parse(reader.GetString(1), System.Globalization.CultureInfo.InvariantCulture);
             backfills = reader.IsDBNull(2) ? null : reader.GetFieldValue<uint>(2);
+            seesAll = reader.GetBoolean(3);
             while (await reader.NextResultAsync(cancellationToken).ConfigureAwait(false))
             {
                 while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
@@ -90,7 +92,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
             }
         }
 
-        Warnings = Missing(samples, _catalog!);
+        Warnings = Missing(samples, seesAll, _catalog!);
         if (backfills != _catalog!.Backfills)
         {
             // Made, or made anew, since it was looked for: from the next sample on.
@@ -150,12 +152,13 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
         return found;
     }
 
-    private List<string> Missing(List<ProgressSample> samples, ProgressCatalog catalog)
+    private List<string> Missing(List<ProgressSample> samples, bool seesAll, ProgressCatalog catalog)
     {
         string role = SqlName.QuoteIfNeeded(session.User);
         List<string> warnings = [];
-        if (samples.Any(sample => sample.Hidden))
+        if (!seesAll)
         {
+            // Also where nothing is found: long DDL of others is told by its text alone, which is hidden.
             warnings.Add($"{session.User} is not shown what other roles' operations are at. Have a superuser run: GRANT pg_read_all_stats TO {role};");
         }
 
