@@ -393,26 +393,31 @@ public sealed class ProgressKindTests(Servers servers)
     public async Task The_next_statement_of_a_session_is_not_waited_for(int major)
     {
         await using IndexBench bench = await CreateAsync(major);
-        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
+        await bench.Database.ExecuteAsync("create table moved (id int); insert into moved values (1)", Token);
         await using LockHolder reading = await LockHolder.HoldAsync(bench.Database, "lock table things in access share mode");
         await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, Close);
+        NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
+        int pid = connection.ProcessID;
         async Task WorkAsync()
         {
-            await connection.ExecuteAsync("create table copied as select gate(id) as id, v from things order by ctid", Token);
-            await connection.ExecuteAsync("alter table things add column n int", Token);
+            await using (connection)
+            {
+                await connection.ExecuteAsync("alter table moved add column n int default gate(10000)", Token);
+                await connection.ExecuteAsync("alter table things add column n int", Token);
+            }
         }
 
         Task work = WorkAsync();
-        await using ProgressReader reader = new(bench.Session, new() { Pid = connection.ProcessID });
+        await using ProgressReader reader = new(bench.Session, new() { Pid = pid });
         await UntilAsync(reader, bench, p => p.BlockedBy.Contains(gate.Pid));
         List<ProgressResult> ended = [];
         RecordingSink sink = new();
-        Task waiting = ProgressWait.RunAsync(bench.Session, new() { Pid = connection.ProcessID }, TimeSpan.FromMilliseconds(100), ended.Add, sink, Token);
+        Task waiting = ProgressWait.RunAsync(bench.Session, new() { Pid = pid }, TimeSpan.FromMilliseconds(100), ended.Add, sink, Token);
         await Wait.UntilAsync(() => sink.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
         await gate.CommitAsync(Token);
         await UntilAsync(reader, bench, p => p.BlockedBy.Contains(reading.Pid));
         await waiting.WaitAsync(TimeSpan.FromSeconds(30), Token);
-        Assert.Equal("CREATE TABLE AS", Assert.Single(ended).Operation);
+        Assert.Equal("public.moved", Assert.Single(ended).Target);
         await reading.CommitAsync(Token);
         await work;
     }

@@ -254,6 +254,11 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
             .. Format(rows[full..shown], width, BriefView).Where(line => line.Length > 0),
             .. shown < rows.Length ? [$"... and {rows.Length - shown} more"] : Array.Empty<string>(),
         ];
+        if (rows.Length <= room && Table(rows.Length, rows.Length) is { } all && all.Count <= room)
+        {
+            return all;
+        }
+
         int shown = Math.Max(1, Most(Math.Min(rows.Length, room), count => Table(BriefView is null ? count : 0, count).Count <= room));
         return Table(BriefView is null ? shown : Most(shown, count => Table(count, shown).Count <= room), shown);
     }
