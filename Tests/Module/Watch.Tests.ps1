@@ -95,6 +95,24 @@ Describe '-Watch' {
         finally { $powershell.Dispose() }
     }
 
+    It 'waits out a connection that is lost' {
+        $rows = [System.Collections.Generic.List[object]]::new()
+        $powershell = New-TestPowerShell
+        try {
+            $null = $powershell.AddScript('param($uri, $rows) Get-BlockingLock -Session $uri -Watch -Interval 100ms -ErrorAction Continue | ForEach-Object { $rows.Add($_) }').AddArgument((Get-TestUri)).AddArgument($rows)
+            $null = $powershell.BeginInvoke()
+            Wait-Until {
+                $null = Get-SqlValue "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database() and application_name like 'MigrationSafety/%'"
+                $powershell.Streams.Error.Count -gt 0
+            } 'a look to fail'
+            $powershell.Streams.Error[0].CategoryInfo.Category | Should -Be ConnectionError
+            $before = $rows.Count
+            Wait-Until { $rows.Count -gt $before + 8 } 'looks after it'
+            $powershell.Stop()
+        }
+        finally { $powershell.Dispose() }
+    }
+
     It 'ends where waiting mends nothing, and goes on with the others' {
         { Get-MigrationProgress nothing -Watch } | Should -Throw -ErrorId 'TableNotFound,*'
         { Get-BlockingLock nothing -Watch } | Should -Throw -ErrorId 'TableNotFound,*'
