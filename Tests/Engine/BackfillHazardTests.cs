@@ -105,6 +105,26 @@ public sealed class BackfillHazardTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task A_lock_that_rows_of_the_trial_need_keeps_the_others_from_nothing(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table parent (id int primary key);
+            insert into parent select i from generate_series(1, 10) i;
+            create table t (id int primary key, wanted int, v int references parent);
+            insert into t select i, case when i % 4 = 0 then 7 else 1 end from generate_series(1, 400) i;
+            """);
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from parent where id = 7 for update");
+
+        Task<BackfillResult> run = bench.RunAsync(BackfillBench.Request("t", "v", "wanted", batchSize: 50));
+        await Wait.UntilAsync(async () => run.IsCompleted || await bench.ScalarAsync<bool>("select exists (select from t where v = 1)"), "a row that nothing keeps", cancellationToken: Token);
+        Assert.False(run.IsCompleted);
+        await holder.CommitAsync(Token);
+
+        BackfillResult result = await run;
+        Assert.Equal((BackfillOutcome.Completed, 400L, 0L), (result.Outcome, result.Rows, result.Remaining));
+    }
+
+    [Theory, EachMajor]
     public async Task A_lock_on_the_table_itself_passes_no_row_over(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t select i from generate_series(1, 30000) i;");

@@ -11,6 +11,8 @@ namespace MigrationSafety.Engine.Backfills;
 internal sealed class BackfillRun : IAsyncDisposable
 {
     private const int TriedRows = 100;
+    // Each is waited for as long as a batch waits for a lock.
+    private const int MostTriedInVain = 3;
     private static readonly TimeSpan s_patienceToNote = TimeSpan.FromSeconds(2);
 
     private readonly BackfillPlan _plan;
@@ -315,10 +317,42 @@ internal sealed class BackfillRun : IAsyncDisposable
 
                     places = places[..1];
                 }
+                else if (places.Length > 1 && !await Leader.IsTableLockedAsync(new BackfillStatements(_definition, leaf).Explain, cancellationToken).ConfigureAwait(false)
+                    && await TryFreeAsync(sql, places, cancellationToken).ConfigureAwait(false) is { Locked: > 0 } free)
+                {
+                    return free;
+                }
 
                 await BackfillContext.PauseAsync(attempt, cancellationToken).ConfigureAwait(false);
             }
         }
+    }
+
+    /// <summary>Tries rows one by one: what some of them need elsewhere is locked, such as a foreign key's parent, and the others tell enough.</summary>
+    private async Task<SampleOutcome> TryFreeAsync(string sql, string[] places, CancellationToken cancellationToken)
+    {
+        SampleOutcome free = new(0, 0, []);
+        int locked = 0;
+        foreach (string place in places)
+        {
+            try
+            {
+                free = free.With(await Leader.Connection.TryAsync(sql, [place], cancellationToken).ConfigureAwait(false));
+            }
+            catch (PostgresException e) when (e.SqlState == SqlStates.LockNotAvailable)
+            {
+                if (++locked == MostTriedInVain)
+                {
+                    break;
+                }
+            }
+            catch (PostgresException e) when (_plan.Request.MaxErrors > 0 && BackfillContext.IsDataError(e))
+            {
+                // Allowed for.
+            }
+        }
+
+        return free;
     }
 
     private async Task<MigrationException> RefusedAsync(BackfillLeaf leaf, string place, PostgresException e, CancellationToken cancellationToken)

@@ -122,9 +122,10 @@ public static class ProgressWait
         static string Text(MigrationProgress row) =>
             string.Join(", ", new[] { string.Join(' ', new[] { row.Operation, row.Index ?? row.Target, row.Percent?.ToString("0'%'", CultureInfo.CurrentCulture) }.OfType<string>()), row.Phase }.OfType<string>());
         MigrationProgress slowest = rows.OrderBy(row => row.Remaining ?? TimeSpan.MaxValue).Last();
+        // What is waited for before where: PowerShell's default bar begins with the activity, and cuts it at half of the line.
         sink.Progress(new OperationProgress(
-            $"Waiting on {session}",
             string.Join("; ", rows.Select(Text)),
+            $"Waiting on {session}",
             rows.Min(row => row.Percent),
             slowest.Remaining,
             slowest.WaitingFor is { } waits ? $"Waits for {waits}" : null));

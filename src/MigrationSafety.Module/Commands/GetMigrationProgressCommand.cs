@@ -71,7 +71,7 @@ public sealed class GetMigrationProgressCommand : WatchCmdlet<MigrationProgress>
 
         foreach (EngineSession session in Sessions())
         {
-            Runner.Start((sink, token) => ProgressWait.RunAsync(session, Filter, Interval.Value, sink.Output, new WhatFirst(sink), token), ThrottleLimit);
+            Runner.Start((sink, token) => ProgressWait.RunAsync(session, Filter, Interval.Value, sink.Output, sink, token), ThrottleLimit);
         }
     }
 
@@ -95,17 +95,5 @@ public sealed class GetMigrationProgressCommand : WatchCmdlet<MigrationProgress>
         {
             reader.DisposeAsync().AsTask().GetAwaiter().GetResult();
         }
-    }
-
-    /// <summary>What is waited for before where: PowerShell's default bar begins with the activity, and cuts it at half of the line.</summary>
-    private sealed class WhatFirst(IOperationSink inner) : IOperationSink
-    {
-        public void Verbose(string message) => inner.Verbose(message);
-
-        public void Debug(string message) => inner.Debug(message);
-
-        public void Warning(string message) => inner.Warning(message);
-
-        public void Progress(OperationProgress progress) => inner.Progress(progress with { Activity = progress.Status, Status = progress.Activity });
     }
 }
