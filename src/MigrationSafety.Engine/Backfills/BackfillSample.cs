@@ -11,17 +11,15 @@ internal sealed class BackfillSample
     // Standard deviations.
     private const double Scatter = 4;
 
-    private readonly Dictionary<uint, SampledBlock[]> _blocks;
-    private readonly double _rowsOfBlock;
+    private readonly Dictionary<uint, (SampledBlock[] Blocks, double RowsOfBlock)> _tables;
 
     private BackfillSample(BackfillDefinition definition, double percent, IReadOnlyCollection<(uint Relation, SampledBlock Block)> seen)
     {
-        _blocks = seen.GroupBy(block => block.Relation, block => block.Block).ToDictionary(blocks => blocks.Key, blocks => blocks.ToArray());
+        _tables = seen.GroupBy(block => block.Relation, block => block.Block).ToDictionary(blocks => blocks.Key, blocks => (blocks.ToArray(), blocks.Average(block => block.Rows)));
         // Only blocks that hold rows are seen: about all of them, or, where the sample has far fewer than chance would leave out, as many as it says.
         double expected = definition.Blocks * percent / 100;
         bool hasEmpty = seen.Count < expected - (Scatter * Math.Sqrt(expected));
         double scale = percent >= 100 ? 1 : hasEmpty ? 100 / percent : (double)definition.Blocks / Math.Max(1, seen.Count);
-        _rowsOfBlock = seen.Count > 0 ? seen.Average(block => block.Block.Rows) : 1;
         (Matching, Rows) = ((long)(seen.Sum(block => block.Block.Matching) * scale), (long)(seen.Sum(block => block.Block.Rows) * scale));
     }
 
@@ -51,8 +49,8 @@ internal sealed class BackfillSample
 
     /// <summary>How full of rows that match the blocks are that hold any, 0 to 1: where the first half of a table is done, 1.</summary>
     /// <param name="relation">Oid of the table.</param>
-    internal double ShareWhereAny(uint relation) => _blocks.TryGetValue(relation, out SampledBlock[]? blocks)
-        ? blocks.Sum(block => block.Matching * ShareOf(block)) / Math.Max(1, blocks.Sum(block => block.Matching))
+    internal double ShareWhereAny(uint relation) => _tables.TryGetValue(relation, out (SampledBlock[] Blocks, double RowsOfBlock) table)
+        ? table.Blocks.Sum(block => block.Matching * block.ShareOf(table.RowsOfBlock)) / Math.Max(1, table.Blocks.Sum(block => block.Matching))
         : ShareOfAll;
 
     /// <summary>How full of rows that match some blocks are, 0 to 1, by those of them that were looked at, or by the nearest.</summary>
@@ -61,19 +59,20 @@ internal sealed class BackfillSample
     /// <param name="upper">The one after the last.</param>
     internal double ShareIn(uint relation, long lower, long upper)
     {
-        if (!_blocks.TryGetValue(relation, out SampledBlock[]? blocks))
+        if (!_tables.TryGetValue(relation, out (SampledBlock[] Blocks, double RowsOfBlock) table))
         {
             return ShareOfAll;
         }
 
-        SampledBlock[] inside = [.. blocks.Where(block => block.Number >= lower && block.Number < upper)];
-        return inside.Length > 0 ? inside.Average(ShareOf) : ShareOf(blocks.MinBy(block => Math.Abs(block.Number - ((lower + upper) / 2)))!);
+        SampledBlock[] inside = [.. table.Blocks.Where(block => block.Number >= lower && block.Number < upper)];
+        return (inside.Length > 0 ? inside : [table.Blocks.MinBy(block => Math.Abs(block.Number - ((lower + upper) / 2)))!]).Average(block => block.ShareOf(table.RowsOfBlock));
     }
 
     private double ShareOfAll => (double)Matching / Math.Max(1, Rows);
 
-    // A block with fewer rows than others has room for new versions as it is.
-    private double ShareOf(SampledBlock block) => block.Matching / Math.Max(block.Rows, _rowsOfBlock);
-
-    private sealed record SampledBlock(long Number, long Rows, long Matching);
+    private sealed record SampledBlock(long Number, long Rows, long Matching)
+    {
+        // A block with fewer rows than others has room for new versions as it is.
+        internal double ShareOf(double rowsOfBlock) => Matching / Math.Max(Rows, rowsOfBlock);
+    }
 }
