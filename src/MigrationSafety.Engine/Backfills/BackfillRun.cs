@@ -291,20 +291,14 @@ internal sealed class BackfillRun : IAsyncDisposable
                     return _plan.Request.MaxErrors > 0 ? new(0, 0, []) : throw await RefusedAsync(leaf, places[0], e, cancellationToken).ConfigureAwait(false);
                 }
 
-                // Each by itself: rows that the server refuses may be allowed for, else one is named.
-                SampleOutcome some = new(0, 0, []);
-                foreach (string place in places)
-                {
-                    some = some.With(await TryAsync(leaf, sql, [place], cancellationToken).ConfigureAwait(false));
-                }
-
+                SampleOutcome each = await TryEachAsync(leaf, sql, places, cancellationToken).ConfigureAwait(false);
                 if (_plan.Request.MaxErrors == 0)
                 {
                     // Alone none of them is refused, but all of them together: two of the same unique key.
                     throw;
                 }
 
-                return some;
+                return each;
             }
             catch (PostgresException e) when (Stopwatch.GetElapsedTime(start) < _plan.Request.Options.RetryFor && BackfillContext.IsBusy(e))
             {
@@ -318,7 +312,7 @@ internal sealed class BackfillRun : IAsyncDisposable
                     places = places[..1];
                 }
                 else if (places.Length > 1 && !await Leader.IsTableLockedAsync(new BackfillStatements(_definition, leaf).Explain, cancellationToken).ConfigureAwait(false)
-                    && await TryFreeAsync(sql, places, cancellationToken).ConfigureAwait(false) is { Locked: > 0 } free)
+                    && await TryEachAsync(leaf, sql, places, cancellationToken).ConfigureAwait(false) is { Locked: > 0 } free)
                 {
                     return free;
                 }
@@ -328,31 +322,34 @@ internal sealed class BackfillRun : IAsyncDisposable
         }
     }
 
-    /// <summary>Tries rows one by one: what some of them need elsewhere is locked, such as a foreign key's parent, and the others tell enough.</summary>
-    private async Task<SampleOutcome> TryFreeAsync(string sql, string[] places, CancellationToken cancellationToken)
+    /// <summary>Tries rows one by one: those that the server refuses may be allowed for, else one is named; what others need elsewhere is locked, such as a foreign key's parent, and the rest tells enough.</summary>
+    private async Task<SampleOutcome> TryEachAsync(BackfillLeaf leaf, string sql, string[] places, CancellationToken cancellationToken)
     {
-        SampleOutcome free = new(0, 0, []);
-        int locked = 0;
+        SampleOutcome each = new(0, 0, []);
+        int inVain = 0;
         foreach (string place in places)
         {
             try
             {
-                free = free.With(await Leader.Connection.TryAsync(sql, [place], cancellationToken).ConfigureAwait(false));
+                each = each.With(await Leader.Connection.TryAsync(sql, [place], cancellationToken).ConfigureAwait(false));
             }
-            catch (PostgresException e) when (e.SqlState == SqlStates.LockNotAvailable)
+            catch (PostgresException e) when (BackfillContext.IsDataError(e))
             {
-                if (++locked == MostTriedInVain)
+                if (_plan.Request.MaxErrors == 0)
+                {
+                    throw await RefusedAsync(leaf, place, e, cancellationToken).ConfigureAwait(false);
+                }
+            }
+            catch (PostgresException e) when (BackfillContext.IsBusy(e))
+            {
+                if (++inVain == MostTriedInVain)
                 {
                     break;
                 }
             }
-            catch (PostgresException e) when (_plan.Request.MaxErrors > 0 && BackfillContext.IsDataError(e))
-            {
-                // Allowed for.
-            }
         }
 
-        return free;
+        return each;
     }
 
     private async Task<MigrationException> RefusedAsync(BackfillLeaf leaf, string place, PostgresException e, CancellationToken cancellationToken)
