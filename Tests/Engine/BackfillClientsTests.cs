@@ -44,7 +44,7 @@ public sealed class BackfillClientsTests(Servers servers)
     }
 
     [Theory, EachMajor]
-    public async Task A_client_that_is_paused_keeps_no_range_from_another(int major)
+    public async Task Who_joins_keeps_to_the_limits_that_are_there_and_what_it_asks_for_holds_for_all(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
             create table t (id int primary key, v int, n int not null default 0);
@@ -52,17 +52,22 @@ public sealed class BackfillClientsTests(Servers servers)
             create table health (ok bool); insert into health values (true)
             """);
         BackfillRequest counted = BackfillBench.Request("t", "v", "id", "v is null", batchSize: 50) with { Set = [new("v", "id"), new("n", "n + 1")] };
-        Task<BackfillResult> pausing = bench.RunAsync(counted with { Throttle = new() { RowsPerSecond = 2000, HealthQuery = "select ok from health" } });
-        await bench.UntilBatchesAsync(3, pausing);
+        Task<BackfillResult> first = bench.RunAsync(counted with { Throttle = new() { RowsPerSecond = 2000, HealthQuery = "select ok from health" } });
+        await bench.UntilBatchesAsync(3, first);
         await bench.Database.ExecuteAsync("update health set ok = false", Token);
         await Wait.UntilAsync(() => bench.ScalarAsync<bool>("select waiting_for like 'paused%' from migration_safety.backfill"), "the pause", cancellationToken: Token);
 
-        BackfillResult other = await bench.RunAsync(counted with { Throttle = new() { RowsPerSecond = 1_000_000 } });
+        Task<BackfillResult> joins = bench.RunAsync(counted with { Throttle = new() { RowsPerSecond = 1000 }, ThrottleOver = limits => limits with { RowsPerSecond = 1000 } });
+        await Wait.UntilAsync(() => joins.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains("another client has given other limits", StringComparison.Ordinal)), "the first to hear of it", cancellationToken: Token);
+        Assert.Equal("select ok from health|1000", await bench.ScalarAsync<string>("select concat_ws('|', throttle ->> 'health_query', throttle ->> 'rows_per_second') from migration_safety.backfill"));
+        long done = await bench.ScalarAsync<long>("select count(*) from t where v is not null");
+        await Wait.UntilAsync(async () => joins.IsCompleted || await bench.ScalarAsync<long>("select count(distinct run) from migration_safety.backfill_worker") == 2, "the second to be there", cancellationToken: Token);
+        Assert.False(first.IsCompleted || joins.IsCompleted);
+        Assert.Equal(done, await bench.ScalarAsync<long>("select count(*) from t where v is not null"));
 
-        Assert.Equal((BackfillOutcome.Completed, 20_000L, 0L), (other.Outcome, other.TotalRows, other.Remaining));
-        Assert.False(pausing.IsCompleted);
-        await bench.Database.ExecuteAsync("update health set ok = true", Token);
-        await pausing;
+        BackfillResult frees = await bench.RunAsync(counted with { Throttle = new() { RowsPerSecond = 1_000_000 } });
+
+        Assert.All([await first, await joins, frees], result => Assert.Equal((BackfillOutcome.Completed, 20_000L, 0L), (result.Outcome, result.TotalRows, result.Remaining)));
         Assert.Equal(20_000, await bench.ScalarAsync<long>("select count(*) from t where v = id and n = 1"));
     }
 

@@ -189,11 +189,12 @@ public sealed class ThrottleTests(Servers servers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table + "create table health (ok bool); insert into health values (false)");
         await bench.RunAsync(Request(None));
-        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'running'", Token);
+        ThrottleLimits limits = None with { HealthQuery = "select ok from health" };
+        await bench.Database.ExecuteAsync($"update migration_safety.backfill set state = 'running', throttle = '{limits.ToJson()}'", Token);
         string name = (await bench.ScalarAsync<string>("select name from migration_safety.backfill"))!;
         ThrottleGate gate = new();
         await using ThrottleWatch watch = await ThrottleWatch.StartAsync(
-            new ThrottleOwner(bench.Session, name, Guid.NewGuid(), gate, 1, () => [], () => 0, [], TimeSpan.FromMinutes(1), _ => { }), None with { HealthQuery = "select ok from health" }, bench.Sink, Token);
+            new ThrottleOwner(bench.Session, name, Guid.NewGuid(), gate, 1, () => [], () => 0, [], TimeSpan.FromMinutes(1), _ => { }), limits, bench.Sink, Token);
         Assert.False(await LetsThroughAsync(gate));
 
         // Whoever waits is to learn of it from the next batch.
@@ -210,14 +211,15 @@ public sealed class ThrottleTests(Servers servers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, PostgresClusters.RequestedMajors.Max(), Table);
         await bench.RunAsync(Request(None));
-        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'running'", Token);
+        ThrottleLimits limits = None with { WalRate = 1 };
+        await bench.Database.ExecuteAsync($"update migration_safety.backfill set state = 'running', throttle = '{limits.ToJson()}'", Token);
         string name = (await bench.ScalarAsync<string>("select name from migration_safety.backfill"))!;
         List<string?> shown = [];
         HashSet<string> written = [];
         Stopwatch clock = Stopwatch.StartNew();
         await using NpgsqlConnection others = await bench.Database.OpenAsync(Token);
         await using ThrottleWatch watch = await ThrottleWatch.StartAsync(
-            new ThrottleOwner(bench.Session, name, Guid.NewGuid(), new ThrottleGate(), 1, () => [], () => 0, [], TimeSpan.FromMinutes(1), shown.Add), None with { WalRate = 1 }, bench.Sink, Token);
+            new ThrottleOwner(bench.Session, name, Guid.NewGuid(), new ThrottleGate(), 1, () => [], () => 0, [], TimeSpan.FromMinutes(1), shown.Add), limits, bench.Sink, Token);
         await Wait.UntilAsync(
             async () =>
             {

@@ -101,6 +101,12 @@ public static class Backfill
             if (steps.Count == 0 && await BackfillRecords.ReadAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false) is { } record)
             {
                 BackfillRecords.Check(record, definition);
+                if (record.IsAtWork && request.ThrottleOver is { } over)
+                {
+                    request = request with { Throttle = await ThrottleLook.CheckAsync(connection, over(record.Throttle), cancellationToken).ConfigureAwait(false) };
+                    sink.Verbose($"Others work on {definition.Name}: their limits hold for this client too{(request.Throttle == record.Throttle ? "" : ", and what is given here holds for all of them")}: {request.Throttle.Text}.");
+                }
+
                 if (definition.Into is { } into && !record.IsCompleted)
                 {
                     definition = definition with { Into = into with { IsEmpty = record.WasEmpty == true } };

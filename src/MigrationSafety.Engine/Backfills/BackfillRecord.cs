@@ -1,3 +1,4 @@
+using MigrationSafety.Engine.Backfills.Throttling;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sql;
 using Npgsql;
@@ -30,6 +31,12 @@ internal sealed record BackfillRecord(
 {
     internal bool IsCompleted => State == BackfillStore.Completed;
 
+    /// <summary>The limits it was last begun or joined with.</summary>
+    internal required ThrottleLimits Throttle { get; init; }
+
+    /// <summary>Whether a client works on it.</summary>
+    internal required bool IsAtWork { get; init; }
+
     /// <summary>When it began and when it was completed.</summary>
     internal required (DateTime Started, DateTime? Finished) Times { get; init; }
 
@@ -43,15 +50,16 @@ internal static class BackfillRecords
     /// <summary>What is recorded under a name; null where nothing is.</summary>
     internal static async Task<BackfillRecord?> ReadAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
     {
-        const string Query = $"""
+        string query = $"""
             select b.table_schema, b.table_name, b.table_oid, b.set_columns, b.set_expressions, b.predicate, b.kind, b.source, b.archive, b.state, b.sweep, b.rows_in_table,
                    coalesce((select pg_catalog.sum(w.rows_done) from {BackfillStore.Workers} w where w.backfill = b.name), 0)::int8,
                    coalesce((select pg_catalog.sum(r.rows_seen) from {BackfillStore.Ranges} r where r.backfill = b.name), 0)::int8,
-                   (select pg_catalog.count(*) from {BackfillStore.Errors} e where e.backfill = b.name and not e.again), b.started_at, b.finished_at, b.into_schema, b.into_table, b.into_was_empty
+                   (select pg_catalog.count(*) from {BackfillStore.Errors} e where e.backfill = b.name and not e.again), b.started_at, b.finished_at, b.into_schema, b.into_table, b.into_was_empty,
+                   b.throttle::text, exists (select from {BackfillStore.Workers} w where w.backfill = b.name and {BackfillStore.IsAtWork})
             from {BackfillStore.Table} b
             where b.name = $1
             """;
-        await using NpgsqlCommand command = BackfillStore.Command(connection, Query, name);
+        await using NpgsqlCommand command = BackfillStore.Command(connection, query, name);
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         return await reader.ReadAsync(cancellationToken).ConfigureAwait(false)
             ? new BackfillRecord(
@@ -73,6 +81,8 @@ internal static class BackfillRecords
                 reader.GetInt64(13),
                 reader.GetInt64(14))
             {
+                Throttle = ThrottleLimits.FromJson(reader.Text(20)),
+                IsAtWork = reader.GetBoolean(21),
                 Times = (reader.GetDateTime(15), await reader.IsDBNullAsync(16, cancellationToken).ConfigureAwait(false) ? null : reader.GetDateTime(16)),
             }
             : null;

@@ -63,6 +63,9 @@ public sealed record BackfillRequest
     /// <summary>When it slows down and pauses by itself.</summary>
     public ThrottleLimits Throttle { get; init; } = ThrottleLimits.Default;
 
+    /// <summary>Puts what was asked for by name into limits that are recorded: those of clients that work on it already hold for whoever joins them. Null where <see cref="Throttle"/> as a whole is asked for.</summary>
+    public Func<ThrottleLimits, ThrottleLimits>? ThrottleOver { get; init; }
+
     /// <summary>The settings with which its expressions are read, as <see cref="BackfillSettings"/> has them; null for those of the session.</summary>
     internal IReadOnlyDictionary<string, string>? Settings { get; init; }
 

@@ -90,29 +90,31 @@ public abstract class BackfillCmdlet : ChangeCmdlet<BackfillPlan, BackfillResult
     {
         bool Given(string parameter) => MyInvocation.BoundParameters.ContainsKey(parameter);
         long? Limit(string parameter, long given, long? before) => !Given(parameter) ? before : given > 0 ? given : null;
-        ThrottleLimits before = request.Throttle;
+        ThrottleLimits Limits(ThrottleLimits before) => new()
+        {
+            ReplicationLagTime = Given(nameof(MaxReplicationLag)) ? MaxReplicationLag.Min(lag => lag.Time) : before.ReplicationLagTime,
+            ReplicationLagBytes = Given(nameof(MaxReplicationLag)) ? MaxReplicationLag.Min(lag => lag.Bytes) : before.ReplicationLagBytes,
+            ExcludedStandbys = Given(nameof(ExcludeStandby)) ? ExcludeStandby : before.ExcludedStandbys,
+            SlotLag = Limit(nameof(MaxSlotLag), MaxSlotLag, before.SlotLag),
+            ArchiveLag = Limit(nameof(MaxArchiveLag), MaxArchiveLag, before.ArchiveLag),
+            WaitingSessions = (int?)Limit(nameof(MaxWaitingSession), MaxWaitingSession, before.WaitingSessions),
+            Slowdown = !Given(nameof(MaxSlowdown)) ? before.Slowdown : MaxSlowdown > 0 ? MaxSlowdown : null,
+            ActiveSessions = (int?)Limit(nameof(MaxActiveSession), MaxActiveSession, before.ActiveSessions),
+            WalRate = Limit(nameof(MaxWalRate), MaxWalRate, before.WalRate),
+            VacuumLag = !Given(nameof(MaxVacuumLag)) ? before.VacuumLag : MaxVacuumLag > 0 ? MaxVacuumLag : null,
+            RowsPerSecond = Limit(nameof(MaxRowsPerSecond), MaxRowsPerSecond, before.RowsPerSecond),
+            HealthQuery = Given(nameof(HealthQuery)) ? HealthQuery : before.HealthQuery,
+            Window = Given(nameof(Window)) ? Window : before.Window,
+        };
+
         return request with
         {
             TargetBatchTime = Given(nameof(TargetBatchTime)) ? TargetBatchTime.Value : request.TargetBatchTime,
             Workers = Given(nameof(Workers)) ? Workers : request.Workers,
             MaxErrors = Given(nameof(MaxErrors)) ? MaxErrors : request.MaxErrors,
             Options = Options,
-            Throttle = new ThrottleLimits
-            {
-                ReplicationLagTime = Given(nameof(MaxReplicationLag)) ? MaxReplicationLag.Min(lag => lag.Time) : before.ReplicationLagTime,
-                ReplicationLagBytes = Given(nameof(MaxReplicationLag)) ? MaxReplicationLag.Min(lag => lag.Bytes) : before.ReplicationLagBytes,
-                ExcludedStandbys = Given(nameof(ExcludeStandby)) ? ExcludeStandby : before.ExcludedStandbys,
-                SlotLag = Limit(nameof(MaxSlotLag), MaxSlotLag, before.SlotLag),
-                ArchiveLag = Limit(nameof(MaxArchiveLag), MaxArchiveLag, before.ArchiveLag),
-                WaitingSessions = (int?)Limit(nameof(MaxWaitingSession), MaxWaitingSession, before.WaitingSessions),
-                Slowdown = !Given(nameof(MaxSlowdown)) ? before.Slowdown : MaxSlowdown > 0 ? MaxSlowdown : null,
-                ActiveSessions = (int?)Limit(nameof(MaxActiveSession), MaxActiveSession, before.ActiveSessions),
-                WalRate = Limit(nameof(MaxWalRate), MaxWalRate, before.WalRate),
-                VacuumLag = !Given(nameof(MaxVacuumLag)) ? before.VacuumLag : MaxVacuumLag > 0 ? MaxVacuumLag : null,
-                RowsPerSecond = Limit(nameof(MaxRowsPerSecond), MaxRowsPerSecond, before.RowsPerSecond),
-                HealthQuery = Given(nameof(HealthQuery)) ? HealthQuery : before.HealthQuery,
-                Window = Given(nameof(Window)) ? Window : before.Window,
-            },
+            Throttle = Limits(request.Throttle),
+            ThrottleOver = Limits,
         };
     }
 }

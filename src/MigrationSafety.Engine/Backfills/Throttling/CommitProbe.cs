@@ -24,7 +24,6 @@ internal sealed class CommitProbe : IAsyncDisposable
     private static readonly TimeSpan s_holdEvery = TimeSpan.FromSeconds(5);
 
     private readonly ThrottleOwner _owner;
-    private readonly double _limit;
     private readonly IOperationSink _sink;
     private readonly CommitTimes _times = new();
     private readonly object _lock = new();
@@ -35,10 +34,9 @@ internal sealed class CommitProbe : IAsyncDisposable
     private bool _disposed;
     private int _failures;
 
-    internal CommitProbe(ThrottleOwner owner, double limit, IOperationSink sink)
+    internal CommitProbe(ThrottleOwner owner, IOperationSink sink)
     {
         _owner = owner;
-        _limit = limit;
         _sink = sink;
     }
 
@@ -49,9 +47,9 @@ internal sealed class CommitProbe : IAsyncDisposable
     internal long Transactions => Interlocked.Read(ref _transactions);
 
     /// <summary>How fast the backfill may go, and why not faster.</summary>
-    /// <param name="othersAtWork">Whether there is anybody to be kept from harm.</param>
+    /// <param name="limit">How many times as long commits of others may take; null where there is nobody to be kept from harm.</param>
     /// <param name="clients">Clients that work on the backfill.</param>
-    internal (double Speed, string? Reason) Decide(bool othersAtWork, int clients)
+    internal (double Speed, string? Reason) Decide(double? limit, int clients)
     {
         lock (_lock)
         {
@@ -60,7 +58,7 @@ internal sealed class CommitProbe : IAsyncDisposable
                 return (1, null);
             }
 
-            if (!othersAtWork || _givenUp)
+            if (limit is not { } most || _givenUp)
             {
                 _ = _stop.CancelAsync();
                 return (1, null);
@@ -75,7 +73,7 @@ internal sealed class CommitProbe : IAsyncDisposable
                 _trying = TryAsync(_stop.Token);
             }
 
-            _times.Decide(_limit, clients, _owner.Workers);
+            _times.Decide(most, clients, _owner.Workers);
             return (_times.Speed, _times.Reason);
         }
     }

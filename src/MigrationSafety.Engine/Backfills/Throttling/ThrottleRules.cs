@@ -14,12 +14,14 @@ internal sealed class ThrottleRules
     // A slot whose WAL the server is about to throw away: it stops before that, not after.
     private const double LeastSafeShare = 0.1;
 
-    private readonly ThrottleLimits _limits;
     private readonly LagClock _clock = new();
     private long? _firstWal;
     private ThrottleSample? _last;
 
-    internal ThrottleRules(ThrottleLimits limits) => _limits = limits;
+    internal ThrottleRules(ThrottleLimits limits) => Limits = limits;
+
+    /// <summary>The limits, which may become others from one look to the next.</summary>
+    internal ThrottleLimits Limits { get; set; }
 
     /// <summary>What is to be said about a look, the worst first.</summary>
     internal IReadOnlyList<ThrottlePressure> Assess(ThrottleSample sample)
@@ -27,7 +29,7 @@ internal sealed class ThrottleRules
         _clock.Add(sample.Time, sample.Wal);
         _firstWal ??= sample.Wal;
         List<ThrottlePressure> found = [];
-        if (_limits.Window is { } window && sample.TimeOfDay is { } time && !window.IsOpen(time))
+        if (Limits.Window is { } window && sample.TimeOfDay is { } time && !window.IsOpen(time))
         {
             found.Add(new($"outside the window {window}, which opens in {Durations.Text(window.OpensIn(time))}", double.PositiveInfinity, Stops: true));
         }
@@ -49,7 +51,7 @@ internal sealed class ThrottleRules
 
         Archiver(sample, found);
         Server(sample, found);
-        if (sample.Vacuum is { } vacuum && _limits.VacuumLag is { } lag)
+        if (sample.Vacuum is { } vacuum && Limits.VacuumLag is { } lag)
         {
             double times = vacuum.Dead / Math.Max(1, vacuum.Threshold);
             found.Add(new($"{vacuum.Name} has {vacuum.Dead:N0} dead rows, {times:0.0} times those at which autovacuum comes (limit {lag:0.##}); {(vacuum.Vacuumed ? "a vacuum is at it" : "no vacuum is at it yet")}", times / lag));
@@ -62,12 +64,12 @@ internal sealed class ThrottleRules
     private void Standby(StandbySample standby, ThrottleSample sample, List<ThrottlePressure> found)
     {
         long behind = Math.Max(0, sample.Wal - standby.Replayed);
-        if (_limits.ReplicationLagBytes is { } bytes)
+        if (Limits.ReplicationLagBytes is { } bytes)
         {
             found.Add(new($"standby {standby.Name} is {ByteCounts.Text(behind)} behind (limit {ByteCounts.Text(bytes)})", (double)behind / bytes));
         }
 
-        if (_limits.ReplicationLagTime is { } limit)
+        if (Limits.ReplicationLagTime is { } limit)
         {
             TimeSpan own = _clock.Of(standby.Replayed, sample.Time);
             // The server's last measure stays for a while after the standby has caught up.
@@ -87,7 +89,7 @@ internal sealed class ThrottleRules
                 Stops: true));
         }
 
-        if (_limits.SlotLag is { } limit)
+        if (Limits.SlotLag is { } limit)
         {
             found.Add(new($"replication slot {name} keeps {ByteCounts.Text(slot.Kept)} of WAL (limit {ByteCounts.Text(limit)}){(slot.Active ? "" : " and nobody reads it")}", (double)slot.Kept / limit));
         }
@@ -95,7 +97,7 @@ internal sealed class ThrottleRules
 
     private void Archiver(ThrottleSample sample, List<ThrottlePressure> found)
     {
-        if (sample.Archiver is { } archiver && _limits.ArchiveLag is { } limit)
+        if (sample.Archiver is { } archiver && Limits.ArchiveLag is { } limit)
         {
             // Where nothing was ever archived, as after a reset of the statistics, at least what came since the first look waits.
             long waiting = archiver.Waiting ?? sample.Wal - _firstWal!.Value;
@@ -106,7 +108,7 @@ internal sealed class ThrottleRules
 
     private void Server(ThrottleSample sample, List<ThrottlePressure> found)
     {
-        if (sample.Waiters is { Count: > 0 } waiters && _limits.WaitingSessions is { } waiting)
+        if (sample.Waiters is { Count: > 0 } waiters && Limits.WaitingSessions is { } waiting)
         {
             found.Add(new(
                 $"{waiters.Count:N0} session{(waiters.Count > 1 ? "s wait" : " waits")} for rows of this backfill (limit {waiting:N0}), the longest, pid {waiters.Pid}, for {Durations.Text(TimeSpan.FromSeconds(waiters.Seconds ?? 0))}",
@@ -119,12 +121,12 @@ internal sealed class ThrottleRules
             found.Add(new($"{commits:N0} commit{(commits > 1 ? "s wait" : " waits")} for a synchronous standby that does not answer (synchronous_standby_names)", double.PositiveInfinity, Stops: true));
         }
 
-        if (sample.ActiveSessions is { } active && _limits.ActiveSessions is { } most)
+        if (sample.ActiveSessions is { } active && Limits.ActiveSessions is { } most)
         {
             found.Add(new($"{active:N0} sessions are active (limit {most:N0})", (double)active / most));
         }
 
-        if (_limits.WalRate is { } rate && _last is { } last && sample.Time > last.Time)
+        if (Limits.WalRate is { } rate && _last is { } last && sample.Time > last.Time)
         {
             double written = Math.Max(0, sample.Wal - last.Wal) / (sample.Time - last.Time).TotalSeconds;
             found.Add(new($"the server writes {ByteCounts.Text(written)} of WAL a second (limit {ByteCounts.Text(rate)})", written / rate));

@@ -57,6 +57,9 @@ internal sealed record ThrottleSample
     /// <summary>The time of day in the window's time zone.</summary>
     internal TimeOnly? TimeOfDay { get; init; }
 
+    /// <summary>The limits that are recorded with the backfill, as JSON; null where its record is gone.</summary>
+    internal string? Limits { get; init; }
+
     /// <summary>The backfill's state; null where its record is gone.</summary>
     internal string? State { get; init; }
 

@@ -38,15 +38,15 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
     internal static readonly TimeSpan PatienceToLeave = TimeSpan.FromMilliseconds(300);
 
     private readonly ThrottleOwner _owner;
-    private readonly ThrottleLimits _limits;
     private readonly IOperationSink _sink;
-    private readonly ThrottleLook _look;
     private readonly ThrottleRules _rules;
     private readonly ThrottleController _controller = new();
     private readonly OtherWork _others = new();
-    private readonly CommitProbe? _probe;
+    private readonly CommitProbe _probe;
     private readonly CancellationTokenSource _stop = new();
     private readonly HashSet<string> _said = [];
+    private ThrottleLook _look;
+    private string? _recorded;
     private ThrottleDecision _decision = new(1, null, default);
     private double _pace = 1;
     private long _looks;
@@ -63,14 +63,15 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
     private ThrottleWatch(ThrottleOwner owner, ThrottleLimits limits, IOperationSink sink)
     {
         _owner = owner;
-        _limits = limits;
         _sink = sink;
         _look = new ThrottleLook(limits, owner.Name, owner.Tables);
         _rules = new ThrottleRules(limits);
-        _probe = limits.Slowdown is { } slowdown ? new CommitProbe(owner, slowdown, sink) : null;
+        _probe = new CommitProbe(owner, sink);
     }
 
     private ThrottleGate Gate => _owner.Gate;
+
+    private ThrottleLimits Limits => _rules.Limits;
 
     /// <summary>Looks for the first time, so that nothing runs that should not, and then again and again.</summary>
     internal static async Task<ThrottleWatch> StartAsync(ThrottleOwner owner, ThrottleLimits limits, IOperationSink sink, CancellationToken cancellationToken)
@@ -95,11 +96,7 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
         // Not awaited: telling a dead network to cancel takes the driver many seconds.
         _ = _stop.CancelAsync();
         Gate.Open();
-        if (_probe is not null)
-        {
-            await _probe.DisposeAsync().ConfigureAwait(false);
-        }
-
+        await _probe.DisposeAsync().ConfigureAwait(false);
         await Task.WhenAny(_watching, Task.Delay(PatienceToLeave)).ConfigureAwait(false);
         if (_watching.IsCompleted)
         {
@@ -146,8 +143,9 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
             ThrottleSample sample = await SampleAsync(cancellationToken).ConfigureAwait(false);
             _blind = 0;
             SayHidden(sample);
+            TakeOver(sample.Limits);
             ThrottleDecision decision = _decision = Slowest(_controller.Decide(_rules.Assess(sample), sample.Time), sample);
-            Gate.Set(decision.Speed, (double?)_limits.RowsPerSecond / sample.Clients, _owner.Workers, _pace, idle: sample.State is not BackfillStore.Running);
+            Gate.Set(decision.Speed, (double?)Limits.RowsPerSecond / sample.Clients, _owner.Workers, _pace, idle: sample.State is not BackfillStore.Running);
             Tell(before, decision);
             await WriteAsync(decision, first: before.Since == default, cancellationToken).ConfigureAwait(false);
         }
@@ -180,13 +178,14 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
     private ThrottleDecision Slowest(ThrottleDecision decided, ThrottleSample sample)
     {
         _looks++;
-        if (_probe is null || sample.Transactions is not { } transactions)
+        if (sample.Transactions is not { } transactions)
         {
+            (_pace, _) = _probe.Decide(limit: null, sample.Clients);
             return decided;
         }
 
         _others.Add(sample.Time, transactions, _owner.Transactions() + _probe.Transactions + _looks, sample.OtherWorkers, Math.Max(0, sample.Probes - (_probe.IsTrying ? 1 : 0)), sample.LiveSessions, sample.HiddenSessions);
-        (_pace, string? reason) = _probe.Decide(_others.IsThere && sample.State is BackfillStore.Running && !decided.Paused, sample.Clients);
+        (_pace, string? reason) = _probe.Decide(_others.IsThere && sample.State is BackfillStore.Running && !decided.Paused ? Limits.Slowdown : null, sample.Clients);
         return _pace >= decided.Speed ? decided : new ThrottleDecision(_pace, reason, _decision.Speed < 1 && !_decision.Paused ? _decision.Since : sample.Time);
     }
 
@@ -201,6 +200,24 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
         return await _look.ReadAsync(_connection, _owner.Pids(), cancellationToken).ConfigureAwait(false);
     }
 
+    /// <summary>All clients keep to what is recorded, which is what the one that came last asked for.</summary>
+    private void TakeOver(string? recorded)
+    {
+        if (recorded is null || recorded == _recorded)
+        {
+            return;
+        }
+
+        _recorded = recorded;
+        ThrottleLimits limits = ThrottleLimits.FromJson(recorded);
+        if (limits != Limits)
+        {
+            _sink.Verbose($"{_owner.Name}: another client has given other limits, which hold for all that work on it: {limits.Text}.");
+            _rules.Limits = limits;
+            _look = new ThrottleLook(limits, _owner.Name, _owner.Tables);
+        }
+    }
+
     /// <summary>What cannot be seen is said once.</summary>
     private void SayHidden(ThrottleSample sample)
     {
@@ -210,7 +227,7 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
             _sink.Warning($"{_owner.Name}: how far {sample.HiddenStandbys:N0} standby{(sample.HiddenStandbys > 1 ? "s are" : " is")} behind is hidden from role {_owner.Session.Info.User}, and does not slow the backfill down. {grant}");
         }
 
-        if (_limits.ActiveSessions is not null && sample.HiddenSessions > 0 && _said.Add("sessions"))
+        if (Limits.ActiveSessions is not null && sample.HiddenSessions > 0 && _said.Add("sessions"))
         {
             _sink.Warning($"{_owner.Name}: whether other roles' sessions are active is hidden from role {_owner.Session.Info.User}: -MaxActiveSession counts only those that it sees. {grant}");
         }
