@@ -543,4 +543,24 @@ public sealed class BackfillTests(Servers servers)
         Assert.InRange(percents[^1], 90, 100);
         Assert.Contains(bench.Sink.DebugMessages, sql => sql.Contains("for update", StringComparison.Ordinal));
     }
+
+    [Theory, EachMajor]
+    public async Task What_an_earlier_run_did_makes_the_rest_no_faster(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t select i from generate_series(1, 20000) i; analyze t");
+        BackfillRequest request = BackfillBench.Request("t", "v", "id", batchSize: 100);
+        Task<BackfillResult> stopped = bench.RunAsync(request with { Throttle = new() { RowsPerSecond = 4000, HealthQuery = "select count(*) < 10000 from t where v is not null" } });
+        await Wait.UntilAsync(async () => stopped.IsCompleted || (await bench.StateExistsAsync() && await bench.ScalarAsync<bool>("select exists (select from migration_safety.backfill where waiting_for like 'paused%')")), "half of it", cancellationToken: Token);
+        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'paused' where state = 'running'", Token);
+        long left = 20_000 - (await stopped).Rows;
+        Assert.InRange(left, 1000, 10_000);
+
+        int before = bench.Sink.ProgressRecords.Count;
+        BackfillRequest limited = request with { Throttle = new() { RowsPerSecond = 2000 } };
+        Assert.InRange((await bench.PlanAsync(limited)).EstimatedTime.TotalSeconds, 0.9 * left / 2000, 1 + (1.1 * left / 2000));
+        BackfillResult rest = await bench.RunAsync(limited);
+
+        double took = rest.Rows / rest.RowsPerSecond;
+        Assert.InRange(bench.Sink.ProgressRecords.Skip(before).Max(p => p.Remaining?.TotalSeconds ?? 0), 0.4 * took, 100 * took);
+    }
 }

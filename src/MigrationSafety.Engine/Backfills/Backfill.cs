@@ -158,7 +158,7 @@ public static class Backfill
                 Name = definition.Name,
                 EstimatedRows = matching,
                 EstimatedTableRows = all,
-                EstimatedTime = forecast.Time(matching, request.Workers),
+                EstimatedTime = forecast.Time(matching, request),
                 EstimatedWalBytes = forecast.WalBytes(matching),
                 Resumes = resumes,
                 Strategy = definition.Strategy,
@@ -354,7 +354,7 @@ public static class Backfill
         List<string> notes =
         [
             $"strategy: {definition.Strategy}{(keys.Length > 0 ? $" along {keys}" : "")}, {definition.Reason}{turns}",
-            $"estimate: {matching:N0} of {all:N0} rows{of}; with {request.Workers:N0} worker{(request.Workers > 1 ? "s" : "")} about {Durations.Text(forecast.Time(matching, request.Workers))} and {forecast.WalBytes(matching) / 1048576.0:N0} MB of WAL",
+            $"estimate: {matching:N0} of {all:N0} rows{of}; with {request.Workers:N0} worker{(request.Workers > 1 ? "s" : "")} about {Durations.Text(forecast.Time(matching, request))} and {forecast.WalBytes(matching) / 1048576.0:N0} MB of WAL",
             forecast.Basis(request.Workers),
             .. request.Throttle.Slowdown is { } times ? [$"while an application is at work it takes several times as long, so that commits take no more than {times:0.##} times as long (or {CommitTimes.NotFelt * 1000} ms longer; -MaxSlowdown)"] : Array.Empty<string>(),
             $"batches: {Durations.Text(request.TargetBatchTime)} each, a transaction with its checkpoint; then sweeps for rows that were locked or moved",

@@ -16,6 +16,7 @@ internal sealed class BackfillContext
     private long _lastProgress = Stopwatch.GetTimestamp();
     private long _rows;
     private long _seen;
+    private long _seenBefore;
     private long _rowsInTable;
     private int _sweep;
     private string? _throttled;
@@ -78,6 +79,7 @@ internal sealed class BackfillContext
     {
         Interlocked.Exchange(ref _rowsInTable, record.RowsInTable);
         Interlocked.Exchange(ref _seen, record.RowsSeen);
+        Interlocked.Exchange(ref _seenBefore, record.RowsSeen);
         Moved();
     }
 
@@ -117,7 +119,9 @@ internal sealed class BackfillContext
         double seconds = Math.Max(0.001, Elapsed.TotalSeconds);
         double? percent = rowsInTable > 0 ? Math.Min(99.9, 100.0 * seen / rowsInTable) : null;
         int sweep = _sweep;
-        TimeSpan? remaining = sweep == 0 && seen > 0 && rowsInTable > seen && _throttled?.StartsWith(ThrottleDecision.PausedWord, StringComparison.Ordinal) != true ? TimeSpan.FromSeconds((rowsInTable - seen) * seconds / seen) : null;
+        long seenNow = seen - Interlocked.Read(ref _seenBefore);
+        bool paused = _throttled?.StartsWith(ThrottleDecision.PausedWord, StringComparison.Ordinal) == true;
+        TimeSpan? remaining = sweep == 0 && seenNow > 0 && rowsInTable > seen && !paused ? TimeSpan.FromSeconds((rowsInTable - seen) * seconds / seenNow) : null;
         string phase = sweep > 0 ? $"sweep {sweep} over rows that were locked, moved or new; " : "";
         Sink.Progress(new OperationProgress(Activity, $"{phase}{rows:N0} rows done, {rows / seconds:N0} rows/s", percent, remaining, _throttled));
     }

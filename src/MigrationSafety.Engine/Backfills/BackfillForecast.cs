@@ -168,8 +168,12 @@ internal sealed record BackfillForecast(double RowsPerSecond, double WalBytesPer
         }
     }
 
-    /// <summary>Time that so many rows take.</summary>
-    internal TimeSpan Time(long rows, int workers) => TimeSpan.FromSeconds(Math.Ceiling(rows / Math.Max(1, RowsPerSecond) / (Batches > 0 ? workers : 1)));
+    /// <summary>Time that so many rows take, as fast as they may be done at all; what else slows it down is not known before.</summary>
+    internal TimeSpan Time(long rows, BackfillRequest request)
+    {
+        double rate = RowsPerSecond * (Batches > 0 ? request.Workers : 1);
+        return TimeSpan.FromSeconds(Math.Ceiling(rows / Math.Max(1, Math.Min(rate, request.Throttle.RowsPerSecond ?? double.MaxValue))));
+    }
 
     internal long WalBytes(long rows) => (long)(rows * WalBytesPerRow);
 
