@@ -95,6 +95,8 @@ public sealed class BackfillClientsTests(Servers servers)
         Task<BackfillResult> first = bench.RunAsync(request);
         await Wait.UntilAsync(() => first.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains("of which 1 were locked", StringComparison.Ordinal)), "the sweep to leave a row", cancellationToken: Token);
         Assert.False(first.IsCompleted);
+        BackfillStatus sweeps = Assert.Single(await BackfillReader.ReadAsync(bench.Session, new(), bench.Sink, Token));
+        Assert.Equal((1, true, null), (sweeps.Sweep, sweeps.RowsPerSecond > 0, sweeps.RemainingTime));
 
         // By then the row has been refused, and the sweep has passed over it.
         Task<BackfillResult> joins = bench.RunAsync(request);

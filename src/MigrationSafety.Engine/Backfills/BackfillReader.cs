@@ -166,6 +166,8 @@ public static class BackfillReader
         bool ended = recorded == BackfillStore.Completed;
         DateTimeOffset now = reader.Time(25)!.Value;
         long remaining = ended ? errors : Math.Max(0, estimated - (done - before));
+        // How many a sweep will find is not known, and a pause has no end that is.
+        bool passes = reader.GetInt32(8) == 0 && reader.Text(15)?.StartsWith(ThrottleDecision.PausedWord, StringComparison.Ordinal) != true;
         double? rate = state == BackfillState.Running && workers.Length > 0
             ? workers.Sum(worker => worker.Rows) / Math.Max(0.001, (now - workers.Min(worker => worker.StartedAt)).TotalSeconds)
             : null;
@@ -188,7 +190,7 @@ public static class BackfillReader
             Done = done,
             Remaining = remaining,
             RowsPerSecond = rate,
-            RemainingTime = rate > 0.5 && remaining > 0 && reader.Text(15)?.StartsWith(ThrottleDecision.PausedWord, StringComparison.Ordinal) != true && remaining / rate < TimeSpan.FromDays(10_000).TotalSeconds ? TimeSpan.FromSeconds(Math.Ceiling(remaining / rate.Value)) : null,
+            RemainingTime = passes && rate > 0.5 && remaining > 0 && remaining / rate < TimeSpan.FromDays(10_000).TotalSeconds ? TimeSpan.FromSeconds(Math.Ceiling(remaining / rate.Value)) : null,
             // What was written down by who is gone is old.
             WaitingFor = state == BackfillState.Running ? reader.Text(15) : null,
             WaitingSince = state == BackfillState.Running ? reader.Time(16) : null,

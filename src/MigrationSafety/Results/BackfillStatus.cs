@@ -73,7 +73,7 @@ public sealed record BackfillStatus
     /// <summary>Rows a second of those who work on it now; null where nobody does.</summary>
     public double? RowsPerSecond { get; init; }
 
-    /// <summary>How long it will take at that rate; null where that cannot be told.</summary>
+    /// <summary>How long it will take at that rate; null where that cannot be told, as while it is paused or sweeps.</summary>
     public TimeSpan? RemainingTime { get; init; }
 
     /// <summary>Why it is slow or paused by itself; null where it is not.</summary>
