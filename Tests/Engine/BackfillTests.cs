@@ -233,6 +233,84 @@ public sealed class BackfillTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task A_definition_that_changed_no_row_gives_its_name_to_another(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders + "create table spare (id int primary key, tier text); insert into spare values (1)");
+        BackfillRequest right = BackfillBench.Request("orders", "tier", "'basic'") with { Name = "fix" };
+        foreach (BackfillRequest wrong in new[] { right with { Where = "note = 'nothing'", KeepOldValues = true }, right with { Table = "spare", Where = "id = 7" } })
+        {
+            Assert.Equal(0, (await bench.RunAsync(wrong)).TotalRows);
+        }
+
+        string warning = Assert.Single(bench.Sink.Warnings, w => w.Contains("takes its place", StringComparison.Ordinal));
+        Assert.Contains("public.orders SET tier = 'basic' WHERE note = 'nothing'", warning, StringComparison.Ordinal);
+        Assert.Contains("public.spare SET tier = 'basic' WHERE id = 7", warning, StringComparison.Ordinal);
+        Assert.Contains("drop table migration_safety.kept_", warning, StringComparison.Ordinal);
+
+        // Begun, without a row that it could have: whoever works on it loses nothing either.
+        BackfillRequest held = right with { Table = "spare", Where = "id = 1" };
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        BackfillPlan plan = await bench.PlanAsync(held);
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from spare for update");
+        Task<BackfillResult> run = Backfill.RunAsync(plan, bench.Sink, stop.Token);
+        await Wait.UntilAsync(async () => run.IsCompleted || await bench.ScalarAsync<bool>("select predicate = 'id = 1' and sweep > 0 from migration_safety.backfill"), "it to sweep", cancellationToken: Token);
+        MigrationException taken = await bench.FailsAsync(right);
+        Assert.Equal("DefinitionDiffers", taken.ErrorId);
+        Assert.Contains("not finished", taken.Message, StringComparison.Ordinal);
+        await stop.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
+        await bench.UntilNothingHeldAsync();
+
+        BackfillResult result = await bench.RunAsync(right);
+        Assert.Equal((BackfillOutcome.Completed, false, 5000L, 5000L), (result.Outcome, result.Resumed, result.Rows, result.TotalRows));
+        // Now there is something to lose.
+        Assert.Equal("DefinitionDiffers", (await bench.FailsAsync(held)).ErrorId);
+        Assert.Equal(1, await bench.ScalarAsync<long>("select count(*) from spare where tier is null"));
+        Assert.Equal(BackfillOutcome.AlreadyCompleted, (await bench.RunAsync(right)).Outcome);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_name_is_one_backfills_also_when_two_begin_at_once(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(
+            servers, major, "create table a (id int primary key, v int); insert into a select i from generate_series(1, 500) i; create table b (id int primary key, v int); insert into b select i from generate_series(1, 500) i");
+        foreach (string name in new[] { "new", "unused", "paused" })
+        {
+            await bench.Database.ExecuteAsync("update a set v = null; update b set v = null", Token);
+            if (name != "new")
+            {
+                await bench.RunAsync(BackfillBench.Request("a", "v", "0", "id = 0") with { Name = name });
+            }
+
+            if (name == "paused")
+            {
+                await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'paused', finished_at = null where name = 'paused'", Token);
+            }
+
+            // Their gates are those of two tables.
+            BackfillPlan[] plans = [await bench.PlanAsync(BackfillBench.Request("a", "v", "1") with { Name = name }), await bench.PlanAsync(BackfillBench.Request("b", "v", "1") with { Name = name })];
+            Task<BackfillResult>[] runs = [.. plans.Select(plan => Backfill.RunAsync(plan, bench.Sink, Token))];
+            int done = 0;
+            foreach (Task<BackfillResult> run in runs)
+            {
+                try
+                {
+                    Assert.Equal(500, (await run).TotalRows);
+                    done++;
+                }
+                catch (MigrationException e)
+                {
+                    Assert.Equal("DefinitionDiffers", e.ErrorId);
+                }
+            }
+
+            // Where it is not at its end, each may see the other about to work on it.
+            Assert.InRange(done, name == "paused" ? 0 : 1, 1);
+            Assert.Equal(500 * done, await bench.ScalarAsync<long>("select (select count(v) from a) + (select count(v) from b)"));
+        }
+    }
+
+    [Theory, EachMajor]
     public async Task A_condition_that_fits_no_row_is_not_passed_over_in_silence(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders);

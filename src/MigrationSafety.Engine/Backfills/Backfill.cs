@@ -67,6 +67,8 @@ public static class Backfill
                 $"Give a -TargetBatchTime of at most {Durations.Text(s_longestBatch)}, or leave it out.");
         }
 
+        // Resume-Backfill is meant to take up what was stopped; it asks with what is recorded.
+        bool isResumption = request.Settings is not null;
         try
         {
             await session.EnsurePrimaryAsync(sink, cancellationToken).ConfigureAwait(false);
@@ -92,15 +94,20 @@ public static class Backfill
                 definition = definition with { Into = await target.LookAsync(connection, cancellationToken).ConfigureAwait(false) };
             }
 
-            IReadOnlyDictionary<string, string>? recorded = await BackfillSettings.RecordedAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false);
+            List<MigrationStep> steps = [.. await BackfillSchema.StepsAsync(connection, cancellationToken).ConfigureAwait(false)];
+            BackfillRecord? record = steps.Count == 0 ? await BackfillRecords.ReadAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false) : null;
+            string? replaced = record is not null && BackfillRecords.Replaces(record, definition) ? BackfillRecords.Difference(record, definition) : null;
+            IReadOnlyDictionary<string, string>? recorded = replaced is null ? await BackfillSettings.RecordedAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false) : null;
             request = request with { Settings = recorded ?? own };
             await BackfillSettings.SetAsync(connection, request.Settings, cancellationToken).ConfigureAwait(false);
             string batchPlan = await ExplainAsync(connection, definition, sink, cancellationToken).ConfigureAwait(false);
-            List<MigrationStep> steps = [.. await BackfillSchema.StepsAsync(connection, cancellationToken).ConfigureAwait(false)];
             bool resumes = false;
-            if (steps.Count == 0 && await BackfillRecords.ReadAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false) is { } record)
+            if (replaced is not null)
             {
-                BackfillRecords.Check(record, definition);
+                sink.Warning($"{definition.Name} is recorded with another definition, which has changed no row: this one takes its place. {replaced}{(record!.Archive is { } kept && kept != definition.Archive?.Name ? $" Nothing is kept in its archive any more: drop table migration_safety.{SqlName.QuoteIfNeeded(kept)};" : "")}");
+            }
+            else if (record is not null)
+            {
                 if (record.IsAtWork && request.ThrottleOver is { } over)
                 {
                     request = request with { Throttle = await ThrottleLook.CheckAsync(connection, over(record.Throttle), cancellationToken).ConfigureAwait(false) };
@@ -110,6 +117,12 @@ public static class Backfill
                 if (definition.Into is { } into && !record.IsCompleted)
                 {
                     definition = definition with { Into = into with { IsEmpty = record.WasEmpty == true } };
+                }
+
+                if (record.State == BackfillStore.Paused && !isResumption)
+                {
+                    string? stopped = await BackfillStore.StoppedAsync(connection, definition.Name, record.Times.Started, cancellationToken).ConfigureAwait(false);
+                    sink.Warning($"{definition.Name} was stopped (Stop-Backfill){stopped}: this command takes it up again.");
                 }
 
                 resumes = !record.IsCompleted && record.TableOid == definition.Table.Oid

@@ -10,6 +10,9 @@ public sealed record BackfillStopPlan : OperationPlan
     /// <summary>Its name.</summary>
     public required string Name { get; init; }
 
+    /// <summary>What it does, as the log of operations has it.</summary>
+    internal static string ActionOf(string name) => $"Stop backfill {name}";
+
     /// <summary>The plan for one that was found.</summary>
     public static BackfillStopPlan For(EngineSession session, BackfillStatus status)
     {
@@ -17,7 +20,7 @@ public sealed record BackfillStopPlan : OperationPlan
         return new()
         {
             Session = session,
-            Action = $"Stop backfill {status.Name}",
+            Action = ActionOf(status.Name),
             Target = $"{status.Schema}.{status.Table}",
             Name = status.Name,
             Steps =

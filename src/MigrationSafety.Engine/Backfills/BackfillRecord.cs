@@ -37,6 +37,9 @@ internal sealed record BackfillRecord(
     /// <summary>Whether a client works on it.</summary>
     internal required bool IsAtWork { get; init; }
 
+    /// <summary>Whether it has changed no row and been refused none, and nobody works on it: nothing would be lost with it.</summary>
+    internal required bool IsUnused { get; init; }
+
     /// <summary>When it began and when it was completed.</summary>
     internal required (DateTime Started, DateTime? Finished) Times { get; init; }
 
@@ -47,6 +50,13 @@ internal sealed record BackfillRecord(
 /// <summary>Records what a backfill is: its definition and its ranges.</summary>
 internal static class BackfillRecords
 {
+    // Of a backfill (b) named $1. One that is not at its end may just be taken up by whoever holds its lock; at its end it may be begun anew only, and then it is another.
+    private static readonly string s_isUnused = $"""
+        not exists (select from {BackfillStore.Workers} w where w.backfill = b.name and (w.rows_done > 0 or (w.pid <> pg_catalog.pg_backend_pid() and {BackfillStore.IsAtWork})))
+        and not exists (select from {BackfillStore.Errors} e where e.backfill = b.name)
+        and (b.state = 'completed' or not {BackfillLock.IsShared})
+        """;
+
     /// <summary>What is recorded under a name; null where nothing is.</summary>
     internal static async Task<BackfillRecord?> ReadAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
     {
@@ -55,7 +65,8 @@ internal static class BackfillRecords
                    coalesce((select pg_catalog.sum(w.rows_done) from {BackfillStore.Workers} w where w.backfill = b.name), 0)::int8,
                    coalesce((select pg_catalog.sum(r.rows_seen) from {BackfillStore.Ranges} r where r.backfill = b.name), 0)::int8,
                    (select pg_catalog.count(*) from {BackfillStore.Errors} e where e.backfill = b.name and not e.again), b.started_at, b.finished_at, b.into_schema, b.into_table, b.into_was_empty,
-                   b.throttle::text, exists (select from {BackfillStore.Workers} w where w.backfill = b.name and {BackfillStore.IsAtWork})
+                   b.throttle::text, exists (select from {BackfillStore.Workers} w where w.backfill = b.name and {BackfillStore.IsAtWork}),
+                   {s_isUnused}
             from {BackfillStore.Table} b
             where b.name = $1
             """;
@@ -83,20 +94,20 @@ internal static class BackfillRecords
             {
                 Throttle = ThrottleLimits.FromJson(reader.Text(20)),
                 IsAtWork = reader.GetBoolean(21),
+                IsUnused = reader.GetBoolean(22),
                 Times = (reader.GetDateTime(15), await reader.IsDBNullAsync(16, cancellationToken).ConfigureAwait(false) ? null : reader.GetDateTime(16)),
             }
             : null;
     }
 
-    /// <summary>Refuses a name that is taken by another definition.</summary>
-    /// <exception cref="MigrationException"><c>DefinitionDiffers</c>, with both.</exception>
-    internal static void Check(BackfillRecord record, BackfillDefinition definition)
+    /// <summary>Both definitions, where another one is recorded; null where it is the same.</summary>
+    internal static string? Difference(BackfillRecord record, BackfillDefinition definition)
     {
         // Whether the keys of copied rows are kept is not asked for.
         bool sameKeeping = definition.Kind == BackfillKind.Insert || record.Archive is null == definition.Archive is null;
         if (record.Statement == definition.Statement && sameKeeping)
         {
-            return;
+            return null;
         }
 
         static string Keeping(bool keeps) => keeps ? ", keeping the old values" : ", keeping no old values";
@@ -104,11 +115,19 @@ internal static class BackfillRecords
             ? (record.Statement, definition.Statement)
             : (record.Statement + Keeping(record.Archive is not null), definition.Statement + Keeping(definition.Archive is not null));
 
-        throw new MigrationException(
+        return $"Recorded: {recorded}. Asked for: {asked}.";
+    }
+
+    /// <summary>Whether a definition takes the place of another that is recorded under its name, with which nothing is lost.</summary>
+    /// <returns>False where the same one is recorded.</returns>
+    /// <exception cref="MigrationException"><c>DefinitionDiffers</c>, with both: the name is taken.</exception>
+    internal static bool Replaces(BackfillRecord record, BackfillDefinition definition)
+    {
+        string? difference = Difference(record, definition);
+        return difference is null || record.IsUnused ? difference is not null : throw new MigrationException(
             "DefinitionDiffers",
             MigrationErrorKind.InvalidState,
-            $"A backfill named {definition.Name} is recorded with another definition{(record.IsCompleted ? "" : ", and is not finished")}. "
-            + $"Recorded: {recorded}. Asked for: {asked}.",
+            $"A backfill named {definition.Name} is recorded with another definition{(record.IsCompleted ? "" : ", and is not finished")}. {difference}",
             record.IsCompleted
                 ? "Give this one another name with -Name, or remove what is recorded about the other, which is done (Remove-Backfill)."
                 : "Repeat the recorded definition to resume it, or give this one another name with -Name.")
@@ -155,9 +174,19 @@ internal static class BackfillRecords
     }
 
     /// <summary>Records a new beginning with these ranges.</summary>
-    internal static async Task BeginAsync(
+    /// <param name="connection">Connection.</param>
+    /// <param name="definition">Definition.</param>
+    /// <param name="found">What was recorded under its name; null where nothing was.</param>
+    /// <param name="request">Request.</param>
+    /// <param name="ranges">Ranges.</param>
+    /// <param name="estimatedRows">Rows that match, estimated.</param>
+    /// <param name="rowsInTable">Rows of the table, estimated.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <returns>False where another definition has been recorded since, on another table than this one's gate is for.</returns>
+    internal static async Task<bool> BeginAsync(
         NpgsqlConnection connection,
         BackfillDefinition definition,
+        BackfillRecord? found,
         BackfillRequest request,
         IReadOnlyList<BackfillRange> ranges,
         long estimatedRows,
@@ -176,7 +205,12 @@ internal static class BackfillRecords
                 archive = excluded.archive, into_was_empty = excluded.into_was_empty,
                 rows_before = coalesce((select pg_catalog.sum(w.rows_done) from {BackfillStore.Workers} w where w.backfill = b.name), 0),
                 rows_counted = null, rows_balance = null, rows_leaves = null, stats_since = null
+            where (b.table_schema, b.table_name, b.set_columns, b.set_expressions, b.predicate, b.kind, b.source, b.into_schema, b.into_table)
+                  is not distinct from (excluded.table_schema, excluded.table_name, excluded.set_columns, excluded.set_expressions, excluded.predicate, excluded.kind, excluded.source, excluded.into_schema, excluded.into_table)
+                  and (b.kind = 'insert' or (b.archive is null) = (excluded.archive is null))
             """;
+        // Checked again in the statement itself: somebody may just have taken it up.
+        string replaced = $"delete from {BackfillStore.Table} b where b.name = $1 and b.started_at = $2 and {s_isUnused}";
         const string NewRanges = $"""
             insert into {BackfillStore.Ranges} (backfill, id, slices, stretch, slice_column, slice_type, slice_bounds, relation, relation_name, key_columns, lower, upper, position, rows_estimated)
             select $1, n, r.slices, r.stretch, nullif(r.slice_column, ''), nullif(r.slice_type, ''), nullif(r.slice_bounds, ''), r.relation, r.relation_name, case when r.key <> '' then r.key::text[] end, case when r.lower <> '' then r.lower::text[] end, r.upper::text[],
@@ -185,77 +219,92 @@ internal static class BackfillRecords
                             pg_catalog.unnest($7::int8[]), pg_catalog.unnest($8::int4[]), pg_catalog.unnest($9::int8[]), pg_catalog.unnest($10::text[]), pg_catalog.unnest($11::text[]), pg_catalog.unnest($12::text[])) with ordinality
                             as r (relation, relation_name, key, lower, upper, rows, slices, stretch, slice_column, slice_type, slice_bounds, n)
             """;
+        NpgsqlBatchCommand beginning = new(Record)
+        {
+            Parameters =
+            {
+                new() { Value = definition.Name },
+                new() { Value = definition.Table.Schema },
+                new() { Value = definition.Table.Name },
+                new() { Value = definition.Table.Oid, NpgsqlDbType = NpgsqlDbType.Oid },
+                new() { Value = definition.Set.Select(column => column.Name).ToArray() },
+                new() { Value = definition.Set.Select(column => column.Expression).ToArray() },
+                new() { Value = definition.Where },
+                new() { Value = !definition.IsDefaultWhere },
+                new() { Value = definition.Strategy == BackfillStrategy.Key ? "key" : "block" },
+                new() { Value = definition.Reason },
+                new() { Value = request.Workers },
+                new() { Value = (int)request.TargetBatchTime.TotalMilliseconds },
+                new() { Value = request.MaxErrors },
+                new() { Value = estimatedRows },
+                new() { Value = rowsInTable },
+                new() { Value = request.Throttle.ToJson() },
+                new() { Value = definition.Kind switch { BackfillKind.Delete => "delete", BackfillKind.Insert => "insert", _ => "update" } },
+                new() { Value = (object?)definition.From ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
+                new() { Value = (object?)definition.Archive?.Name ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
+                new() { Value = BackfillSettings.ToJson(request.Settings!) },
+                new() { Value = (object?)definition.Into?.Table.Schema ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
+                new() { Value = (object?)definition.Into?.Table.Name ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
+                new() { Value = (object?)definition.Into?.IsEmpty ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Boolean },
+            },
+        };
+        DateTime? other = found is not null && Difference(found, definition) is not null ? found.Times.Started : null;
+        await using NpgsqlTransaction transaction = await connection.BeginTransactionAsync(cancellationToken).ConfigureAwait(false);
         await using NpgsqlBatch batch = new(connection)
         {
             Timeout = BackfillStore.AnswerSeconds,
             BatchCommands =
             {
-                // One transaction. The ranges first: who is in a batch of one is waited for.
+                // The ranges first: who is in a batch of one is waited for.
                 BackfillStore.Durable(),
                 new($"delete from {BackfillStore.Ranges} where backfill = $1") { Parameters = { new() { Value = definition.Name } } },
                 new($"delete from {BackfillStore.Errors} where backfill = $1") { Parameters = { new() { Value = definition.Name } } },
-                new(Record)
-                {
-                    Parameters =
-                    {
-                        new() { Value = definition.Name },
-                        new() { Value = definition.Table.Schema },
-                        new() { Value = definition.Table.Name },
-                        new() { Value = definition.Table.Oid, NpgsqlDbType = NpgsqlDbType.Oid },
-                        new() { Value = definition.Set.Select(column => column.Name).ToArray() },
-                        new() { Value = definition.Set.Select(column => column.Expression).ToArray() },
-                        new() { Value = definition.Where },
-                        new() { Value = !definition.IsDefaultWhere },
-                        new() { Value = definition.Strategy == BackfillStrategy.Key ? "key" : "block" },
-                        new() { Value = definition.Reason },
-                        new() { Value = request.Workers },
-                        new() { Value = (int)request.TargetBatchTime.TotalMilliseconds },
-                        new() { Value = request.MaxErrors },
-                        new() { Value = estimatedRows },
-                        new() { Value = rowsInTable },
-                        new() { Value = request.Throttle.ToJson() },
-                        new() { Value = definition.Kind switch { BackfillKind.Delete => "delete", BackfillKind.Insert => "insert", _ => "update" } },
-                        new() { Value = (object?)definition.From ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
-                        new() { Value = (object?)definition.Archive?.Name ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
-                        new() { Value = BackfillSettings.ToJson(request.Settings!) },
-                        new() { Value = (object?)definition.Into?.Table.Schema ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
-                        new() { Value = (object?)definition.Into?.Table.Name ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
-                        new() { Value = (object?)definition.Into?.IsEmpty ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Boolean },
-                    },
-                },
-                new(NewRanges)
-                {
-                    Parameters =
-                    {
-                        new() { Value = definition.Name },
-                        new() { Value = ranges.Select(range => range.Leaf.Table.Oid).ToArray(), NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Oid },
-                        new() { Value = ranges.Select(range => range.Leaf.Table.Display).ToArray() },
-                        new() { Value = ranges.Select(range => range.Leaf.ByKey ? ArrayText(range.Leaf.KeyNames) : "").ToArray() },
-                        new() { Value = ranges.Select(range => range.Lower is null ? "" : ArrayText(range.Lower)).ToArray() },
-                        new() { Value = ranges.Select(range => ArrayText(range.Upper)).ToArray() },
-                        new() { Value = ranges.Select(range => range.Rows).ToArray() },
-                        new() { Value = ranges.Select(range => range.Leaf.Slices).ToArray() },
-                        new() { Value = ranges.Select(range => range.Leaf.Stretch).ToArray() },
-                        new() { Value = ranges.Select(range => range.Leaf.TurnsBy?.Name ?? "").ToArray() },
-                        new() { Value = ranges.Select(range => range.Leaf.TurnsBy?.Type ?? "").ToArray() },
-                        new() { Value = ranges.Select(range => range.Leaf.TurnsBy?.Bounds ?? "").ToArray() },
-                    },
-                },
+                new(replaced) { Parameters = { new() { Value = definition.Name }, new() { Value = (object?)other ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.TimestampTz } } },
+                beginning,
             },
         };
         await batch.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+        if (beginning.RecordsAffected == 0)
+        {
+            return false;
+        }
+
+        await using NpgsqlCommand cut = new(NewRanges, connection)
+        {
+            CommandTimeout = BackfillStore.AnswerSeconds,
+            Parameters =
+            {
+                new() { Value = definition.Name },
+                new() { Value = ranges.Select(range => range.Leaf.Table.Oid).ToArray(), NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Oid },
+                new() { Value = ranges.Select(range => range.Leaf.Table.Display).ToArray() },
+                new() { Value = ranges.Select(range => range.Leaf.ByKey ? ArrayText(range.Leaf.KeyNames) : "").ToArray() },
+                new() { Value = ranges.Select(range => range.Lower is null ? "" : ArrayText(range.Lower)).ToArray() },
+                new() { Value = ranges.Select(range => ArrayText(range.Upper)).ToArray() },
+                new() { Value = ranges.Select(range => range.Rows).ToArray() },
+                new() { Value = ranges.Select(range => range.Leaf.Slices).ToArray() },
+                new() { Value = ranges.Select(range => range.Leaf.Stretch).ToArray() },
+                new() { Value = ranges.Select(range => range.Leaf.TurnsBy?.Name ?? "").ToArray() },
+                new() { Value = ranges.Select(range => range.Leaf.TurnsBy?.Type ?? "").ToArray() },
+                new() { Value = ranges.Select(range => range.Leaf.TurnsBy?.Bounds ?? "").ToArray() },
+            },
+        };
+        await cut.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+        await transaction.CommitAsync(cancellationToken).ConfigureAwait(false);
+        return true;
     }
 
     /// <summary>Records that it goes on: as asked for now, and with the rows that failed to be tried again.</summary>
+    /// <exception cref="MigrationException"><c>CheckpointMissing</c>.</exception>
     internal static async Task ResumeAsync(NpgsqlConnection connection, BackfillDefinition definition, BackfillRequest request, CancellationToken cancellationToken)
     {
+        await using NpgsqlTransaction transaction = await connection.BeginTransactionAsync(cancellationToken).ConfigureAwait(false);
         await using NpgsqlBatch batch = new(connection)
         {
             Timeout = BackfillStore.AnswerSeconds,
             BatchCommands =
             {
                 BackfillStore.Durable(),
-                new($"update {BackfillStore.Table} set state = 'running', workers = $2, target_batch_ms = $3, max_errors = $4, throttle = $5::jsonb, waiting_for = null, waiting_since = null, last_error = null, finished_at = null, updated_at = pg_catalog.clock_timestamp() where name = $1")
+                new($"update {BackfillStore.Table} set state = 'running', workers = $2, target_batch_ms = $3, max_errors = $4, throttle = $5::jsonb, waiting_for = null, waiting_since = null, last_error = null, finished_at = null, updated_at = pg_catalog.clock_timestamp() where name = $1 and table_oid = $6")
                 {
                     Parameters =
                     {
@@ -264,6 +313,7 @@ internal static class BackfillRecords
                         new() { Value = (int)request.TargetBatchTime.TotalMilliseconds },
                         new() { Value = request.MaxErrors },
                         new() { Value = request.Throttle.ToJson() },
+                        new() { Value = definition.Table.Oid, NpgsqlDbType = NpgsqlDbType.Oid },
                     },
                 },
                 // Not those that somebody who works on it has just recorded.
@@ -280,6 +330,13 @@ internal static class BackfillRecords
             },
         };
         await batch.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+        if (batch.BatchCommands[1].RecordsAffected == 0)
+        {
+            // Removed since, or replaced by one of another table.
+            throw BackfillStore.Missing(definition.Name);
+        }
+
+        await transaction.CommitAsync(cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>An array as a text that casts back to it.</summary>

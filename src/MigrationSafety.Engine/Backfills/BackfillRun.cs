@@ -212,9 +212,8 @@ internal sealed class BackfillRun : IAsyncDisposable
     private async Task<Beginning?> PrepareAsync(bool anyMatches, CancellationToken cancellationToken)
     {
         BackfillRecord? record = await Leader.AskAsync(connection => BackfillRecords.ReadAsync(connection, _plan.Name, CancellationToken.None), cancellationToken).ConfigureAwait(false);
-        if (record is not null)
+        if (record is not null && !BackfillRecords.Replaces(record, _definition))
         {
-            BackfillRecords.Check(record, _definition);
             (bool canResume, bool begun) = await Leader.AskAsync(
                 connection => BackfillRecords.CanResumeAsync(connection, _definition, _plan.Request.Strategy, CancellationToken.None), cancellationToken).ConfigureAwait(false);
             canResume &= record.TableOid == _definition.Table.Oid;
@@ -262,7 +261,11 @@ internal sealed class BackfillRun : IAsyncDisposable
             return true;
         }
 
-        await BackfillRecords.BeginAsync(connection, _definition, _plan.Request, beginning.Ranges, _plan.EstimatedRows, _plan.EstimatedTableRows, cancellationToken).ConfigureAwait(false);
+        if (!await BackfillRecords.BeginAsync(connection, _definition, record, _plan.Request, beginning.Ranges, _plan.EstimatedRows, _plan.EstimatedTableRows, cancellationToken).ConfigureAwait(false))
+        {
+            return false;
+        }
+
         // Counts rows only where they are few.
         await using NpgsqlConnection questions = await Backfill.OpenAsync(_plan.Session, _plan.Request, _sink, cancellationToken).ConfigureAwait(false);
         await BackfillProof.NoteStartAsync(questions, _definition, cancellationToken).ConfigureAwait(false);

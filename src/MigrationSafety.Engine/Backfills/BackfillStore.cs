@@ -1,4 +1,5 @@
 using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.History;
 using Npgsql;
 
 namespace MigrationSafety.Engine.Backfills;
@@ -11,6 +12,7 @@ internal static class BackfillStore
     internal const string Workers = "migration_safety.backfill_worker";
     internal const string Errors = "migration_safety.backfill_error";
     internal const string Running = "running";
+    internal const string Paused = "paused";
     internal const string Completed = "completed";
 
     /// <summary>
@@ -65,6 +67,31 @@ internal static class BackfillStore
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
         return (await reader.IsDBNullAsync(0, cancellationToken).ConfigureAwait(false) ? default : reader.GetDateTime(0), reader.Text(1));
+    }
+
+    /// <summary>Who stopped it last and when, as the end of a sentence; null where the log of operations does not tell.</summary>
+    internal static async Task<string?> StoppedAsync(NpgsqlConnection connection, string name, DateTime begun, CancellationToken cancellationToken)
+    {
+        const string Query = $"""
+            select o.role, o.os_user, o.os_host, o.started_at
+            from {OperationStore.Table} o
+            where o.action = $1 and o.state = 'succeeded' and o.started_at >= $2
+            order by o.id desc
+            limit 1
+            """;
+        try
+        {
+            await using NpgsqlCommand command = Command(connection, Query, BackfillStopPlan.ActionOf(name));
+            command.Parameters.Add(new() { Value = begun });
+            await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+            return await reader.ReadAsync(cancellationToken).ConfigureAwait(false)
+                ? $" by {reader.Text(0)} ({reader.Text(1)} on {reader.Text(2)}) at {reader.Time(3):yyyy-MM-dd HH:mm:ss}"
+                : null;
+        }
+        catch (PostgresException e) when (e.SqlState is SqlStates.UndefinedTable or SqlStates.UndefinedColumn or SqlStates.InsufficientPrivilege)
+        {
+            return null;
+        }
     }
 
     /// <summary>Records what ended a run.</summary>
