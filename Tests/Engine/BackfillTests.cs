@@ -515,7 +515,9 @@ public sealed class BackfillTests(Servers servers)
 
         Assert.Equal("TableBusy", e.ErrorId);
         Assert.Contains("MigrationSafety/backfill", Assert.Single(e.Blockers).Application, StringComparison.Ordinal);
-        Assert.Contains(bench.Sink.Warnings, w => w.Contains("waiting for pid", StringComparison.Ordinal));
+        Assert.EndsWith(", working on backfill public.orders.tier (running).", e.Message, StringComparison.Ordinal);
+        Assert.Contains("Stop-Backfill", e.RecommendedAction, StringComparison.Ordinal);
+        Assert.Contains(bench.Sink.Warnings, w => w.Contains("waiting for pid", StringComparison.Ordinal) && w.Contains("backfill public.orders.tier (running)", StringComparison.Ordinal));
         await stop.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
         await bench.UntilNothingHeldAsync();

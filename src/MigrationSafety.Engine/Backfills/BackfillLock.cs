@@ -11,20 +11,29 @@ namespace MigrationSafety.Engine.Backfills;
 /// </summary>
 internal static class BackfillLock
 {
-    // "MiSG", "MiSN", "MiSS" in ASCII.
+    // "MiSG", "MiSS" in ASCII.
     private const int GateClassId = 0x4D695347;
-    private const int NameClassId = 0x4D69534E;
     private const int SweepClassId = 0x4D695353;
     // The gate is for what takes milliseconds.
     private static readonly TimeSpan s_usual = TimeSpan.FromSeconds(2);
 
-    /// <summary>Whether another connection works on the backfill named $1.</summary>
-    internal static readonly string IsShared = $"""
-        exists (select from pg_catalog.pg_locks n
-                where n.locktype = 'advisory' and n.granted and n.objsubid = 2 and n.pid <> pg_catalog.pg_backend_pid() and n.classid = {NameClassId}
-                  and n.objid = (pg_catalog.hashtext($1)::int8 & 4294967295)::oid
-                  and n.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()))
+    // Locks (n) of other connections that work on the backfill named $1, or are about to.
+    private static readonly string s_shares = $"""
+        from pg_catalog.pg_locks n
+        where n.locktype = 'advisory' and n.granted and n.objsubid = 2 and n.pid <> pg_catalog.pg_backend_pid() and n.classid = {TableOperationLock.BackfillClassId}
+          and n.objid = (pg_catalog.hashtext($1)::int8 & 4294967295)::oid
+          and n.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
         """;
+
+    /// <summary>Whether another connection works on the backfill named $1.</summary>
+    internal static readonly string IsShared = $"exists (select {s_shares})";
+
+    /// <summary>Process ids of those who work on a backfill, or are about to.</summary>
+    internal static async Task<int[]> HoldersAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
+    {
+        await using NpgsqlCommand command = BackfillStore.Command(connection, $"select array(select n.pid {s_shares})", name);
+        return (int[])(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
+    }
 
     /// <summary>Takes the lock; waits for another operation, saying whose, until <paramref name="waitFor"/> is over.</summary>
     /// <exception cref="MigrationException"><c>TableBusy</c>, with the holder.</exception>
@@ -51,12 +60,12 @@ internal static class BackfillLock
 
             if (Stopwatch.GetElapsedTime(start) > waitFor)
             {
-                throw Busy($"Another operation works on {definition.Table.Display}: {holder}.", definition, holder);
+                throw await TableOperationLock.BusyAsync(connection, definition.Table, holder, cancellationToken).ConfigureAwait(false);
             }
 
             if (!told)
             {
-                sink.Warning($"Another operation works on {definition.Table.Display}; waiting for {holder}.");
+                sink.Warning($"Another operation works on {definition.Table.Display}; waiting for {holder}{await TableOperationLock.WorkAsync(connection, holder, cancellationToken).ConfigureAwait(false)}.");
                 told = true;
             }
 
@@ -147,7 +156,7 @@ internal static class BackfillLock
 
         await using NpgsqlCommand command = new("select pg_catalog.pg_advisory_lock_shared($1, pg_catalog.hashtext($2))", connection)
         {
-            Parameters = { new() { Value = NameClassId }, new() { Value = definition.Name } },
+            Parameters = { new() { Value = TableOperationLock.BackfillClassId }, new() { Value = definition.Name } },
         };
         await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
         return null;
@@ -192,7 +201,7 @@ internal static class BackfillLock
             {
                 new() { Value = (uint)classId, NpgsqlDbType = NpgsqlDbType.Oid },
                 new() { Value = definition.Table.Oid, NpgsqlDbType = NpgsqlDbType.Oid },
-                new() { Value = (uint)NameClassId, NpgsqlDbType = NpgsqlDbType.Oid },
+                new() { Value = (uint)TableOperationLock.BackfillClassId, NpgsqlDbType = NpgsqlDbType.Oid },
                 new() { Value = (object?)exceptOf ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
             },
         };

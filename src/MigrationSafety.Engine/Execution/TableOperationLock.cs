@@ -12,6 +12,9 @@ internal static class TableOperationLock
     /// <summary>First key of the advisory locks of this module: "MiSa" in ASCII.</summary>
     internal const int ClassId = 0x4D695361;
 
+    /// <summary>First key of those that the workers of a backfill hold besides, on the hash of its name: "MiSN" in ASCII.</summary>
+    internal const int BackfillClassId = 0x4D69534E;
+
     /// <summary>Takes the lock; waits for another operation, saying whose, until <paramref name="waitFor"/> is over.</summary>
     /// <param name="connection">The connection that does the work.</param>
     /// <param name="table">Table.</param>
@@ -39,24 +42,59 @@ internal static class TableOperationLock
             LockBlocker? holder = await HolderAsync(connection, table, cancellationToken).ConfigureAwait(false);
             if (holder is not null && Stopwatch.GetElapsedTime(start) > waitFor)
             {
-                throw new MigrationException(
-                    "TableBusy",
-                    MigrationErrorKind.Busy,
-                    $"Another operation works on {table.Display}: {holder}.",
-                    "Wait for it or stop it, then run the command again.")
-                {
-                    Target = table.Display,
-                    Blockers = [holder],
-                };
+                throw await BusyAsync(connection, table, holder, cancellationToken).ConfigureAwait(false);
             }
 
             if (holder is not null && !told)
             {
-                sink.Warning($"Another operation works on {table.Display}; waiting for {holder}.");
+                sink.Warning($"Another operation works on {table.Display}; waiting for {holder}{await WorkAsync(connection, holder, cancellationToken).ConfigureAwait(false)}.");
                 told = true;
             }
 
             await Task.Delay(TimeSpan.FromMilliseconds(200), cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>The error for a table on which somebody else works.</summary>
+    internal static async Task<MigrationException> BusyAsync(NpgsqlConnection connection, TableReference table, LockBlocker holder, CancellationToken cancellationToken)
+    {
+        string? work = await WorkAsync(connection, holder, cancellationToken).ConfigureAwait(false);
+        return new MigrationException(
+            "TableBusy",
+            MigrationErrorKind.Busy,
+            $"Another operation works on {table.Display}: {holder}{work}.",
+            $"Wait for it or stop it{(work is null ? "" : " (Stop-Backfill)")}, then run the command again.")
+        {
+            Target = table.Display,
+            Blockers = [holder],
+        };
+    }
+
+    /// <summary>What a holder works on, where that is a backfill that is recorded, as the end of a sentence; null where it is not. Of others the query tells.</summary>
+    internal static async Task<string?> WorkAsync(NpgsqlConnection connection, LockBlocker holder, CancellationToken cancellationToken)
+    {
+        const string Query = """
+            select b.name, b.state
+            from migration_safety.backfill b
+            join pg_catalog.pg_locks n on n.locktype = 'advisory' and n.granted and n.objsubid = 2 and n.pid = $1 and n.classid = $2
+                 and n.objid = (pg_catalog.hashtext(b.name)::int8 & 4294967295)::oid
+                 and n.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+            limit 1
+            """;
+        try
+        {
+            await using NpgsqlCommand command = new(Query, connection)
+            {
+                Parameters = { new() { Value = holder.Pid }, new() { Value = (uint)BackfillClassId, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Oid } },
+            };
+            await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+            return await reader.ReadAsync(cancellationToken).ConfigureAwait(false)
+                ? $", working on backfill {reader.GetString(0)} ({reader.GetString(1) switch { "paused" => "stopped, in its last batch", var state => state }})"
+                : null;
+        }
+        catch (PostgresException e) when (e.SqlState is SqlStates.UndefinedTable or SqlStates.InsufficientPrivilege)
+        {
+            return null;
         }
     }
 
