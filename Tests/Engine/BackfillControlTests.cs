@@ -66,6 +66,74 @@ public sealed class BackfillControlTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task It_is_stopped_also_where_somebody_takes_it_up_just_then(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table);
+        BackfillPlan plan = await bench.PlanAsync(Request());
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from t where id = 9 for update");
+        Task<BackfillResult> run = Backfill.RunAsync(plan, bench.Sink, Token);
+        await bench.UntilBatchesAsync(1, run);
+        // A worker that cannot end: the record is held against it.
+        await using LockHolder record = await LockHolder.HoldAsync(bench.Database, "select from migration_safety.backfill_worker for update");
+        Task<BackfillStatus> stopping = StopAsync(bench, plan.Name);
+        await Wait.UntilAsync(() => bench.ScalarAsync<bool>("select state = 'paused' from migration_safety.backfill"), "it to be stopped", cancellationToken: Token);
+
+        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'running'", Token);
+        await Wait.UntilAsync(async () => stopping.IsCompleted || await bench.ScalarAsync<bool>("select state = 'paused' from migration_safety.backfill"), "it to be stopped again", cancellationToken: Token);
+        await record.RollbackAsync(Token);
+
+        BackfillStatus stopped = await stopping;
+        Assert.Equal((BackfillState.Paused, 0), (stopped.State, stopped.Workers.Length));
+        Assert.Equal(BackfillOutcome.Paused, (await run).Outcome);
+        await holder.RollbackAsync(Token);
+        // Whoever repeats the command is told whose wish that is against.
+        await bench.RunAsync(Request());
+        Assert.Contains(bench.Sink.Warnings, w => w == $"{plan.Name} was stopped (Stop-Backfill): this command takes it up again.");
+    }
+
+    [Theory, EachMajor]
+    public async Task Who_does_not_let_go_is_named_when_the_wait_is_over(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table);
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        Task<BackfillResult> run = bench.RunAsync(Request() with { Throttle = s_slow }, stop.Token);
+        await bench.UntilBatchesAsync(1, run);
+        await stop.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
+        await bench.UntilNothingHeldAsync();
+        const string Name = "public.t.v,n";
+        await using LockHolder other = await LockHolder.HoldAsync(bench.Database, $"select pg_advisory_xact_lock_shared({0x4D69534E}, hashtext('{Name}'))");
+
+        await BackfillControl.StopAsync(bench.Session, Name, TimeSpan.FromMilliseconds(300), bench.Sink, Token);
+
+        Assert.Contains(bench.Sink.Warnings, w => w.StartsWith($"{Name} is stopped, but pid {other.Pid}, about to work on it, has not ended", StringComparison.Ordinal));
+    }
+
+    [Theory, EachMajor]
+    public async Task One_whose_table_has_another_name_now_says_which(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table);
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        Task<BackfillResult> run = bench.RunAsync(Request() with { Throttle = s_slow }, stop.Token);
+        await bench.UntilBatchesAsync(1, run);
+        await stop.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
+        const string Name = "public.t.v,n";
+
+        // Also where another table has taken the old name: its rows are not meant.
+        foreach (string sql in new[] { "alter table t rename to \"Old\"", "create table t (id int primary key, v int, n int)" })
+        {
+            await bench.Database.ExecuteAsync(sql, Token);
+            MigrationException e = await Assert.ThrowsAsync<MigrationException>(() => BackfillControl.RequestAsync(bench.Session, Name, bench.Sink, Token));
+            Assert.Equal(("TableRenamed", "public.t"), (e.ErrorId, e.Target));
+            Assert.Contains("public.\"Old\" now", e.Message, StringComparison.Ordinal);
+        }
+
+        await bench.Database.ExecuteAsync("drop table t; alter table \"Old\" rename to t", Token);
+        Assert.Equal(20_000, (await bench.RunAsync(await BackfillControl.RequestAsync(bench.Session, Name, bench.Sink, Token) with { Throttle = new() })).TotalRows);
+    }
+
+    [Theory, EachMajor]
     public async Task One_whose_client_is_gone_is_interrupted_and_its_last_error_stays(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table + "insert into t values (20001, null, 0); create table spare (id int primary key, v int); insert into spare values (1)");

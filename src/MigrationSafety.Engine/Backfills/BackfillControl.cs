@@ -87,16 +87,7 @@ public static class BackfillControl
                 return before;
             }
 
-            await using (NpgsqlCommand pause = new(
-                $"update {BackfillStore.Table} set state = 'paused', waiting_for = null, waiting_since = null, updated_at = pg_catalog.clock_timestamp() where name = $1 and state = 'running'", connection)
-            {
-                Parameters = { new() { Value = name } },
-            })
-            {
-                await pause.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
-            }
-
-            return await EndedAsync(connection, session, name, waitFor, sink, cancellationToken).ConfigureAwait(false);
+            return await EndedAsync(connection, session, name, waitFor, stops: true, sink, cancellationToken).ConfigureAwait(false);
         }
         catch (Exception e) when (e is not OperationCanceledException)
         {
@@ -127,7 +118,7 @@ public static class BackfillControl
             {
                 // Who has completed it may still count the rows that match.
                 status = IsEnded(status)
-                    ? await EndedAsync(connection, session, name, waitFor, sink, cancellationToken).ConfigureAwait(false)
+                    ? await EndedAsync(connection, session, name, waitFor, stops: false, sink, cancellationToken).ConfigureAwait(false)
                     : await StopAsync(session, name, waitFor, sink, cancellationToken).ConfigureAwait(false);
                 if (status.Workers.Length > 0)
                 {
@@ -202,6 +193,7 @@ public static class BackfillControl
         {
             await using NpgsqlConnection connection = await OpenAsync(session, sink, cancellationToken).ConfigureAwait(false);
             await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false);
+            await RefuseRenamedAsync(connection, name, cancellationToken).ConfigureAwait(false);
             const string Query = $"""
                 select table_schema, table_name, set_columns, set_expressions, case when predicate_given then predicate end, workers, target_batch_ms, max_errors, throttle::text, strategy, reason, kind, source, archive is not null, settings::text, into_schema, into_table
                 from {BackfillStore.Table}
@@ -244,6 +236,33 @@ public static class BackfillControl
         }
     }
 
+    /// <summary>Refuses one whose table has another name now: its expressions and its record know it by the old one, which may be another table's by now.</summary>
+    /// <exception cref="MigrationException"><c>TableRenamed</c>.</exception>
+    private static async Task RefuseRenamedAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
+    {
+        const string Query = $"""
+            select b.table_schema, b.table_name, n.nspname::text, c.relname::text
+            from {BackfillStore.Table} b
+            join pg_catalog.pg_class c on c.oid = b.table_oid and c.relkind in ('r', 'p')
+            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+            where b.name = $1 and (n.nspname, c.relname) <> (b.table_schema, b.table_name)
+            """;
+        await using NpgsqlCommand command = BackfillStore.Command(connection, Query, name);
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        if (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+        {
+            string Name(int first) => $"{SqlName.QuoteIfNeeded(reader.GetString(first))}.{SqlName.QuoteIfNeeded(reader.GetString(first + 1))}";
+            throw new MigrationException(
+                "TableRenamed",
+                MigrationErrorKind.InvalidState,
+                $"{Name(0)}, the table of backfill {name}, is named {Name(2)} now.",
+                $"Give it its old name back to finish the backfill; or begin one of {Name(2)} with Start-Backfill, which passes over the rows that are done, and remove this one (Remove-Backfill -Force).")
+            {
+                Target = Name(0),
+            };
+        }
+    }
+
     private static void Done(OperationPlan plan, DateTimeOffset start, StepState state, IOperationSink sink)
     {
         foreach (MigrationStep step in plan.Steps)
@@ -270,13 +289,33 @@ public static class BackfillControl
     }
 
     /// <summary>Waits until nobody works on it any more.</summary>
+    /// <param name="connection">Connection.</param>
+    /// <param name="session">Session.</param>
+    /// <param name="name">Name.</param>
+    /// <param name="waitFor">Bound on the wait; a warning tells who has not ended.</param>
+    /// <param name="stops">Whether it is to be stopped: also for whoever is just about to work on it, and would have it run again.</param>
+    /// <param name="sink">Where it reports to.</param>
+    /// <param name="cancellationToken">Cancels the wait.</param>
     private static async Task<BackfillStatus> EndedAsync(
-        NpgsqlConnection connection, EngineSession session, string name, TimeSpan waitFor, IOperationSink sink, CancellationToken cancellationToken)
+        NpgsqlConnection connection, EngineSession session, string name, TimeSpan waitFor, bool stops, IOperationSink sink, CancellationToken cancellationToken)
     {
         for (long start = Stopwatch.GetTimestamp(); ;)
         {
+            // Who works on it before what it is: nobody is let in between.
+            int[] holders = stops ? await BackfillLock.HoldersAsync(connection, name, cancellationToken).ConfigureAwait(false) : [];
+            if (stops)
+            {
+                await using NpgsqlCommand pause = new(
+                    $"update {BackfillStore.Table} set state = 'paused', waiting_for = null, waiting_since = null, updated_at = pg_catalog.clock_timestamp() where name = $1 and state = 'running'", connection)
+                {
+                    Parameters = { new() { Value = name } },
+                };
+                await pause.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+            }
+
             BackfillStatus status = await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false);
-            if (status.Workers.Length == 0 || status.State == BackfillState.Running)
+            bool runs = status.State is BackfillState.Running or BackfillState.Interrupted;
+            if (stops ? status.Workers.Length == 0 && holders.Length == 0 && !runs : status.Workers.Length == 0 || status.State == BackfillState.Running)
             {
                 return status;
             }
@@ -285,7 +324,8 @@ public static class BackfillControl
             {
                 if (waitFor > TimeSpan.Zero)
                 {
-                    sink.Warning($"{name} is {(status.State == BackfillState.Pausing ? "stopped" : "at its end")}, but {string.Join("; ", status.Workers.Select(worker => worker.ToString()))} has not ended within {Durations.Text(waitFor)}: a batch, a wait for a lock or a count of the rows is not over yet, or the client is frozen. No further batch begins.");
+                    string who = status.Workers.Length > 0 ? string.Join("; ", status.Workers.Select(worker => worker.ToString())) : $"pid {string.Join(", ", holders)}, about to work on it,";
+                    sink.Warning($"{name} is {(IsEnded(status) ? "at its end" : "stopped")}, but {who} has not ended within {Durations.Text(waitFor)}: a batch, a wait for a lock or a count of the rows is not over yet, or the client is frozen. No further batch begins.");
                 }
 
                 return status;
