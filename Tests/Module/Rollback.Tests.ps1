@@ -207,6 +207,8 @@ Describe 'The runbook' {
         $script = $results | New-RollbackScript
         $script | Should -HaveCount 1
         @($script.Statements | Where-Object Reversal) | Should -HaveCount 2
+        # Not the statement of one batch.
+        $script.Text | Should -Match "(?m)^-- 1\. Takes back backfill public\.orders\.tier of public\.orders, 3,000 rows done: Set tier = 'standard'"
         # The checkpoints of other backfills are not this migration's to drop.
         @($script.Statements.Reversal) -match 'migration_safety' | Should -BeNullOrEmpty
         foreach ($statement in $script.Statements | Where-Object Reversal) { $null = Invoke-Sql $statement.Reversal }

@@ -114,7 +114,7 @@ public static class RollbackGenerator
             .. script.Statements.Where(RollbackText.Runs).Select(s => new MigrationStep
             {
                 Sql = s.Reversal!,
-                Purpose = "Take back: " + RollbackText.OneLine(s.Statement, 100),
+                Purpose = "Take back: " + RollbackText.OneLine(s.Forward, 100),
                 LockMode = s.LockMode,
                 Objects = s.Objects,
                 Transactional = s.Transactional,
@@ -131,6 +131,7 @@ public static class RollbackGenerator
         RollbackStatement Outcome(Reversibility reversibility, string? note) => new()
         {
             Statement = step.Sql,
+            Whole = step.Cost == StepCost.UpdatesRows ? step.Purpose : null,
             Reversibility = reversibility,
             Note = note,
         };

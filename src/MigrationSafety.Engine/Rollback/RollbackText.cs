@@ -130,7 +130,7 @@ internal static class RollbackText
     internal static IEnumerable<string?> CommentsOf(RollbackStatement statement, int? number)
     {
         string line = statement.Line is { } at ? string.Create(CultureInfo.InvariantCulture, $"line {at}: ") : "";
-        string forward = line + OneLine(statement.Statement, 200);
+        string forward = line + OneLine(statement.Forward, 200);
         if (number is not null)
         {
             yield return string.Create(CultureInfo.InvariantCulture, $"{number}. Takes back {forward}");

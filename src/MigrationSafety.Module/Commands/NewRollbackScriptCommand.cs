@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Management.Automation;
 using MigrationSafety.Engine.Rollback;
 using MigrationSafety.Engine.Rollback.Formats;
@@ -158,7 +159,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                 _results.Add((index.Server, index.Database, $"drop of index {index.Schema}.{index.Name}", index.Steps));
                 break;
             case BackfillResult backfill:
-                _results.Add((backfill.Server, backfill.Database, $"backfill {backfill.Name}", backfill.Steps));
+                _results.Add((backfill.Server, backfill.Database, $"backfill {backfill.Name}", [.. backfill.Steps.Select(step => Named(step, backfill))]));
                 break;
             case MigrationOperation operation:
                 _results.Add((operation.Server, operation.Database, $"operation {operation.Id} ({operation.Action})", operation.Steps));
@@ -183,6 +184,11 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                 };
         }
     }
+
+    /// <summary>The step of a backfill with what its statement, which is that of one batch, does not say.</summary>
+    private static MigrationStep Named(MigrationStep step, BackfillResult backfill) => step.Cost != StepCost.UpdatesRows
+        ? step
+        : step with { Purpose = string.Create(CultureInfo.InvariantCulture, $"backfill {backfill.Name} of {backfill.Schema}.{backfill.Table}, {backfill.TotalRows:N0} rows done: {step.Purpose}") };
 
     /// <summary>Makes the rollbacks of files. One that is itself a rollback is passed over, but where the user has named it.</summary>
     private void FromFiles(IEnumerable<string> files, bool named)

@@ -29,6 +29,12 @@ public sealed record RollbackStatement
 
     /// <summary>Line of the forward statement in its file, from 1; null where it comes from a result.</summary>
     public int? Line { get; init; }
+
+    /// <summary>What was done, in words, where the statement is one of many: a batch of a backfill; null where it is the whole.</summary>
+    internal string? Whole { get; init; }
+
+    /// <summary>What is taken back, for people.</summary>
+    internal string Forward => Whole ?? Statement;
 }
 
 /// <summary>A rollback script: its text and, statement by statement in the order of the rollback, what it is made of.</summary>

@@ -70,7 +70,7 @@ internal sealed record LayoutRequest(RollbackScript Script, MigrationFile? File,
     /// <summary>What stands for the migration where nothing of it is run.</summary>
     /// <param name="first">The file with the migration itself.</param>
     internal string Told(string first) => File is null
-        ? RollbackBody.Comments(["Done already, by MigrationSafety:", .. Enumerable.Reverse(Script.Statements).Select(s => RollbackText.OneLine(s.Statement, 200)).Distinct()])
+        ? RollbackBody.Comments(["Done already, by MigrationSafety:", .. Enumerable.Reverse(Script.Statements).Select(s => RollbackText.OneLine(s.Forward, 200)).Distinct()])
         : RollbackBody.Comments([RollbackParts.Says(first)]);
 
     /// <summary>The segments of the rollback that versions share out among them: a later version is taken back first.</summary>
