@@ -73,6 +73,35 @@ insert into orders select i, i from generate_series(1, 20000) i
         Get-Backfill noth* | Should -BeNullOrEmpty
     }
 
+    It 'say who stopped them when the same command takes them up' {
+        $job = Start-Backfill orders @{ tier = "'s'" } -MaxRowsPerSecond 200 -AsJob
+        Wait-Until { (Get-Backfill).Done -gt 0 }
+        "$((Stop-Backfill public.orders.tier).State)" | Should -Be 'Paused'
+        $null = $job | Receive-Job -Wait -WarningAction SilentlyContinue
+        (Start-Backfill orders @{ tier = "'s'" } -WarningVariable warned -WarningAction SilentlyContinue).TotalRows | Should -Be 20000
+        "$warned" | Should -Match "^public.orders.tier was stopped \(Stop-Backfill\) by $($session.User) \($([Environment]::UserName) on $([Environment]::MachineName)\) at \d{4}-"
+    }
+
+    It 'show the numbers, and behind them the reason' {
+        $job = Start-Backfill orders @{ tier = "'s'" } -MaxRowsPerSecond 500 -HealthQuery 'select count(*) < 1000 from orders where tier is not null' -AsJob
+        Wait-Until { $job.StatusMessage -like '*paused*' }
+        $job.StatusMessage | Should -Match '^[\d,]+ of about 20,000 rows, [\d,]+/s; paused: the health query says no'
+        $job.Progress[-1].StatusDescription | Should -Be $job.StatusMessage
+        Stop-Job $job
+    }
+
+    It 'say in a job which database they speak of' {
+        $other = New-TestDatabase -Another
+        try {
+            $null = Invoke-Sql -Database $other 'create table orders (id bigint primary key, tier text); insert into orders select i from generate_series(1, 100) i'
+            $job = $session, (Get-TestUri $other) | Start-Backfill orders @{ tier = "'s'" } -HealthQuery 'select false' -AsJob
+            Wait-Until { $job.StatusMessage }
+            $job.StatusMessage | Should -Match "/($TestDatabase|$other)\S*: "
+            Stop-Job $job
+        }
+        finally { Remove-TestDatabase $other }
+    }
+
     It 'changes nothing under -WhatIf' {
         $null = Start-Backfill orders @{ total = '1 / (id - 5)' } -MaxErrors 1 -WarningAction SilentlyContinue
         $before = Get-Backfill | ConvertTo-Json

@@ -122,8 +122,10 @@ internal sealed class BackfillContext
         long seenNow = seen - Interlocked.Read(ref _seenBefore);
         bool paused = _throttled?.StartsWith(ThrottleDecision.PausedWord, StringComparison.Ordinal) == true;
         TimeSpan? remaining = sweep == 0 && seenNow > 0 && rowsInTable > seen && !paused ? TimeSpan.FromSeconds((rowsInTable - seen) * seconds / seenNow) : null;
-        string phase = sweep > 0 ? $"sweep {sweep} over rows that were locked, moved or new; " : "";
-        Sink.Progress(new OperationProgress(Activity, $"{phase}{rows:N0} rows done, {rows / seconds:N0} rows/s", percent, remaining, _throttled));
+        string phase = sweep > 0 ? $"; sweep {sweep} over rows that were locked, moved or new" : "";
+        string of = Plan.EstimatedRows > rows ? $" of about {Plan.EstimatedRows:N0}" : "";
+        // Why it is slow comes after the numbers: a bar shows as much of it as fits.
+        Sink.Progress(new OperationProgress(Activity, $"{rows:N0}{of} rows, {rows / seconds:N0}/s{(_throttled is { } why ? $"; {why}" : "")}{phase}", percent, remaining));
     }
 
     /// <summary>Growing pauses with jitter, so that two clients do not meet again and again.</summary>

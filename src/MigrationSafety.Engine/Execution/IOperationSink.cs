@@ -7,13 +7,15 @@ namespace MigrationSafety.Engine.Execution;
 /// <param name="Remaining">Estimated time to the end; null where it cannot be told.</param>
 /// <param name="CurrentOperation">What it waits for right now; null while it works.</param>
 /// <param name="Completed">Whether the activity has ended.</param>
+/// <param name="Location">Server and database; null where it is not about one.</param>
 public sealed record OperationProgress(
     string Activity,
     string Status,
     double? Percent = null,
     TimeSpan? Remaining = null,
     string? CurrentOperation = null,
-    bool Completed = false);
+    bool Completed = false,
+    string? Location = null);
 
 /// <summary>Where an operation reports to. Calls come from any thread; implementations must not block for long.</summary>
 public interface IOperationSink

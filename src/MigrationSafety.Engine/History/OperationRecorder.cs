@@ -11,6 +11,7 @@ internal sealed class OperationRecorder : IOperationSink
     private const int MostPhases = 1000;
 
     private readonly IOperationSink _sink;
+    private readonly string _location;
     private readonly object _lock = new();
     private readonly List<MigrationStep> _steps;
     private readonly List<OperationPhase> _phases = [];
@@ -24,6 +25,7 @@ internal sealed class OperationRecorder : IOperationSink
     internal OperationRecorder(OperationPlan plan, IOperationSink sink)
     {
         _sink = sink;
+        _location = plan.Session.Info.ToString();
         _steps = [.. plan.Steps];
     }
 
@@ -39,7 +41,7 @@ internal sealed class OperationRecorder : IOperationSink
 
     public void Warning(string message) => _sink.Warning(message);
 
-    public void Progress(OperationProgress progress) => _sink.Progress(progress);
+    public void Progress(OperationProgress progress) => _sink.Progress(progress with { Location = _location });
 
     public void Record(OperationEvent happened)
     {

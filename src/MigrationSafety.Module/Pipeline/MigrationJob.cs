@@ -57,7 +57,9 @@ public sealed class MigrationJob : Job, IRecordSink
 
     void IOperationSink.Progress(OperationProgress progress)
     {
-        _status = progress.CurrentOperation is null ? progress.Status : $"{progress.Status}; {progress.CurrentOperation}";
+        // Of several databases, the one that it speaks of.
+        string location = progress.Location is null || progress.Location == Location ? "" : $"{progress.Location}: ";
+        _status = location + (progress.CurrentOperation is null ? progress.Status : $"{progress.Status}; {progress.CurrentOperation}");
         if (Progress.Count >= MostProgress)
         {
             // Nobody reads how far it was an hour ago.
