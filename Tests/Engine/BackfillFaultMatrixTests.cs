@@ -20,16 +20,34 @@ public enum BackfillFault
     TwoClients,
 }
 
+/// <summary>When it befalls it.</summary>
+internal enum FaultMoment
+{
+    /// <summary>As soon as the client has connected: it plans or begins.</summary>
+    Planning,
+
+    /// <summary>The first range has been taken.</summary>
+    FirstRange,
+
+    /// <summary>At random, while rows are done.</summary>
+    Random,
+
+    /// <summary>The last range has been taken.</summary>
+    LastRange,
+
+    /// <summary>It sweeps.</summary>
+    Sweep,
+}
+
 /// <summary>
-/// Each fault at random moments of backfills by blocks and along a key, with one worker and with four: after one more run each row is done once, which <c>n = n + 1</c> counts.
-/// The newest major has all of it, over a hundred moments; each other one a slice. MIGRATIONSAFETY_TEST_SEED makes the same choices again.
+/// Each fault at moments of backfills by blocks and along a key, with one worker and with four, each of which has its own: after one more run each row is done once, which
+/// <c>n = n + 1</c> counts. The newest major has all of it, over a hundred moments; each other one a slice. MIGRATIONSAFETY_TEST_SEED makes the same choices again.
 /// </summary>
 public sealed class BackfillFaultMatrixTests(Servers servers)
 {
     private const string SeedVariable = "MIGRATIONSAFETY_TEST_SEED";
-    // Enough that a quick machine is not at the end before the last fault meets it.
+    // Enough that a quick machine is not at the last range before its fault meets it.
     private const int Rows = 160_000;
-    private const int Rounds = 5;
     // Of the moments of a fault, so many have to meet a run that is under way: seven faults make a hundred.
     private const int FewestMoments = 15;
 
@@ -65,63 +83,66 @@ public sealed class BackfillFaultMatrixTests(Servers servers)
     {
         TestContext.Current.TestOutputHelper?.WriteLine($"{SeedVariable}={s_seed}");
         bool whole = major == PostgresBinaries.Newest;
-        Random random = new(s_seed + (int)fault);
-        await using PostgresServer? own = fault == BackfillFault.ServerStopped ? await PostgresServer.StartAsync(major, cancellationToken: Token) : null;
-        PostgresServer server = own ?? await servers.Clusters.GetAsync(major);
-        await using TcpProxy proxy = TcpProxy.Start(server);
-        List<Cell> cells = [];
-        int moments = 0;
+        List<(BackfillStrategy Strategy, int Workers)> walks = whole ? [.. s_walks] : [s_walks[(major + (int)fault) % s_walks.Length]];
+        FaultMoment[] all = Enum.GetValues<FaultMoment>();
+        FaultMoment[] moments = whole ? all : [.. all.Where(moment => ((int)moment + major + (int)fault) % all.Length < 2)];
+        int met = 0;
         try
         {
-            foreach ((BackfillStrategy strategy, int workers) in whole ? s_walks : [s_walks[(major + (int)fault) % s_walks.Length]])
-            {
-                cells.Add(await Cell.CreateAsync(server, strategy, workers, Rows, fault is BackfillFault.ConnectionDropped or BackfillFault.ConnectionFrozen ? proxy.ConnectionString : db => db.ConnectionString));
-            }
-
-            for (int round = 0; round < (whole ? Rounds : 2); round++)
-            {
-                moments += await MeetAsync([.. cells], fault, round, random, server, proxy);
-            }
-
-            await Task.WhenAll(cells.Select(cell => cell.OneMoreRunAsync()));
+            await Task.WhenAll(walks.Select(async (walk, cell) => Interlocked.Add(ref met, await MeetAsync(major, fault, walk, moments, new Random(s_seed + ((int)fault * s_walks.Length) + cell)))));
         }
         catch (Exception e)
         {
-            throw new InvalidOperationException($"{SeedVariable}={s_seed}, {moments} moments: {e.Message}", e);
-        }
-        finally
-        {
-            foreach (Cell cell in cells)
-            {
-                await cell.DisposeAsync();
-            }
+            throw new InvalidOperationException($"{SeedVariable}={s_seed}: {e.Message}", e);
         }
 
-        TestContext.Current.TestOutputHelper?.WriteLine($"{moments} moments");
-        Assert.True(moments >= (whole ? FewestMoments : 1), $"Only {moments} faults met a run that was under way ({SeedVariable}={s_seed}).");
+        TestContext.Current.TestOutputHelper?.WriteLine($"{met} moments");
+        Assert.True(met >= (whole ? FewestMoments : 1), $"Only {met} faults met a run that was under way ({SeedVariable}={s_seed}).");
     }
 
-    /// <summary>Lets all cells run, does it to them at a moment at random, and waits for how they take it.</summary>
-    /// <returns>How many were under way.</returns>
-    private static async Task<int> MeetAsync(Cell[] cells, BackfillFault fault, int round, Random random, PostgresServer server, TcpProxy proxy)
+    /// <summary>Does it to one backfill at each of the moments, and lets one more run finish.</summary>
+    /// <returns>At how many it was under way.</returns>
+    private async Task<int> MeetAsync(int major, BackfillFault fault, (BackfillStrategy Strategy, int Workers) walk, FaultMoment[] moments, Random random)
     {
-        using Process? client = fault == BackfillFault.ClientKilled ? Client(cells) : null;
-        foreach (Cell cell in cells)
+        await using PostgresServer? own = fault == BackfillFault.ServerStopped ? await PostgresServer.StartAsync(major, cancellationToken: Token) : null;
+        PostgresServer server = own ?? await servers.Clusters.GetAsync(major);
+        await using TcpProxy proxy = TcpProxy.Start(server);
+        await using Cell cell = await Cell.CreateAsync(server, walk.Strategy, walk.Workers, Rows, fault is BackfillFault.ConnectionDropped or BackfillFault.ConnectionFrozen ? proxy.ConnectionString : db => db.ConnectionString);
+        await cell.HoldAsync();
+        int met = 0;
+        foreach (FaultMoment moment in moments)
         {
-            if (client is null)
+            try
             {
-                cell.Begin(fault == BackfillFault.TwoClients ? 2 : 1);
+                met += await MeetAsync(cell, fault, moment, random, server, proxy) ? 1 : 0;
+            }
+            catch (Exception e)
+            {
+                throw new InvalidOperationException($"{fault} at {moment}, {walk.Strategy}, {walk.Workers} workers: {e.Message}", e);
             }
         }
 
-        await Task.WhenAll(cells.Select(cell => cell.MovesAsync(client)));
-        await Task.Delay(random.Next(250), Token);
-        int underWay = 0;
-        foreach (Cell cell in cells)
+        await cell.OneMoreRunAsync();
+        return met;
+    }
+
+    /// <summary>Lets it run, does it at the moment, and waits for how it takes it.</summary>
+    /// <returns>Whether it was under way.</returns>
+    private static async Task<bool> MeetAsync(Cell cell, BackfillFault fault, FaultMoment moment, Random random, PostgresServer server, TcpProxy proxy)
+    {
+        using Process? client = fault == BackfillFault.ClientKilled ? Client(cell) : null;
+        if (client is null)
         {
-            underWay += await cell.IsUnderWayAsync() ? 1 : 0;
+            cell.Begin(fault == BackfillFault.TwoClients ? 2 : 1);
         }
 
+        await cell.UntilAsync(moment, client);
+        if (moment == FaultMoment.Random)
+        {
+            await Task.Delay(random.Next(500), Token);
+        }
+
+        bool underWay = await cell.IsUnderWayAsync(client);
         switch (fault)
         {
             case BackfillFault.ClientKilled:
@@ -139,31 +160,28 @@ public sealed class BackfillFaultMatrixTests(Servers servers)
                 proxy.Thaw();
                 break;
             case BackfillFault.WorkerTerminated:
-                await Task.WhenAll(cells.Select(cell => cell.TerminateAsync(random.Next(4))));
+                await cell.TerminateAsync(random.Next(4));
                 break;
             case BackfillFault.ServerStopped:
-                await (round % 2 == 0 ? server.StopAsync(StopMode.Immediate, Token) : server.CrashAsync(Token));
+                await (random.Next(2) == 0 ? server.StopAsync(StopMode.Immediate, Token) : server.CrashAsync(Token));
                 await server.StartAgainAsync(Token);
+                await cell.HoldAsync();
                 break;
             default:
-                await Task.WhenAll(cells.Select(cell => cell.CancelAsync(random.Next(2))));
+                await cell.CancelAsync(random.Next(2));
                 break;
         }
 
-        await Task.WhenAll(cells.Select(cell => cell.AfterAsync(fault)));
+        await cell.AfterAsync(fault, moment);
         return underWay;
     }
 
-    private static Process Client(IEnumerable<Cell> cells)
+    private static Process Client(Cell cell)
     {
         string folder = AppContext.BaseDirectory.Replace($"{Path.DirectorySeparatorChar}Engine{Path.DirectorySeparatorChar}", $"{Path.DirectorySeparatorChar}Sandbox{Path.DirectorySeparatorChar}", StringComparison.Ordinal);
         ProcessStartInfo info = new("dotnet", [Path.Combine(folder, "MigrationSafety.Sandbox.dll"), "backfill-client"]) { RedirectStandardInput = true, UseShellExecute = false };
         Process process = Process.Start(info)!;
-        foreach (Cell cell in cells)
-        {
-            process.StandardInput.WriteLine(cell.Line);
-        }
-
+        process.StandardInput.WriteLine(cell.Line);
         process.StandardInput.Close();
         return process;
     }
@@ -179,6 +197,7 @@ public sealed class BackfillFaultMatrixTests(Servers servers)
         private readonly int _rows;
         private readonly List<(Task<BackfillResult> Run, CancellationTokenSource Cancel)> _runs = [];
         private long _before;
+        private LockHolder? _holder;
 
         private Cell(BackfillBench bench, BackfillStrategy strategy, int workers, int rows)
         {
@@ -207,14 +226,28 @@ public sealed class BackfillFaultMatrixTests(Servers servers)
             }
         }
 
-        /// <summary>Waits until it does rows, or is at its end.</summary>
-        internal async Task MovesAsync(Process? client) => await Wait.UntilAsync(
-            async () => await DoneAsync() > _before || (client?.HasExited ?? _runs.TrueForAll(run => run.Run.IsCompleted)),
-            $"{_request.Strategy}, {_request.Workers} workers: rows to be done",
+        /// <summary>Locks a row, which is passed over: the sweep cannot end while it is held. A server that stops lets it go.</summary>
+        internal async Task HoldAsync()
+        {
+            await ReleaseAsync();
+            _holder = await LockHolder.HoldAsync(_bench.Database, "select from t where id = 3 and v is null for update");
+        }
+
+        /// <summary>Waits for a moment, or until it is at its end.</summary>
+        internal async Task UntilAsync(FaultMoment moment, Process? client) => await Wait.UntilAsync(
+            async () => !IsAtWork(client) || moment switch
+            {
+                FaultMoment.Planning => await _bench.ScalarAsync<bool>("select exists (select from pg_stat_activity where application_name = 'MigrationSafety/backfill' and datname = current_database())"),
+                FaultMoment.FirstRange => await RangesAsync("bool_or(run is not null)"),
+                FaultMoment.LastRange => await RangesAsync("bool_and(run is not null)"),
+                FaultMoment.Sweep => await _bench.ScalarAsync<bool>("select sweep > 0 from migration_safety.backfill"),
+                _ => await DoneAsync() > _before,
+            },
+            "the moment",
             TimeSpan.FromSeconds(60),
             Token);
 
-        internal async Task<bool> IsUnderWayAsync() => await DoneAsync() < _rows;
+        internal async Task<bool> IsUnderWayAsync(Process? client) => IsAtWork(client) && (await DoneAsync() < _rows);
 
         internal Task<int> TerminateAsync(int which) => _bench.Database.ExecuteAsync(
             $"select pg_terminate_backend(pid) from (select pid from pg_stat_activity where application_name = 'MigrationSafety/backfill' and datname = current_database() order by pid offset {which} limit 1) a", Token);
@@ -222,7 +255,7 @@ public sealed class BackfillFaultMatrixTests(Servers servers)
         internal Task CancelAsync(int which) => _runs.Where(run => !run.Run.IsCompleted).ElementAtOrDefault(which) is { Cancel: { } cancel } ? cancel.CancelAsync() : _runs[^1].Cancel.CancelAsync();
 
         /// <summary>What becomes of the run itself: it goes on, but for one that was cancelled.</summary>
-        internal async Task AfterAsync(BackfillFault fault)
+        internal async Task AfterAsync(BackfillFault fault, FaultMoment moment)
         {
             _bench.Database.DataSource.Clear();
             foreach ((Task<BackfillResult> run, CancellationTokenSource cancel) in _runs.Where(run => run.Cancel.IsCancellationRequested).ToArray())
@@ -235,9 +268,16 @@ public sealed class BackfillFaultMatrixTests(Servers servers)
                 });
             }
 
+            if (moment == FaultMoment.Planning && fault != BackfillFault.Cancelled)
+            {
+                // Nothing is begun: it may say that the server is gone, and the next round begins anew.
+                await Wait.UntilAsync(async () => _runs.TrueForAll(run => run.Run.IsCompleted) || await RangesAsync("bool_or(run is not null)"), "it to begin or to end", TimeSpan.FromSeconds(60), Token);
+                _runs.RemoveAll(run => run.Run.Exception?.InnerException is MigrationException { Kind: MigrationErrorKind.Connection });
+            }
+
             foreach ((Task<BackfillResult> run, _) in _runs.Where(run => run.Run.IsFaulted))
             {
-                Assert.Fail($"{fault}, {_request.Strategy}, {_request.Workers} workers: {run.Exception!.InnerException}");
+                Assert.Fail($"{run.Exception!.InnerException}");
             }
 
             _before = await DoneAsync();
@@ -246,6 +286,7 @@ public sealed class BackfillFaultMatrixTests(Servers servers)
         /// <summary>After it each row is done, and none twice.</summary>
         internal async Task OneMoreRunAsync()
         {
+            await ReleaseAsync();
             foreach ((Task<BackfillResult> run, CancellationTokenSource cancel) in _runs)
             {
                 if (!cancel.IsCancellationRequested)
@@ -271,8 +312,22 @@ public sealed class BackfillFaultMatrixTests(Servers servers)
                 cancel.Dispose();
             }
 
+            await ReleaseAsync();
             await _bench.DisposeAsync();
         }
+
+        private bool IsAtWork(Process? client) => client is null ? !_runs.TrueForAll(run => run.Run.IsCompleted) : !client.HasExited;
+
+        private async Task ReleaseAsync()
+        {
+            if (_holder is not null)
+            {
+                await _holder.DisposeAsync();
+            }
+        }
+
+        /// <summary>What is true of the ranges; false where there are none yet.</summary>
+        private async Task<bool> RangesAsync(string what) => await _bench.StateExistsAsync() && await _bench.ScalarAsync<bool>($"select coalesce({what}, false) from migration_safety.backfill_range");
 
         private async Task<long> DoneAsync() => await _bench.StateExistsAsync() ? await _bench.ScalarAsync<long>(Done) : 0;
     }
