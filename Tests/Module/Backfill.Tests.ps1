@@ -45,6 +45,17 @@ insert into orders select i, i from generate_series(1, 20000) i
             ($rows | Start-Backfill).Rows | Should -Be 20000, 20000
         }
 
+        It 'takes objects that were JSON, and amounts as text' {
+            $config = '[{ "Table": "orders", "Set": { "tier": "''j''", "total": "price" }, "Where": "tier is null", "MaxSlotLag": "2GB" }]' | ConvertFrom-Json
+            ($config | Start-Backfill -MaxSlotLag $config.MaxSlotLag -MaxArchiveLag '64MB' -MaxWalRate '1GB').Rows | Should -Be 20000
+            Get-SqlValue "select count(*) from orders where tier = 'j' and total = price" | Should -Be 20000
+            Get-SqlValue "select array_to_string(set_columns, ',') from migration_safety.backfill" | Should -Be 'tier,total'
+            Get-SqlValue "select throttle->>'slot_lag' from migration_safety.backfill" | Should -Be 2147483648
+            $null = Invoke-Sql 'drop table if exists copied; create table copied (id bigint primary key, total int)'
+            (Start-Backfill orders -InsertInto copied -Select ('{ "total": "price * 2" }' | ConvertFrom-Json)).Rows | Should -Be 20000
+            Get-SqlValue 'select sum(total - id * 2)::int8 from copied' | Should -Be 0
+        }
+
         It 'takes a strategy and a number of workers' {
             $result = Start-Backfill orders @{ tier = "'a'" } -Strategy Key -Workers 3
             "$($result.Strategy)", $result.Rows | Should -Be 'Key', 20000
@@ -60,7 +71,7 @@ insert into orders select i, i from generate_series(1, 20000) i
         }
 
         It 'deletes rows, and says what is missing' {
-            $result = Start-Backfill orders -Delete -Where 'id > 15000' -Workers 2
+            $result = Start-Backfill orders -Delete -Where 'id > 15000' -Workers 2 -Confirm:$false
             $result.Name, $result.Rows | Should -Be 'public.orders.delete', 5000
             Get-SqlValue 'select count(*) from orders' | Should -Be 15000
             { Start-Backfill orders -Delete -ErrorAction Stop } | Should -Throw -ErrorId 'WhereMissing,*'
@@ -87,7 +98,7 @@ insert into orders select i, i from generate_series(1, 20000) i
             $result = Start-Backfill orders -Delete -Where 'id > 19000' -KeepOldValues
             Remove-Backfill $result.Name -DropArchive -WhatIf
             Get-SqlValue "select count(*) from $($result.Archive)" | Should -Be 1000
-            Remove-Backfill $result.Name -DropArchive
+            Remove-Backfill $result.Name -DropArchive -Confirm:$false
             Get-SqlValue "select to_regclass('$($result.Archive)')::text" | Should -BeNullOrEmpty
         }
 
@@ -122,6 +133,7 @@ insert into orders select i, i from generate_series(1, 20000) i
         It 'passes over as many rows as may be refused' {
             $result = Start-Backfill orders @{ total = '1 / (id - 5)' } -MaxErrors 1 -WarningVariable warnings -WarningAction SilentlyContinue
             "$($result.Outcome)", $result.Rows, $result.Errors, $result.Remaining | Should -Be 'CompletedWithErrors', 19999, 1, 1
+            Get-Backfill | Out-String -Width 80 | Should -Match 'With errors\s+100'
             "$warnings" | Should -BeLike '*Get-Backfill -IncludeError*'
             Get-SqlValue 'select key[1] from migration_safety.backfill_error' | Should -Be '5'
         }
@@ -169,6 +181,49 @@ insert into orders select i, i from generate_series(1, 20000) i
         }
     }
 
+    Context 'Where data goes' {
+        BeforeAll {
+            function Invoke-Own([string] $Script) { Invoke-TestProcess "Import-Module '$ManifestPath'; `$null = Connect-MigrationDatabase '$(Get-TestUri)'; $Script" }
+        }
+
+        It 'asks: <Script>' -ForEach @(
+            @{ Script = "Start-Backfill orders -Delete -Where 'id > 15000'" }
+            @{ Script = 'Remove-Backfill kept -DropArchive' }
+        ) {
+            $archive = (Start-Backfill orders -Delete -Where 'id > 19000' -KeepOldValues -Name kept).Archive
+            $left = { Get-SqlValue "select (select count(*) from orders) + (select count(*) from $archive)" }
+            $run = Invoke-Own $Script
+            $run.Output | Should -Match 'NonInteractive'
+            & $left | Should -Be 20000
+            (Invoke-Own "`$ConfirmPreference = 'Medium'; $Script").Output | Should -Match 'NonInteractive'
+            (Invoke-Own "$Script -WhatIf").Output | Should -Match 'What if:'
+            & $left | Should -Be 20000
+            # As whoever sits before it: no, then yes.
+            foreach ($answer in 'n', 'y') {
+                $asked = "Import-Module '$ManifestPath'", "`$null = Connect-MigrationDatabase '$(Get-TestUri)'", $Script, $answer |
+                    & (Get-Process -Id $PID).Path -NoProfile -Command - 2>&1 | Out-String
+                $asked | Should -BeLike '*`[Y`] Yes*'
+                if ($answer -eq 'n') { & $left | Should -Be 20000 }
+            }
+            "$(Get-SqlValue 'select count(*) from orders') $(Get-SqlValue "select to_regclass('$archive') is null")" | Should -Be $(if ($Script -like 'Start*') { '15000 False' } else { '19000 True' })
+        }
+
+        It 'asks nobody who wants no question, and for nothing else' {
+            $run = Invoke-Own @'
+$ErrorActionPreference = 'Stop'
+(Start-Backfill orders -Delete -Where 'id > 19000' -KeepOldValues).Outcome
+(Start-Backfill orders @{ tier = "'a'" } -Where 'tier is null').Outcome
+Remove-Backfill public.orders.tier -DropArchive
+(Start-Backfill orders -Delete -Where 'id > 18000' -Name a -Confirm:$false).Rows
+Remove-Backfill public.orders.delete -DropArchive -Confirm:$false
+$ConfirmPreference = 'None'
+(Start-Backfill orders -Delete -Where 'id > 17000' -Name b).Rows
+'@
+            $run.ExitCode | Should -Be 0 -Because $run.Output
+            $run.Output -split '\s+' -ne '' | Should -Be 'Completed', 'Completed', '1000', '1000'
+        }
+    }
+
     Context '-WhatIf' {
         It 'changes nothing and returns nothing' {
             $before = Get-Catalog
@@ -198,6 +253,7 @@ insert into orders select i, i from generate_series(1, 20000) i
             @{ Id = 'TableNotFound'; Category = 'ObjectNotFound'; Parameters = @{ Table = 'order'; Set = @{ tier = "'a'" } } }
             @{ Id = 'ColumnNotFound'; Category = 'ObjectNotFound'; Parameters = @{ Table = 'orders'; Set = @{ teir = "'a'" } } }
             @{ Id = 'InvalidSet'; Category = 'InvalidArgument'; Parameters = @{ Table = 'orders'; Set = @{ tier = 5 } } }
+            @{ Id = 'InvalidSet'; Category = 'InvalidArgument'; Parameters = @{ Table = 'orders'; Set = 'tier = 5' } }
             @{ Id = 'UniqueIndexMissing'; Category = 'NotImplemented'; Parameters = @{ Table = 'orders'; Set = @{ id = 'id + 1' }; Where = 'true'; Strategy = 'Key' } }
             @{ Id = 'InvalidData'; Category = 'InvalidData'; Parameters = @{ Table = 'orders'; Set = @{ total = '1 / (id - 5)' } } }
             @{ Id = 'PredicateStaysTrue'; Category = 'InvalidArgument'; Parameters = @{ Table = 'orders'; Set = @{ tier = "'a'" }; Where = 'price > 0' } }

@@ -301,7 +301,7 @@ public static class BackfillControl
     {
         for (long start = Stopwatch.GetTimestamp(); ;)
         {
-            // Who works on it before what it is: nobody is let in between.
+            // Before it is stopped: who comes after that takes it up anew.
             int[] holders = stops ? await BackfillLock.HoldersAsync(connection, name, cancellationToken).ConfigureAwait(false) : [];
             if (stops)
             {

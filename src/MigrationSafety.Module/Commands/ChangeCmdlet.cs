@@ -93,6 +93,9 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
     /// <summary>What makes the plans of this record in a session.</summary>
     private protected virtual IEnumerable<Func<EngineSession, IOperationSink, CancellationToken, Task<TPlan>>> Plans(EngineSession session) => [PlanAsync];
 
+    /// <summary>Whether data goes that nothing brings back: then it asks.</summary>
+    private protected virtual bool DestroysData => false;
+
     /// <summary>What runs one after the other in a session: plans of the same queue. All of them, where nothing else is said.</summary>
     private protected virtual string Queue(TPlan plan) => "";
 
@@ -113,7 +116,8 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
             WriteVerbose($"{step.Purpose}: {step.Sql}");
         }
 
-        if (!ShouldProcess(description, $"{description}{Environment.NewLine}{Environment.NewLine}{plan.Action} on {plan.Target} ({plan.Session.Info})?", plan.Action))
+        string question = $"{description}{Environment.NewLine}{Environment.NewLine}{plan.Action} on {plan.Target} ({plan.Session.Info})?";
+        if (!ShouldProcess(description, question, plan.Action) || (DestroysData && !ShouldDestroy(question, plan.Action)))
         {
             return;
         }

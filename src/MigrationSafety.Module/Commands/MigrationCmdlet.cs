@@ -6,9 +6,22 @@ namespace MigrationSafety.Module.Commands;
 /// <summary>Base of all cmdlets: asynchronous work, pumped on the pipeline thread, cancelled on the server by Ctrl-C.</summary>
 public abstract class MigrationCmdlet : PSCmdlet, IDisposable
 {
+    private bool _yesToAll;
+    private bool _noToAll;
+
     private protected MigrationCmdlet() => Runner = new WorkRunner(this);
 
     private protected WorkRunner Runner { get; }
+
+    /// <summary>Asks, after ShouldProcess, before data goes, as a cmdlet of <see cref="ConfirmImpact.High"/> does: that attribute knows nothing of parameters.</summary>
+    /// <param name="question">The question.</param>
+    /// <param name="caption">Its heading.</param>
+    private protected bool ShouldDestroy(string question, string caption) =>
+        // -Confirm or a lower preference has made ShouldProcess ask already, or nobody wants to be asked.
+        MyInvocation.BoundParameters.ContainsKey("Confirm")
+        || !LanguagePrimitives.TryConvertTo(GetVariableValue("ConfirmPreference"), out ConfirmImpact preference)
+        || preference != ConfirmImpact.High
+        || ShouldContinue(question, caption, ref _yesToAll, ref _noToAll);
 
     /// <inheritdoc />
     public void Dispose()

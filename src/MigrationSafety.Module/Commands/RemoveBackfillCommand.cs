@@ -22,7 +22,8 @@ public sealed class RemoveBackfillCommand : RecordedBackfillCmdlet
     {
         BackfillControl.RefuseRemoval(status, Force);
         string what = $"Remove what is recorded about backfill {status.Name} ({session.Info}, {status.State}): definition, checkpoints{(status.Errors > 0 ? $", {status.Errors:N0} rows that were refused" : "")}{Archive(status)}; the table stays as it is";
-        if (ShouldProcess(what, what + "?", "Remove-Backfill"))
+        bool destroys = DropArchive && status.Archive is not null;
+        if (ShouldProcess(what, what + "?", "Remove-Backfill") && (!destroys || ShouldDestroy(what + "?", "Remove-Backfill")))
         {
             BackfillRemovalPlan plan = BackfillRemovalPlan.For(session, status, DropArchive);
             Runner.Start(

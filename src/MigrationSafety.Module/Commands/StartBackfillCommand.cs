@@ -26,7 +26,7 @@ public sealed class StartBackfillCommand : BackfillCmdlet
     /// <summary>Column to SQL expression: <c>@{ tier = "'standard'" }</c>.</summary>
     [Parameter(Mandatory = true, Position = 1, ValueFromPipelineByPropertyName = true, ParameterSetName = UpdateSet)]
     [ValidateNotNullOrEmpty]
-    public IDictionary Set { get; set; } = new Hashtable();
+    public PSObject Set { get; set; } = new(new Hashtable());
 
     /// <summary>Deletes the rows instead.</summary>
     [Parameter(Mandatory = true, ParameterSetName = DeleteSet)]
@@ -47,7 +47,7 @@ public sealed class StartBackfillCommand : BackfillCmdlet
     /// <summary>Column of that table to SQL expression over the source: <c>@{ total = 'price * quantity' }</c>; what is not named comes from the column of the same name, $null leaves one to its default.</summary>
     [Parameter(ParameterSetName = InsertSet)]
     [ValidateNotNull]
-    public IDictionary Select { get; set; } = new Hashtable();
+    public PSObject Select { get; set; } = new(new Hashtable());
 
     /// <summary>Keeps what is overwritten or deleted in a table of the schema migration_safety, so that it can be put back. Needs a unique key.</summary>
     [Parameter(ParameterSetName = UpdateSet)]
@@ -86,6 +86,8 @@ public sealed class StartBackfillCommand : BackfillCmdlet
     /// <summary>How it walks through the table; chosen from the catalog where it is not given.</summary>
     [Parameter]
     public BackfillStrategy Strategy { get; set; }
+
+    private protected override bool DestroysData => Delete && !KeepOldValues;
 
     private protected override IEnumerable<Func<EngineSession, IOperationSink, CancellationToken, Task<BackfillPlan>>> Plans(EngineSession session)
     {
@@ -132,32 +134,39 @@ public sealed class StartBackfillCommand : BackfillCmdlet
             cancellationToken);
     }
 
-    /// <summary>What a dictionary says of columns, as texts.</summary>
-    private static List<KeyValuePair<string, string?>> Expressions(IDictionary given, string parameter)
+    /// <summary>What a dictionary, or an object such as ConvertFrom-Json makes, says of columns, as texts.</summary>
+    private static List<KeyValuePair<string, string?>> Expressions(PSObject given, string parameter)
     {
-        List<KeyValuePair<string, string?>> expressions = [];
-        foreach (DictionaryEntry entry in given)
+        MigrationException Invalid(string what, string? target) => new(
+            $"Invalid{parameter}",
+            MigrationErrorKind.InvalidInput,
+            $"-{parameter}: {what}.",
+            $"Write column = expression, both as text: -{parameter} @{{ tier = \"'standard'\"; total = 'price * quantity' }}.")
         {
-            object? value = entry.Value is PSObject wrapped ? wrapped.BaseObject : entry.Value;
+            Target = target,
+        };
+        IEnumerable<(object Column, object? Expression)> entries = given.BaseObject switch
+        {
+            IDictionary dictionary => dictionary.Keys.Cast<object>().Select(column => (column, dictionary[column])),
+            PSCustomObject => given.Properties.Select(property => ((object)property.Name, (object?)property.Value)),
+            object other => throw Invalid($"a {other.GetType().Name} does not say which column gets which expression", other.ToString()),
+        };
+        List<KeyValuePair<string, string?>> expressions = [];
+        foreach ((object name, object? expression) in entries)
+        {
+            object? value = expression is PSObject wrapped ? wrapped.BaseObject : expression;
             // What is copied may be left to the column's default.
             bool fits = value is null ? parameter == nameof(Select) : value is string text && !string.IsNullOrWhiteSpace(text);
-            if (entry.Key is not string column || !fits)
+            if (name is not string column || !fits)
             {
-                throw new MigrationException(
-                    $"Invalid{parameter}",
-                    MigrationErrorKind.InvalidInput,
-                    $"-{parameter}: the value for '{entry.Key}' is not a text with a SQL expression.",
-                    $"Write column = expression, both as text: -{parameter} @{{ tier = \"'standard'\"; total = 'price * quantity' }}.")
-                {
-                    Target = entry.Key?.ToString(),
-                };
+                throw Invalid($"the value for '{name}' is not a text with a SQL expression", name.ToString());
             }
 
             expressions.Add(new(column, (string?)value));
         }
 
         // A hashtable has no order; a plan that changes from run to run would be another backfill each time.
-        if (given is not System.Collections.Specialized.IOrderedDictionary)
+        if (given.BaseObject is IDictionary and not System.Collections.Specialized.IOrderedDictionary)
         {
             expressions.Sort((left, right) => string.CompareOrdinal(left.Key, right.Key));
         }
