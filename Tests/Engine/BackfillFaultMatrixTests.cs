@@ -240,7 +240,7 @@ public sealed class BackfillFaultMatrixTests(Servers servers)
                 FaultMoment.Planning => await _bench.ScalarAsync<bool>("select exists (select from pg_stat_activity where application_name = 'MigrationSafety/backfill' and datname = current_database())"),
                 FaultMoment.FirstRange => await RangesAsync("bool_or(run is not null)"),
                 FaultMoment.LastRange => await RangesAsync("bool_and(run is not null)"),
-                FaultMoment.Sweep => await _bench.ScalarAsync<bool>("select sweep > 0 from migration_safety.backfill"),
+                FaultMoment.Sweep => await _bench.StateExistsAsync() && await _bench.ScalarAsync<bool>("select sweep > 0 from migration_safety.backfill"),
                 _ => await DoneAsync() > _before,
             },
             "the moment",

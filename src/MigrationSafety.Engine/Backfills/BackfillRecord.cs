@@ -255,11 +255,11 @@ internal static class BackfillRecords
             Timeout = BackfillStore.AnswerSeconds,
             BatchCommands =
             {
-                // The ranges first: who is in a batch of one is waited for.
                 BackfillStore.Durable(),
+                new(replaced) { Parameters = { new() { Value = definition.Name }, new() { Value = (object?)other ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.TimestampTz } } },
+                // Before the record itself: who is in a batch of a range is waited for.
                 new($"delete from {BackfillStore.Ranges} where backfill = $1") { Parameters = { new() { Value = definition.Name } } },
                 new($"delete from {BackfillStore.Errors} where backfill = $1") { Parameters = { new() { Value = definition.Name } } },
-                new(replaced) { Parameters = { new() { Value = definition.Name }, new() { Value = (object?)other ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.TimestampTz } } },
                 beginning,
             },
         };
@@ -297,7 +297,6 @@ internal static class BackfillRecords
     /// <exception cref="MigrationException"><c>CheckpointMissing</c>.</exception>
     internal static async Task ResumeAsync(NpgsqlConnection connection, BackfillDefinition definition, BackfillRequest request, CancellationToken cancellationToken)
     {
-        await using NpgsqlTransaction transaction = await connection.BeginTransactionAsync(cancellationToken).ConfigureAwait(false);
         await using NpgsqlBatch batch = new(connection)
         {
             Timeout = BackfillStore.AnswerSeconds,
@@ -318,13 +317,14 @@ internal static class BackfillRecords
                 },
                 // Not those that somebody who works on it has just recorded.
                 new($"update {BackfillStore.Errors} set again = true where backfill = $1 and not again and not {BackfillLock.IsShared}") { Parameters = { new() { Value = definition.Name } } },
-                // Parts that are gone since.
-                new($"update {BackfillStore.Ranges} set finished = true where backfill = $1 and not finished and relation <> all ($2)")
+                // Parts that are gone since; none of another table's backfill that has replaced this one just now.
+                new($"update {BackfillStore.Ranges} set finished = true where backfill = $1 and not finished and relation <> all ($2) and exists (select from {BackfillStore.Table} b where b.name = $1 and b.table_oid = $3)")
                 {
                     Parameters =
                     {
                         new() { Value = definition.Name },
                         new() { Value = definition.Leaves.Select(leaf => leaf.Table.Oid).ToArray(), NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Oid },
+                        new() { Value = definition.Table.Oid, NpgsqlDbType = NpgsqlDbType.Oid },
                     },
                 },
             },
@@ -332,11 +332,9 @@ internal static class BackfillRecords
         await batch.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
         if (batch.BatchCommands[1].RecordsAffected == 0)
         {
-            // Removed since, or replaced by one of another table.
+            // Removed since, or replaced.
             throw BackfillStore.Missing(definition.Name);
         }
-
-        await transaction.CommitAsync(cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>An array as a text that casts back to it.</summary>
