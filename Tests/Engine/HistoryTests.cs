@@ -109,9 +109,61 @@ public sealed class HistoryTests(Servers servers)
         Assert.Equal([OperationOutcome.Failed, OperationOutcome.Cancelled], entries.Select(entry => entry.Outcome));
         Assert.Equal((error.ErrorId, "23505", error.Message, error.RecommendedAction), (entries[0].ErrorId, entries[0].SqlState, entries[0].Message, entries[0].RecommendedAction));
         Assert.Contains(entries[0].Steps, step => step.State == StepState.Failed);
-        Assert.Equal(StepState.Failed, entries[1].Steps[0].State);
+        Assert.Equal(StepState.Cancelled, entries[1].Steps[0].State);
         Assert.NotNull(entries[1].FinishedAt);
         await bench.AssertNothingHeldAsync();
+    }
+
+    [Theory, EachMajor]
+    public async Task Rows_of_one_that_is_killed_are_as_young_as_its_last_sign_of_life(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders);
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        BackfillPlan plan = await bench.PlanAsync(BackfillBench.Request("orders", "tier", "'a'", batchSize: 50) with { Throttle = new() { RowsPerSecond = 200 } });
+        Task<BackfillResult> run = OperationLog.RunAsync(plan, bench.Sink, recorder => Backfill.RunAsync(plan, recorder, stop.Token), stop.Token);
+        // What is large of the record follows later.
+        await Wait.UntilAsync(async () => await ReadAsync(bench.Session) is [{ Rows: { } rows } entry] && rows > entry.Samples.Sum(sample => sample.Rows), "a sign of life", cancellationToken: Token);
+        await stop.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
+        MigrationOperation entry = Assert.Single(await ReadAsync(bench.Session));
+        Assert.Equal(entry.Samples.Sum(sample => sample.Rows), entry.Rows);
+        Assert.Equal((OperationOutcome.Cancelled, StepState.Cancelled), (entry.Outcome, entry.Steps[^1].State));
+    }
+
+    [Theory, EachMajor]
+    public async Task Workers_side_by_side_have_phases_of_their_own_and_wait_at_the_same_time(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(
+            servers,
+            major,
+            """
+            create table orders (id int, tier text) partition by range (id);
+            create table orders_1 partition of orders for values from (0) to (100);
+            create table orders_2 partition of orders for values from (100) to (200)
+            """);
+        LockHolder old = await LockHolder.HoldAsync(bench.Database, "insert into orders values (1, 'a'), (101, 'b')");
+        using SemaphoreSlim places = new(2);
+        await places.WaitAsync(Token);
+        await places.WaitAsync(Token);
+        Task<IndexBuildResult> building = BuildAsync(bench, new() { Table = "orders", Column = ["tier"], Places = places });
+        async Task UntilAsync(Func<MigrationOperation, bool> condition, string what) =>
+            await Wait.UntilAsync(async () => await ReadAsync(bench.Session) is [{ } entry] && condition(entry), what, cancellationToken: Token);
+        await UntilAsync(entry => entry.Phases.Any(phase => phase is { Name: "waiting for a free place", Command: null, Target: "public.orders" }), "the wait for a place to be noted");
+        places.Release(2);
+        await UntilAsync(entry => entry.Phases.Count(phase => phase.Name == "waiting for writers before build" && phase.WaitTime > TimeSpan.Zero) == 2, "both to wait");
+        await old.DisposeAsync();
+        await building;
+
+        MigrationOperation entry = Assert.Single(await ReadAsync(bench.Session));
+        // One each, although they were looked at in turns.
+        OperationPhase[] waits = [.. entry.Phases.Where(phase => phase.Name == "waiting for writers before build")];
+        Assert.Equal(2, waits.Length);
+        Assert.True(waits[0].StartedAt + waits[0].Duration > waits[1].StartedAt, "They waited at the same time.");
+        TimeSpan queued = entry.Phases.Single(phase => phase.Name == "waiting for a free place").WaitTime;
+        LockWait[] blocked = [.. entry.Steps.SelectMany(step => step.LockWaits)];
+        Assert.True(queued > TimeSpan.Zero);
+        Assert.InRange(entry.WaitTime, queued + blocked.Max(wait => wait.WaitTime), queued + (blocked.Max(wait => wait.Start + wait.WaitTime) - blocked.Min(wait => wait.Start)) + TimeSpan.FromMilliseconds(1));
+        Assert.True(entry.WaitTime < queued + blocked.Aggregate(TimeSpan.Zero, (sum, wait) => sum + wait.WaitTime), "What overlaps counts once.");
     }
 
     [Theory, EachMajor]

@@ -235,7 +235,7 @@ public static class Backfill
         }
         catch (OperationCanceledException)
         {
-            Outcome(StepState.Failed);
+            Outcome(StepState.Cancelled);
             throw;
         }
         catch (Exception e)

@@ -140,7 +140,7 @@ internal sealed class StepExecutor : IAsyncDisposable
         }
         catch (OperationCanceledException)
         {
-            Outcome(StepState.Failed);
+            Outcome(StepState.Cancelled);
             throw;
         }
         catch (Exception e)

@@ -35,6 +35,11 @@ internal static class TableOperationLock
             {
                 if ((bool)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!)
                 {
+                    if (told)
+                    {
+                        sink.Record(new PhaseEndEvent(connection.ProcessID));
+                    }
+
                     return;
                 }
             }
@@ -48,6 +53,7 @@ internal static class TableOperationLock
             if (holder is not null && !told)
             {
                 sink.Warning($"Another operation works on {table.Display}; waiting for {holder}{await WorkAsync(connection, holder, cancellationToken).ConfigureAwait(false)}.");
+                TurnWaits.Begin(sink, connection.ProcessID, table.Display, TurnWaits.ForTable);
                 told = true;
             }
 

@@ -16,6 +16,7 @@ internal sealed class OperationEntry : IAsyncDisposable
     private static readonly TimeSpan s_finishWithinOnCancel = TimeSpan.FromMilliseconds(700);
     private static readonly TimeSpan s_tick = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan s_lagEvery = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan s_signEvery = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan s_samplesEvery = TimeSpan.FromSeconds(30);
     private static readonly string s_application =
         $"MigrationSafety {typeof(OperationEntry).Assembly.GetName().Version?.ToString(3)}, {Path.GetFileNameWithoutExtension(Environment.ProcessPath) ?? "unknown program"}";
@@ -82,7 +83,7 @@ internal sealed class OperationEntry : IAsyncDisposable
     {
         // Somebody waits at the keyboard where its user stopped it, which is no error.
         TimeSpan bound = state == "cancelled" && error is null ? s_finishWithinOnCancel : s_finishWithin;
-        _finishing = WriteEndAsync(state, _recorder.Snapshot(final, ended: true), error);
+        _finishing = WriteEndAsync(state, _recorder.Snapshot(final, state == "cancelled" ? StepState.Cancelled : StepState.Failed), error);
         try
         {
             await _finishing.WaitAsync(bound).ConfigureAwait(false);
@@ -108,7 +109,7 @@ internal sealed class OperationEntry : IAsyncDisposable
         {
             await OperationStore.PrepareAsync(connection, cancellationToken).ConfigureAwait(false);
             await OperationStore.EnsureAsync(connection, cancellationToken).ConfigureAwait(false);
-            (long id, TimeSpan skew) = await OperationStore.BeginAsync(connection, plan, recorder.Snapshot(null, ended: false), s_application, cancellationToken).ConfigureAwait(false);
+            (long id, TimeSpan skew) = await OperationStore.BeginAsync(connection, plan, recorder.Snapshot(null, given: null), s_application, cancellationToken).ConfigureAwait(false);
             return new OperationEntry(plan.Session, recorder, sink, connection, id, skew);
         }
         catch
@@ -130,6 +131,8 @@ internal sealed class OperationEntry : IAsyncDisposable
         long lagSeen = written;
         long steps = _recorder.StepChanges;
         long samples = _recorder.SampleChanges;
+        long signed = written;
+        long? rows = null;
         TimeSpan cost = TimeSpan.Zero;
         while (!_stop.IsCancellationRequested)
         {
@@ -158,10 +161,17 @@ internal sealed class OperationEntry : IAsyncDisposable
                 {
                     long start = Stopwatch.GetTimestamp();
                     (steps, samples) = (_recorder.StepChanges, _recorder.SampleChanges);
-                    OperationRecord record = _recorder.Snapshot(null, ended: false).By(_skew);
+                    OperationRecord record = _recorder.Snapshot(null, given: null).By(_skew);
                     await OperationStore.UpdateAsync(await ConnectionAsync().ConfigureAwait(false), _id, record, CancellationToken.None).ConfigureAwait(false);
-                    written = Stopwatch.GetTimestamp();
+                    signed = written = Stopwatch.GetTimestamp();
+                    rows = record.Rows;
                     cost = Stopwatch.GetElapsedTime(start);
+                }
+                else if (_recorder.Rows != rows || Stopwatch.GetElapsedTime(signed) > s_signEvery)
+                {
+                    rows = _recorder.Rows;
+                    await OperationStore.SignAsync(await ConnectionAsync().ConfigureAwait(false), _id, rows, CancellationToken.None).ConfigureAwait(false);
+                    signed = Stopwatch.GetTimestamp();
                 }
             }
             catch (Exception e) when (IsTrouble(e))

@@ -16,9 +16,7 @@ internal sealed class OperationRecorder : IOperationSink
     private readonly List<MigrationStep> _steps;
     private readonly List<OperationPhase> _phases = [];
     private readonly SampleSeries _samples = new();
-    private long _phaseSeen;
-    private bool _phaseWaits;
-    private bool _phasesFull;
+    private readonly Dictionary<int, OpenPhase> _open = [];
     private long _stepChanges;
     private long _sampleChanges;
 
@@ -34,6 +32,18 @@ internal sealed class OperationRecorder : IOperationSink
 
     /// <summary>Counts what happened to the samples.</summary>
     internal long SampleChanges => Interlocked.Read(ref _sampleChanges);
+
+    /// <summary>Rows changed so far; null where no batch was committed.</summary>
+    internal long? Rows
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _samples.Batches > 0 ? _samples.Rows : null;
+            }
+        }
+    }
 
     public void Verbose(string message) => _sink.Verbose(message);
 
@@ -55,6 +65,10 @@ internal sealed class OperationRecorder : IOperationSink
                     break;
                 case PhaseEvent phase:
                     Note(phase);
+                    break;
+                case PhaseEndEvent end when _open.Remove(end.Worker, out OpenPhase? over):
+                    Extend(over);
+                    Interlocked.Increment(ref _stepChanges);
                     break;
                 case BatchEvent batch:
                     _samples.Add(batch);
@@ -78,23 +92,24 @@ internal sealed class OperationRecorder : IOperationSink
 
     /// <summary>The record as it is now.</summary>
     /// <param name="final">The steps as the operation's result or error has them; null where it has none.</param>
-    /// <param name="ended">Whether the operation has ended: a step that had begun and has no end was given up with it.</param>
-    internal OperationRecord Snapshot(IReadOnlyList<MigrationStep>? final, bool ended)
+    /// <param name="given">What becomes of a step that had begun and has no end: it was given up with the operation; null while that runs.</param>
+    internal OperationRecord Snapshot(IReadOnlyList<MigrationStep>? final, StepState? given)
     {
         lock (_lock)
         {
-            if (ended && _phases.Count > 0 && !_phasesFull)
+            foreach (OpenPhase open in _open.Values)
             {
-                Extend(_phases[^1]);
+                Extend(open);
             }
 
             IEnumerable<MigrationStep> steps = final is { Count: > 0 } ? final : _steps;
             return new OperationRecord(
-                [.. steps.Select(step => Bounded(ended && step is { State: StepState.Planned, StartedAt: not null } ? step with { State = StepState.Failed } : step))],
+                [.. steps.Select(step => Bounded(given is { } state && step is { State: StepState.Planned, StartedAt: not null } ? step with { State = state } : step))],
                 [.. _phases],
                 _samples.All(),
                 _samples.Batches,
-                _samples.Batches > 0 ? _samples.Rows : null);
+                Rows,
+                _open.Values.Select(open => _phases[open.Index].Name).FirstOrDefault() ?? _steps.Find(step => step is { State: StepState.Planned, StartedAt: not null })?.Purpose);
         }
     }
 
@@ -115,7 +130,7 @@ internal sealed class OperationRecorder : IOperationSink
 
         // Tried again as a whole: its first start and what it met before stay.
         MigrationStep before = _steps[known];
-        _steps[known] = before.State == StepState.Failed && step.State != StepState.Planned
+        _steps[known] = before.State is StepState.Failed or StepState.Cancelled && step.State != StepState.Planned
             ? step with
             {
                 StartedAt = before.StartedAt,
@@ -123,43 +138,50 @@ internal sealed class OperationRecorder : IOperationSink
                 Duration = before.Duration + step.Duration,
                 LockWaits = [.. before.LockWaits, .. step.LockWaits],
             }
-            : before.State == StepState.Failed ? before : step;
+            : before.State is StepState.Failed or StepState.Cancelled ? before : step;
     }
 
     private void Note(PhaseEvent seen)
     {
-        if (_phasesFull)
+        if (_open.TryGetValue(seen.Worker, out OpenPhase? open))
         {
-            return;
-        }
-
-        if (_phases.Count > 0)
-        {
-            Extend(_phases[^1]);
-            OperationPhase last = _phases[^1];
+            Extend(open);
+            OperationPhase last = _phases[open.Index];
             if (last.Name == seen.Phase && last.Command == seen.Command && (last.Target ?? seen.Target) == (seen.Target ?? last.Target))
             {
-                _phases[^1] = last with { Target = last.Target ?? seen.Target, Total = seen.Total is { } total ? Math.Max(last.Total ?? 0, total) : last.Total };
-                _phaseWaits = seen.Waits;
+                _phases[open.Index] = last with { Target = last.Target ?? seen.Target, Total = seen.Total is { } total ? Math.Max(last.Total ?? 0, total) : last.Total };
+                open.Waits = seen.Waits;
                 return;
             }
+
+            _open.Remove(seen.Worker);
         }
 
-        (_phaseSeen, _phaseWaits) = (Stopwatch.GetTimestamp(), seen.Waits);
-        _phasesFull = _phases.Count == MostPhases;
-        if (!_phasesFull)
+        if (_phases.Count < MostPhases)
         {
+            _open[seen.Worker] = new OpenPhase(_phases.Count) { Seen = Stopwatch.GetTimestamp(), Waits = seen.Waits };
             _phases.Add(new OperationPhase { Command = seen.Command, Target = seen.Target, Name = seen.Phase, StartedAt = DateTimeOffset.Now, Total = seen.Total });
             Interlocked.Increment(ref _stepChanges);
         }
     }
 
     /// <summary>The time between two looks belongs to what was seen at the first of them.</summary>
-    private void Extend(OperationPhase last)
+    private void Extend(OpenPhase open)
     {
-        TimeSpan since = Stopwatch.GetElapsedTime(_phaseSeen);
-        _phaseSeen = Stopwatch.GetTimestamp();
-        _phases[^1] = last with { Duration = last.Duration + since, WaitTime = last.WaitTime + (_phaseWaits ? since : TimeSpan.Zero) };
+        TimeSpan since = Stopwatch.GetElapsedTime(open.Seen);
+        open.Seen = Stopwatch.GetTimestamp();
+        OperationPhase phase = _phases[open.Index];
+        _phases[open.Index] = phase with { Duration = phase.Duration + since, WaitTime = phase.WaitTime + (open.Waits ? since : TimeSpan.Zero) };
+    }
+
+    /// <summary>The phase that one of the workers is in.</summary>
+    private sealed class OpenPhase(int index)
+    {
+        internal int Index { get; } = index;
+
+        internal long Seen { get; set; }
+
+        internal bool Waits { get; set; }
     }
 }
 
@@ -169,13 +191,35 @@ internal sealed class OperationRecorder : IOperationSink
 /// <param name="Samples">Samples.</param>
 /// <param name="Batches">Batches committed.</param>
 /// <param name="Rows">Rows changed; null where no batch was committed.</param>
-internal sealed record OperationRecord(MigrationStep[] Steps, OperationPhase[] Phases, OperationSample[] Samples, long Batches, long? Rows)
+/// <param name="Phase">What it is at: the phase of one of its workers, or the purpose of its step; null where it is at neither.</param>
+internal sealed record OperationRecord(MigrationStep[] Steps, OperationPhase[] Phases, OperationSample[] Samples, long Batches, long? Rows, string? Phase)
 {
     /// <summary>How often something was tried again. Of batches, each was sent once at least.</summary>
     internal long Retries => Steps.Sum(step => step.Cost == StepCost.UpdatesRows ? Math.Max(0, step.Attempts - Batches) : Math.Max(0, step.Attempts - 1));
 
-    /// <summary>Time in which others were in the way.</summary>
-    internal TimeSpan WaitTime => Steps.SelectMany(step => step.LockWaits).Aggregate(TimeSpan.Zero, (sum, wait) => sum + wait.WaitTime);
+    /// <summary>Time in which others were in the way, or had the turn; of several workers that wait at once it counts once.</summary>
+    internal TimeSpan WaitTime
+    {
+        get
+        {
+            IEnumerable<(DateTimeOffset From, TimeSpan Length)> waits = Steps.SelectMany(step => step.LockWaits).Select(wait => (wait.Start, wait.WaitTime))
+                .Concat(Phases.Where(phase => phase.Command is null).Select(phase => (phase.StartedAt, phase.WaitTime)));
+            TimeSpan sum = TimeSpan.Zero;
+            DateTimeOffset until = DateTimeOffset.MinValue;
+            foreach ((DateTimeOffset from, TimeSpan length) in waits.OrderBy(wait => wait.From))
+            {
+                DateTimeOffset begin = from > until ? from : until;
+                DateTimeOffset end = from + length;
+                if (end > begin)
+                {
+                    sum += end - begin;
+                    until = end;
+                }
+            }
+
+            return sum;
+        }
+    }
 
     /// <summary>The same with all times by another clock.</summary>
     /// <param name="skew">How much later that clock is.</param>

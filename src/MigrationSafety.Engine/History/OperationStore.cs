@@ -12,7 +12,7 @@ namespace MigrationSafety.Engine.History;
 /// <item><c>state</c>: <c>running</c>, <c>succeeded</c>, <c>failed</c> or <c>cancelled</c>. One that is <c>running</c> while nobody holds its advisory lock, of the key
 /// <see cref="LockClass"/> &lt;&lt; 32 | id, was interrupted: the session that began it is gone.</item>
 /// <item><c>role</c>, <c>client</c>, <c>os_user</c>, <c>os_host</c>, <c>application</c>: who; <c>pid</c>, <c>backend_start</c>: the backend that records it.</item>
-/// <item><c>started_at</c>, <c>updated_at</c> (the last sign of life), <c>finished_at</c>; <c>wait_seconds</c>, <c>retries</c>, <c>rows_changed</c>.</item>
+/// <item><c>started_at</c>, <c>updated_at</c> (the last sign of life), <c>finished_at</c>; <c>wait_seconds</c>, <c>retries</c>, <c>rows_changed</c>; <c>phase</c>, what it is at, while it runs.</item>
 /// <item><c>error_id</c>, <c>sqlstate</c>, <c>message</c>, <c>advice</c>: why it failed, or what it left undone.</item>
 /// <item><c>steps</c>, <c>phases</c>, <c>samples</c>: arrays of <see cref="MigrationStep"/>, <see cref="OperationPhase"/> and <see cref="OperationSample"/> with names in snake case
 /// and times in seconds; a phase, for one, is <c>{"command", "target", "name", "started_at", "duration", "wait_time", "total"}</c>.</item>
@@ -54,6 +54,7 @@ internal static class OperationStore
         ("wait_seconds", "float8 not null default 0"),
         ("retries", "int8 not null default 0"),
         ("rows_changed", "int8"),
+        ("phase", "text"),
         ("error_id", "text"),
         ("sqlstate", "text"),
         ("message", "text"),
@@ -163,12 +164,30 @@ internal static class OperationStore
     {
         const string Sql = $"""
             update {Table}
-            set updated_at = pg_catalog.clock_timestamp(), wait_seconds = $2, retries = $3, rows_changed = $4, steps = $5, phases = $6, samples = $7
+            set updated_at = pg_catalog.clock_timestamp(), wait_seconds = $2, retries = $3, rows_changed = $4, steps = $5, phases = $6, samples = $7, phase = $8
             where id = $1 and state = 'running'
             """;
         await using NpgsqlCommand command = new(Sql, connection);
         AddRecord(command, id, record);
+        command.Parameters.Add(Text(record.Phase));
         await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>A sign of life, and the rows so far: what is large of the record stays as it is. Nothing is lost where it is lost.</summary>
+    internal static async Task SignAsync(NpgsqlConnection connection, long id, long? rows, CancellationToken cancellationToken)
+    {
+        await using NpgsqlBatch batch = new(connection)
+        {
+            BatchCommands =
+            {
+                new("select pg_catalog.set_config('synchronous_commit', 'off', true)"),
+                new($"update {Table} set updated_at = pg_catalog.clock_timestamp(), rows_changed = $2 where id = $1 and state = 'running'")
+                {
+                    Parameters = { new() { Value = id }, new() { Value = (object?)rows ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Bigint } },
+                },
+            },
+        };
+        await batch.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Records the end.</summary>
@@ -177,7 +196,7 @@ internal static class OperationStore
         const string Sql = $"""
             update {Table}
             set updated_at = pg_catalog.clock_timestamp(), finished_at = pg_catalog.clock_timestamp(), wait_seconds = $2, retries = $3, rows_changed = $4,
-                steps = $5, phases = $6, samples = $7, state = $8, error_id = $9, sqlstate = $10, message = $11, advice = $12
+                steps = $5, phases = $6, samples = $7, state = $8, error_id = $9, sqlstate = $10, message = $11, advice = $12, phase = null
             where id = $1
             """;
         await using NpgsqlCommand command = new(Sql, connection);

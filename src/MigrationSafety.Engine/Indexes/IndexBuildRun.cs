@@ -24,7 +24,7 @@ internal sealed class IndexBuildRun(IndexBuildPlan plan, IOperationSink sink)
     {
         if (plan.Request.Places is { } places)
         {
-            await places.WaitAsync(cancellationToken).ConfigureAwait(false);
+            await places.EnterAsync(sink, plan.Target, cancellationToken).ConfigureAwait(false);
         }
 
         try

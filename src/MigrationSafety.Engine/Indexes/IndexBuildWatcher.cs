@@ -51,6 +51,7 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
         await _stop.CancelAsync().ConfigureAwait(false);
         await _loop.ConfigureAwait(false);
         _stop.Dispose();
+        _sink.Record(new PhaseEndEvent(_pid));
         _sink.Progress(new OperationProgress(_activity, "Done", 100, Completed: true));
     }
 
@@ -141,7 +142,7 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
             if (samples is [{ PhaseNumber: not null } build])
             {
                 string? waiting = null;
-                _sink.Record(new PhaseEvent(build.Operation, build.Index, build.Phase!, build.BlockedBy.Length > 0, build.Total));
+                _sink.Record(new PhaseEvent(_pid, build.Operation, build.Index, build.Phase!, build.BlockedBy.Length > 0, build.Total));
                 if (build.BlockedBy.Length > 0)
                 {
                     IReadOnlyList<LockBlocker> known = await LockObserver.BlockersOfAsync(connection, _pid, cancellationToken).ConfigureAwait(false);

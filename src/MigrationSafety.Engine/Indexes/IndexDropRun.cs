@@ -102,7 +102,7 @@ internal sealed class IndexDropRun
                 break;
             }
 
-            waits.AddRange(await LetOldTransactionsEndAsync(found, step, cancellationToken).ConfigureAwait(false));
+            waits.AddRange(await LetOldTransactionsEndAsync(found, step, worker.Connection.ProcessID, cancellationToken).ConfigureAwait(false));
             awaited = found;
         }
 
@@ -144,7 +144,7 @@ internal sealed class IndexDropRun
     /// The drop first takes the index from the queries and then waits for every transaction that uses the table. Those that are open now are awaited before, while the
     /// index still serves: a drop that is interrupted or given up meanwhile has changed nothing.
     /// </summary>
-    private async Task<List<LockWait>> LetOldTransactionsEndAsync(IndexDetails index, MigrationStep step, CancellationToken cancellationToken)
+    private async Task<List<LockWait>> LetOldTransactionsEndAsync(IndexDetails index, MigrationStep step, int worker, CancellationToken cancellationToken)
     {
         await using LockObserver observer = await LockObserver.OpenAsync(_session, _sink, cancellationToken).ConfigureAwait(false);
         WaitRecorder recorder = new(_sink, step.Purpose, queued: false);
@@ -166,9 +166,11 @@ internal sealed class IndexDropRun
             {
                 List<LockWait> waits = [];
                 recorder.AddTo(waits);
+                _sink.Record(new PhaseEndEvent(worker));
                 return waits;
             }
 
+            TurnWaits.Begin(_sink, worker, index.Table.Display, TurnWaits.ForOldTransactions);
             string names = string.Join("; ", old.Select(blocker => blocker.ToString()));
             if (_awaited > _options.WaitFor)
             {

@@ -105,6 +105,11 @@ internal static class IndexLeftover
 
             if (builder is null)
             {
+                if (told)
+                {
+                    sink.Record(new PhaseEndEvent(connection.ProcessID));
+                }
+
                 return (found, told ? Stopwatch.GetElapsedTime(start) : TimeSpan.Zero);
             }
 
@@ -124,6 +129,7 @@ internal static class IndexLeftover
             if (!told)
             {
                 sink.Warning(builder.Same ? $"{display(found)} is being built already; waiting for {builder.Session}." : $"{builder.InWords(display(found))} Waiting for it.");
+                TurnWaits.Begin(sink, connection.ProcessID, table.Display, TurnWaits.ForTable);
                 told = true;
             }
 

@@ -14,6 +14,7 @@ internal sealed class IndexWorker : IAsyncDisposable
     private readonly ExecutionOptions _options;
     private readonly TimeSpan _silence;
     private readonly IOperationSink _sink;
+    private readonly int _pid;
     private TableReference? _locked;
     private Task? _abandoned;
 
@@ -24,6 +25,7 @@ internal sealed class IndexWorker : IAsyncDisposable
         _silence = silence;
         _sink = sink;
         Connection = connection;
+        _pid = connection.ProcessID;
     }
 
     /// <summary>For questions between the steps; nothing but <see cref="RunAsync"/> may be under way on it meanwhile.</summary>
@@ -86,6 +88,7 @@ internal sealed class IndexWorker : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
+        _sink.Record(new PhaseEndEvent(_pid));
         if (_abandoned is { } running)
         {
             _ = CloseAfterAsync(running);

@@ -279,7 +279,8 @@ internal sealed class PartitionedBuild
         {
             try
             {
-                await places.WaitAsync(cancellationToken).ConfigureAwait(false);
+                // The others wait behind the first, for each other too.
+                await (table == missing[0].Leaf.Table ? places.EnterAsync(_sink, _plan.Target, cancellationToken) : places.WaitAsync(cancellationToken)).ConfigureAwait(false);
             }
             catch (OperationCanceledException)
             {

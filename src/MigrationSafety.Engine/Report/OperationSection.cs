@@ -98,7 +98,7 @@ internal sealed class OperationSection
     private BarRow Row(MigrationStep step, int number)
     {
         TimeSpan from = Since(step.StartedAt!.Value);
-        TimeSpan to = step.State == StepState.Planned || (step.State == StepState.Failed && step.Duration == TimeSpan.Zero) ? _length : from + step.Duration;
+        TimeSpan to = step.State == StepState.Planned || (step.State is StepState.Failed or StepState.Cancelled && step.Duration == TimeSpan.Zero) ? _length : from + step.Duration;
         List<Bar> bars = [new(from, to, StateKind(step), $"{StateWord(step)} after {Durations.Text(to - from)}")];
         bars.AddRange(step.LockWaits.Select(wait => new Bar(Since(wait.Start), Since(wait.Start) + wait.WaitTime, "wait", $"waited {Durations.Text(wait.WaitTime)}")));
         return new BarRow($"{number}. {MigrationReport.Cut(step.Purpose, 90)}", Durations.Text(to - from), bars, $"{_anchor}-step-{number}");
@@ -279,7 +279,7 @@ internal sealed class OperationSection
         _html.Element("div", "meta", string.Join(" · ", new[]
         {
             step.LockMode == TableLockMode.None ? "no table lock" : Execution.LockModes.SqlText(step.LockMode) + objects,
-            step.State is StepState.Done or StepState.Failed ? Durations.Text(step.Duration) : null,
+            step.State is StepState.Done or StepState.Failed or StepState.Cancelled ? Durations.Text(step.Duration) : null,
             step.Cost == StepCost.UpdatesRows ? step.Attempts > 0 ? Scale.Text($"{step.Attempts:N0} batches sent") : null : step.Attempts > 1 ? $"{step.Attempts} attempts" : null,
             step.LockWaits.Length > 0 ? $"waited {Durations.Text(step.LockWaits.Aggregate(TimeSpan.Zero, (sum, wait) => sum + wait.WaitTime))}" : null,
         }.Where(part => part is not null)));
@@ -318,6 +318,7 @@ internal sealed class OperationSection
         StepState.Done => "Done",
         StepState.Failed => "Failed",
         StepState.Skipped => "Skipped",
+        StepState.Cancelled => "Cancelled",
         _ => step.StartedAt is null ? "Not run" : "Running",
     };
 }

@@ -137,7 +137,7 @@ public static class RollbackGenerator
         };
 
         // What is not one transaction can leave remains when it fails: an invalid index, batches that were committed.
-        bool remains = step.State == StepState.Failed && (!step.Transactional || step.Cost == StepCost.UpdatesRows);
+        bool remains = step.State is StepState.Failed or StepState.Cancelled && (!step.Transactional || step.Cost == StepCost.UpdatesRows);
         if (step is { State: StepState.Skipped, Reversal: not null })
         {
             return [Outcome(Reversibility.Unknown, "It was there before this run: an earlier run made it, or somebody else. Run this only if it belongs to what is taken back.") with { Reversal = step.Reversal }];
@@ -150,7 +150,7 @@ public static class RollbackGenerator
 
         if (step.State != StepState.Done && !remains)
         {
-            return [Outcome(Reversibility.NotNeeded, step.State == StepState.Failed ? "The step failed, and the server undid it." : "The step did not run.")];
+            return [Outcome(Reversibility.NotNeeded, step.State switch { StepState.Failed => "The step failed, and the server undid it.", StepState.Cancelled => "The step was cancelled, and the server undid it.", _ => "The step did not run." })];
         }
 
         if (step.Reversibility is not (Reversibility.Reversible or Reversibility.ReversibleWithDataLoss))

@@ -19,16 +19,16 @@ public enum OperationOutcome
     Interrupted,
 }
 
-/// <summary>A phase of an operation, as a progress view of the server named it, sampled.</summary>
+/// <summary>A phase of an operation, as a progress view of the server named it, sampled; or a wait for its turn. Workers side by side are in phases of their own at the same time.</summary>
 public sealed record OperationPhase
 {
-    /// <summary>Command by the server's name, such as <c>CREATE INDEX CONCURRENTLY</c>.</summary>
+    /// <summary>Command by the server's name, such as <c>CREATE INDEX CONCURRENTLY</c>; null of a wait that no view tells.</summary>
     public string? Command { get; init; }
 
     /// <summary>What it was about, such as an index as <c>schema.name</c>; null where that cannot be seen.</summary>
     public string? Target { get; init; }
 
-    /// <summary>Phase by the server's name, such as <c>building index: scanning table</c>.</summary>
+    /// <summary>Phase by the server's name, such as <c>building index: scanning table</c>; or what was waited for: another operation on the table, a free place, old transactions.</summary>
     public required string Name { get; init; }
 
     /// <summary>When it was first seen.</summary>
@@ -105,7 +105,7 @@ public sealed record MigrationOperation : IOperationResult
     /// <summary>How long it took; up to now for one that runs, up to its last sign of life for one that was interrupted.</summary>
     public TimeSpan Duration { get; init; }
 
-    /// <summary>Time of it in which others were in the way of its steps.</summary>
+    /// <summary>Time of it in which others were in the way of its steps, or had the turn; what overlaps counts once.</summary>
     public TimeSpan WaitTime { get; init; }
 
     /// <summary>How often a step or a batch had to be tried again.</summary>
@@ -153,7 +153,7 @@ public sealed record MigrationOperation : IOperationResult
     /// <summary>The steps with their outcome, SQL, lock waits and reversals; pipe the object to <c>New-RollbackScript</c>.</summary>
     public MigrationStep[] Steps { get; init; } = [];
 
-    /// <summary>The phases that the server's progress views named, in their order.</summary>
+    /// <summary>The phases that the server's progress views named, and the waits for a turn, in the order in which they began.</summary>
     public OperationPhase[] Phases { get; init; } = [];
 
     /// <summary>Throughput, batch time and lag over time; at most a few hundred.</summary>

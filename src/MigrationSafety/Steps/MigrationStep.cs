@@ -33,6 +33,9 @@ public enum StepState
 
     /// <summary>The server refused it or it was given up.</summary>
     Failed,
+
+    /// <summary>It was under way when its user stopped the operation.</summary>
+    Cancelled,
 }
 
 /// <summary>Whether and how well something can be taken back.</summary>
