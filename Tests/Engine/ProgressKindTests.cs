@@ -110,7 +110,7 @@ public sealed class ProgressKindTests(Servers servers)
         await using IndexBench bench = await CreateAsync(major);
         await bench.Database.ExecuteAsync("create materialized view seen as select gate(id) as id, v from things", Token);
         await bench.Database.ExecuteAsync("vacuum analyze seen", Token);
-        await using ProgressReader reader = new(bench.Session, new() { Operations = ["create table*", "refresh*"] });
+        await using ProgressReader reader = new(bench.Session, new() { Operations = ["create table*", "refresh*", "select into"] });
         LockHolder gate = await LockHolder.HoldAsync(bench.Database, Close);
         await using (gate)
         {
@@ -119,8 +119,12 @@ public sealed class ProgressKindTests(Servers servers)
             Assert.Equal(("CREATE TABLE AS", "writing a new table", "bytes"), (growing.Operation, growing.Phase, growing.Unit));
             Assert.True(growing.Done > 0, growing.ToString());
             Assert.Null(growing.Total);
+            Task<int> into = bench.Database.ExecuteAsync("select gate(id) as id, v into chosen from things order by ctid", Token);
+            MigrationProgress chosen = await UntilAsync(reader, bench, p => p.Operation == "SELECT INTO" && p.BlockedBy.Length > 0);
+            Assert.Equal(("writing a new table", "bytes", true), (chosen.Phase, chosen.Unit, chosen.Done > 0));
             await gate.CommitAsync(Token);
             await copy;
+            await into;
         }
 
         await using LockHolder again = await LockHolder.HoldAsync(bench.Database, Close);
@@ -384,9 +388,45 @@ public sealed class ProgressKindTests(Servers servers)
         await Wait.UntilAsync(() => looking.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
         await bench.Database.ExecuteAsync($"select pg_terminate_backend({doomed.ProcessID})", Token);
         await until;
-        Assert.Equal(ProgressOutcome.Vanished, Assert.Single(last).Outcome);
+        // Of a client that went away with all that it wanted, and of one that did not, the server knows no more.
+        Assert.Equal(ProgressOutcome.Ended, Assert.Single(last).Outcome);
+        Assert.Contains("Last seen: ", last[0].Detail, StringComparison.Ordinal);
         export.Dispose();
         await doomed.DisposeAsync();
+    }
+
+    [Theory, EachMajor]
+    public async Task A_concurrent_drop_waits_for_transactions_and_ends_as_the_catalog_says(int major)
+    {
+        await using IndexBench bench = await CreateAsync(major);
+        await bench.Database.ExecuteAsync("create index things_v on things (v)", Token);
+        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
+        foreach (bool cancel in (bool[])[true, false])
+        {
+            await using LockHolder reading = await LockHolder.HoldAsync(bench.Database, "lock table things in access share mode");
+            Task drop = connection.ExecuteAsync("drop index concurrently things_v", Token);
+            await using (ProgressReader reader = new(bench.Session, new() { Table = "things" }))
+            {
+                MigrationProgress seen = await UntilAsync(reader, bench, p => p.BlockedBy.Length > 0);
+                Assert.Equal(("DROP INDEX CONCURRENTLY", "public.things", "public.things_v"), (seen.Operation, seen.Target, seen.Index));
+                Assert.Equal(("waiting for old transactions", $"transaction of pid {reading.Pid}"), (seen.Phase, seen.WaitingFor));
+            }
+
+            List<ProgressResult> ended = [];
+            RecordingSink sink = new();
+            Task waiting = ProgressWait.RunAsync(bench.Session, new() { Pid = connection.ProcessID }, TimeSpan.FromMilliseconds(100), ended.Add, sink, Token);
+            await Wait.UntilAsync(() => sink.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
+            if (cancel)
+            {
+                await bench.Database.ExecuteAsync($"select pg_cancel_backend({connection.ProcessID})", Token);
+                await Assert.ThrowsAsync<PostgresException>(() => drop);
+            }
+
+            await reading.CommitAsync(Token);
+            await (cancel ? Task.CompletedTask : drop);
+            await waiting;
+            Assert.Equal((cancel ? ProgressOutcome.Failed : ProgressOutcome.Finished, "public.things_v"), (Assert.Single(ended).Outcome, ended[0].Index));
+        }
     }
 
     [Theory, EachMajor]

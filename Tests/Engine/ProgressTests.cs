@@ -310,6 +310,103 @@ public sealed class ProgressTests(Servers servers)
         Assert.Equal(ProgressOutcome.Finished, (await finished).Outcome);
     }
 
+    [Theory, EachMajor]
+    public async Task Operations_that_no_view_shows_are_shown_and_waited_for_as_a_whole(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders + "; create index ix on orders (tier)");
+        await using TestRole stranger = await TestRole.CreateAsync(bench.Database);
+        await bench.Database.ExecuteAsync($"grant pg_read_all_stats to {stranger.Name}", Token);
+        EngineSession blind = await bench.SessionAsync(db => db.Server.ConnectionString(db.Name, stranger.Name));
+        await using ProgressReader watching = new(blind, new() { Table = "orders" });
+        Assert.Empty(await watching.ReadAsync(bench.Sink, Token));
+        LockHolder old = await LockHolder.HoldAsync(bench.Database, "lock table orders in access share mode");
+        await using (old)
+        {
+            IndexDropPlan drop = await IndexDropper.PlanAsync(bench.Session, new() { Name = "ix" }, bench.Sink, Token);
+            Task<IndexDropResult> dropping = OperationLog.RunAsync(drop, bench.Sink, recorder => IndexDropper.RunAsync(drop, recorder, Token), Token);
+            MigrationProgress dropped = await UntilAsync(bench, "waiting for old transactions");
+            Assert.Equal(("INDEX DROP", "public.orders"), (dropped.Operation, dropped.Target));
+            Assert.Equal((old.Pid, $"transaction of pid {old.Pid}"), (Assert.Single(dropped.BlockedBy), dropped.WaitingFor));
+            Assert.Equal("MigrationSafety/index-drop", dropped.Application);
+            Assert.True(dropped.Elapsed > TimeSpan.Zero);
+
+            IndexBuildPlan build = await bench.PlanAsync(new() { Table = "orders", Column = ["id"] });
+            Task<IndexBuildResult> building = OperationLog.RunAsync(build, bench.Sink, recorder => IndexBuilder.RunAsync(build, recorder, Token), Token);
+            MigrationProgress queued = await UntilAsync(bench, "waiting for another operation on the table");
+            Assert.Equal(("INDEX BUILD", "public.orders"), (queued.Operation, queued.Target));
+            Assert.Equal([dropped.Pid], queued.BlockedBy);
+            Assert.Single(await ReadAsync(bench, new() { Pid = dropped.Pid }));
+            Assert.Equal(2, (await ReadAsync(bench, new() { Table = "orders" })).Count);
+
+            // The log was made while it watched; a role that may not read it is told the grant.
+            Assert.Empty(await watching.ReadAsync(new RecordingSink(), Token));
+            RecordingSink told = new();
+            Assert.Empty(await watching.ReadAsync(told, Token));
+            string grant = Assert.Single(told.Warnings);
+            await bench.Database.ExecuteAsync(grant[(grant.IndexOf(": GRANT", StringComparison.Ordinal) + 1)..], Token);
+            await using (ProgressReader granted = new(blind, new() { Table = "orders" }))
+            {
+                Assert.Equal(2, (await granted.ReadAsync(bench.Sink, Token)).Count);
+            }
+
+            List<ProgressResult> ended = [];
+            RecordingSink sink = new();
+            Task waiting = ProgressWait.RunAsync(bench.Session, new() { Table = "orders" }, TimeSpan.FromMilliseconds(20), ended.Add, sink, Token);
+            await Wait.UntilAsync(() => sink.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
+            await old.CommitAsync(Token);
+            await dropping;
+            await building;
+            await waiting;
+            // One each, whatever they were at meanwhile.
+            Assert.Equal(2, ended.Count);
+            Assert.All(ended, result => Assert.Equal((ProgressOutcome.Finished, "It is recorded as done.", "public.orders"), (result.Outcome, result.Detail, result.Target)));
+        }
+
+        MigrationOperation entry = (await HistoryReader.ReadAsync(bench.Session, new() { Operation = ["IndexBuild"] }, bench.Sink, Token))[0];
+        OperationPhase turn = entry.Phases.Single(phase => phase.Name == "waiting for another operation on the table");
+        Assert.Equal((null, "public.orders"), (turn.Command, turn.Target));
+        Assert.InRange(turn.WaitTime, TimeSpan.FromTicks(1), entry.WaitTime + TimeSpan.FromMicroseconds(1));
+        Assert.Empty(await ReadAsync(bench, new() { Table = "orders" }));
+    }
+
+    [Theory, EachMajor]
+    public async Task A_wait_goes_on_after_a_connection_that_is_lost_and_says_when_the_server_stays_away(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
+        await using TcpProxy proxy = TcpProxy.Start(bench.Database.Server);
+        EngineSession session = await bench.SessionAsync(proxy.ConnectionString);
+        await using LockHolder old = await LockHolder.HoldAsync(bench.Database, "set transaction isolation level repeatable read", "select 1");
+        Task<int> build = bench.Database.ExecuteAsync("create index concurrently ix on orders (tier)", Token);
+        await UntilAsync(bench, "waiting for old snapshots");
+        List<ProgressResult> ended = [];
+        RecordingSink sink = new();
+        Task WaitAsync(TimeSpan awayFor) => ProgressWait.RunAsync(session, new() { Table = "orders" }, TimeSpan.FromMilliseconds(50), ended.Add, sink, awayFor, Token);
+        async Task<Task> BegunAsync(TimeSpan awayFor)
+        {
+            int before = sink.ProgressRecords.Count;
+            Task waiting = WaitAsync(awayFor);
+            await Wait.UntilAsync(() => waiting.IsCompleted || sink.ProgressRecords.Count > before, "progress", cancellationToken: Token);
+            proxy.RefuseNew = true;
+            proxy.DropAll();
+            return waiting;
+        }
+
+        Task givenUp = await BegunAsync(TimeSpan.Zero);
+        MigrationException away = await Assert.ThrowsAsync<MigrationException>(() => givenUp);
+        Assert.Contains("CREATE INDEX CONCURRENTLY public.ix", away.Message, StringComparison.Ordinal);
+        Assert.Contains("stayed away", away.Message, StringComparison.Ordinal);
+        proxy.RefuseNew = false;
+
+        Task patient = await BegunAsync(TimeSpan.FromMinutes(10));
+        await Wait.UntilAsync(() => patient.IsCompleted || sink.Warnings.Count == 2, "the loss to be told", cancellationToken: Token);
+        await old.CommitAsync(Token);
+        await build;
+        proxy.RefuseNew = false;
+        await patient;
+        Assert.Equal((ProgressOutcome.Finished, "public.ix"), (Assert.Single(ended).Outcome, ended[0].Index));
+        Assert.Equal(2, sink.Warnings.Count);
+    }
+
     private static async Task<BackfillResult> FillAsync(EngineSession session, IndexBench bench, CancellationToken cancellationToken)
     {
         BackfillPlan plan = await Backfill.PlanAsync(session, BackfillBench.Request("orders", "tier", "'standard'", batchSize: 700, retryFor: TimeSpan.FromSeconds(1)), bench.Sink, Token);

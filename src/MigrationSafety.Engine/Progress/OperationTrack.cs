@@ -43,6 +43,12 @@ internal sealed class OperationTrack(LearntPhases learnt)
     /// <summary>The index that it was last seen working on: the view forgets it between two phases.</summary>
     internal long? IndexOid { get; private set; }
 
+    /// <summary>The entry in the log of the operation of this module that it is, or is a part of; the log may be done with it a moment earlier.</summary>
+    internal ProgressSample? Entry { get; private set; }
+
+    /// <summary>Number of that entry.</summary>
+    internal long? EntryId => Entry?.Number("id");
+
     /// <summary>Its last transaction, as a whole number.</summary>
     internal ulong? Transaction { get; private set; }
 
@@ -54,6 +60,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
     internal MigrationProgress Add(ProgressSample sample, DateTime time, MigrationSession session, ulong nextTransaction)
     {
         IndexOid = sample.Number("index_relid") is { } index and > 0 ? index : IndexOid;
+        Entry = sample.View == ProgressQueries.Operation ? sample : sample.Entry ?? Entry;
         Transaction = Whole(sample.Xid, nextTransaction) ?? Transaction;
         if (sample.View == "create_index")
         {

@@ -1,9 +1,10 @@
 using System.Text.RegularExpressions;
 using MigrationSafety.Engine.Backfills.Throttling;
+using MigrationSafety.Engine.Execution;
 
 namespace MigrationSafety.Engine.Progress;
 
-/// <summary>What the server has no view for: backfills of this module, long DDL, logical replication.</summary>
+/// <summary>What the server has no view for: backfills and other operations of this module, long DDL, logical replication.</summary>
 internal static partial class OwnModels
 {
     internal const string Stream = "LOGICAL REPLICATION";
@@ -45,15 +46,32 @@ internal static partial class OwnModels
         };
     }
 
+    /// <summary>An operation of this module that shows in no view right now: it waits for its turn, looks, or is between two steps.</summary>
+    internal static OperationState Operation(ProgressSample sample)
+    {
+        string? phase = sample.Text("phase");
+        return new OperationState
+        {
+            Operation = WordPattern().Replace(sample.Text("operation")!, " $0").ToUpperInvariant(),
+            Phase = phase ?? "running",
+            Waiting = phase is not null && TurnWaits.Is(phase) ? phase["waiting for ".Length..] : null,
+        };
+    }
+
     internal static OperationState LongDdl(ProgressSample sample)
     {
         Match match = DdlPattern().Match(sample.Query ?? "");
-        string operation = match.Success ? SpacePattern().Replace(match.Value, " ").ToUpperInvariant() : "DDL";
+        string operation = match.Success ? SpacePattern().Replace(match.Value, " ").ToUpperInvariant() : sample.Query is null ? "DDL" : "SELECT INTO";
         long files = sample.Number("new_files") ?? 0;
         long begun = sample.Number("indexes_begun") ?? 0;
         long indexes = sample.Number("indexes") ?? 0;
         bool queued = sample.WaitEventType == "Lock";
         OperationState state = new() { Operation = operation.StartsWith("CREATE", StringComparison.Ordinal) ? operation + " AS" : operation };
+        if (operation.StartsWith("DROP", StringComparison.Ordinal))
+        {
+            return state with { Phase = !queued ? "running" : sample.WaitEvent == "virtualxid" ? TurnWaits.ForOldTransactions : "waiting for a lock" };
+        }
+
         if (files == 0)
         {
             // Whether it scans the table or merely writes to the catalog, no server tells.
@@ -135,11 +153,14 @@ internal static partial class OwnModels
         };
     }
 
-    [GeneratedRegex(@"\b(ALTER\s+(TABLE|MATERIALIZED\s+VIEW|DOMAIN|FOREIGN\s+TABLE)|REFRESH\s+MATERIALIZED\s+VIEW(\s+CONCURRENTLY)?|CREATE\s+(UNLOGGED\s+|TEMP(ORARY)?\s+)?(TABLE|MATERIALIZED\s+VIEW))\b", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
+    [GeneratedRegex(@"\b(ALTER\s+(TABLE|MATERIALIZED\s+VIEW|DOMAIN|FOREIGN\s+TABLE)|REFRESH\s+MATERIALIZED\s+VIEW(\s+CONCURRENTLY)?|CREATE\s+(UNLOGGED\s+|TEMP(ORARY)?\s+)?(TABLE|MATERIALIZED\s+VIEW)|DROP\s+INDEX\s+CONCURRENTLY)\b", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
     private static partial Regex DdlPattern();
 
     [GeneratedRegex(@"\bTYPE\b", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
     private static partial Regex TypePattern();
+
+    [GeneratedRegex(@"(?<!^)[A-Z]")]
+    private static partial Regex WordPattern();
 
     [GeneratedRegex(@"\s+")]
     private static partial Regex SpacePattern();

@@ -1,3 +1,4 @@
+using System.Globalization;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.History;
 using Npgsql;
@@ -12,14 +13,15 @@ internal static class ProgressEnds
     internal static async Task<(ProgressOutcome Outcome, string Detail)> OfAsync(NpgsqlConnection connection, OperationTrack track, CancellationToken cancellationToken)
     {
         ProgressSample last = track.Last;
-        if (last.Application?.StartsWith("MigrationSafety/", StringComparison.Ordinal) == true && await OwnAsync(connection, last, cancellationToken).ConfigureAwait(false) is { } own)
+        if ((track.Entry is not null || last.Application?.StartsWith("MigrationSafety/", StringComparison.Ordinal) == true)
+            && await OwnAsync(connection, last, track.EntryId, cancellationToken).ConfigureAwait(false) is { } own)
         {
             return own;
         }
 
         Traces traces = await TracesAsync(connection, track, cancellationToken).ConfigureAwait(false);
-        (ProgressOutcome, string) unknown = traces.Alive
-            ? (ProgressOutcome.Ended, "The server keeps no record of how it ended.")
+        (ProgressOutcome, string) unknown = traces.Alive || last.View == "basebackup" || last.Text("command") == "COPY TO"
+            ? (ProgressOutcome.Ended, $"The server keeps no record of how it ended.{LastSeen(track)}")
             : (ProgressOutcome.Vanished, "Its session is gone, and nothing shows that it came to its end.");
         (ProgressOutcome, string)? transaction = traces.Transaction switch
         {
@@ -37,6 +39,12 @@ internal static class ProgressEnds
                 // That of a build in a transaction which is still open is seen by nobody else.
                 null => transaction ?? (traces.Index is null || !traces.Here ? unknown : (ProgressOutcome.Failed, "There is no such index.")),
             };
+        }
+
+        if (last.View == ProgressQueries.Ddl && traces.Index is not null && traces.Here)
+        {
+            // Of a drop: its transactions are several, and all but the last are committed whatever becomes of it.
+            return traces.IndexFile is null ? (ProgressOutcome.Finished, "The index is gone.") : (ProgressOutcome.Failed, "The index is still there.");
         }
 
         bool rewrites = last.View == "cluster" || (last.View == "create_index" && last.Text("command") == "REINDEX");
@@ -59,8 +67,17 @@ internal static class ProgressEnds
             : transaction ?? unknown;
     }
 
+    /// <summary>How far it was, of what sends its data to a client: that the client went away when it had all of it, and that it did before, look the same.</summary>
+    private static string LastSeen(OperationTrack track)
+    {
+        OperationState state = track.State;
+        string? counted = state is { Done: { } done, Unit: { } unit } ? string.Create(CultureInfo.CurrentCulture, $"{done:N0}{(state.Total is { } total ? $" of {total:N0}" : "")} {unit}") : null;
+        string seen = string.Join(", ", new[] { state.Phase, counted }.OfType<string>());
+        return track.Last.View is "basebackup" or "copy" && seen.Length > 0 ? $" Last seen: {seen}." : "";
+    }
+
     /// <summary>What this module's own tables say of its own operations; null where they say nothing.</summary>
-    private static async Task<(ProgressOutcome Outcome, string Detail)?> OwnAsync(NpgsqlConnection connection, ProgressSample last, CancellationToken cancellationToken)
+    private static async Task<(ProgressOutcome Outcome, string Detail)?> OwnAsync(NpgsqlConnection connection, ProgressSample last, long? entry, CancellationToken cancellationToken)
     {
         string? kind = last.View switch
         {
@@ -68,27 +85,33 @@ internal static class ProgressEnds
             "create_index" => last.Text("command")?.StartsWith("REINDEX", StringComparison.Ordinal) == true ? "IndexRebuild" : "IndexBuild",
             _ => null,
         };
-        if (kind is null)
+        if (kind is null && entry is null)
         {
             return null;
         }
 
         // Its own entry was begun before it and is not finished before it; what else ran on the table, or an earlier run, tells nothing of it.
-        string operation = $"""
+        string byTable = $"""
             select state, message from {OperationStore.Table}
             where pg_catalog.format('%I.%I', table_schema, table_name) = $1 and operation = '{kind}' and started_at <= $2 and (finished_at is null or finished_at >= $2)
             order by id desc limit 1
             """;
+        const string ByNumber = $"select state, message from {OperationStore.Table} where id = $1";
         const string Backfill = "select case state when 'completed' then 'succeeded' when 'paused' then 'paused' end, null::text from migration_safety.backfill where name = $1 and updated_at >= $2";
-        (string, string?)[] queries = last.View == ProgressQueries.Backfill ? [(Backfill, last.Text("name")), (operation, last.Target)] : [(operation, last.Target)];
-        foreach ((string query, string? name) in queries.Where(query => query.Item2 is not null))
+        DateTime started = last.Started ?? DateTime.MinValue;
+        (string, object?[])[] queries = entry is not null ? [(ByNumber, [entry])]
+            : last.View == ProgressQueries.Backfill ? [(Backfill, [last.Text("name"), started]), (byTable, [last.Target, started])]
+            : [(byTable, [last.Target, started])];
+        foreach ((string query, object?[] values) in queries.Where(query => query.Item2[0] is not null))
         {
             try
             {
-                await using NpgsqlCommand command = new(query, connection)
+                await using NpgsqlCommand command = new(query, connection);
+                foreach (object? value in values)
                 {
-                    Parameters = { new() { Value = name }, new() { Value = last.Started ?? DateTime.MinValue, NpgsqlDbType = NpgsqlDbType.TimestampTz } },
-                };
+                    command.Parameters.Add(value is DateTime ? new() { Value = value, NpgsqlDbType = NpgsqlDbType.TimestampTz } : new() { Value = value });
+                }
+
                 await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
                 if (await reader.ReadAsync(cancellationToken).ConfigureAwait(false) && reader.Text(0) is { } state and not "running")
                 {

@@ -1,3 +1,5 @@
+using MigrationSafety.Engine.Execution;
+
 namespace MigrationSafety.Engine.Progress;
 
 /// <summary>Which model reads which view.</summary>
@@ -15,6 +17,7 @@ internal static class ProgressModels
         "copy" => TransferModels.Copy(sample),
         "basebackup" => TransferModels.BaseBackup(sample),
         ProgressQueries.Backfill => OwnModels.Backfill(sample),
+        ProgressQueries.Operation => OwnModels.Operation(sample),
         ProgressQueries.Ddl => OwnModels.LongDdl(sample),
         ProgressQueries.Subscription or ProgressQueries.Publication => OwnModels.Replication(sample),
         _ => TransferModels.Unknown(sample),
@@ -25,7 +28,7 @@ internal static class ProgressModels
     {
         if (sample.BlockedBy.Length > 0)
         {
-            return $"{(sample.WaitEvent is "virtualxid" or "transactionid" ? "transaction of" : "lock of")} {string.Join(", ", sample.BlockedBy.Select(pid => pid == 0 ? "a prepared transaction" : $"pid {pid}"))}";
+            return $"{(sample.WaitEvent is "virtualxid" or "transactionid" || state.Phase == TurnWaits.ForOldTransactions ? "transaction of" : "lock of")} {string.Join(", ", sample.BlockedBy.Select(pid => pid == 0 ? "a prepared transaction" : $"pid {pid}"))}";
         }
 
         return state.Waiting ?? sample.WaitEventType switch

@@ -1,4 +1,6 @@
 using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.History;
 
 namespace MigrationSafety.Engine.Progress;
 
@@ -11,17 +13,19 @@ internal static class ProgressQueries
     /// <summary>The kinds of sample that no view of the server's gives.</summary>
     internal const string Backfill = "backfill";
 
+    internal const string Operation = "operation";
+
     internal const string Ddl = "ddl";
 
     internal const string Subscription = "subscription";
 
     internal const string Publication = "publication";
 
-    /// <summary>The server's clock, its next transaction, whether it has backfills by now, and whether this role is shown what others do: it may be granted while somebody watches.</summary>
+    /// <summary>The server's clock, its next transaction, which tables of this module it has by now, and whether this role is shown what others do: it may be granted while somebody watches.</summary>
     internal const string Server = """
         select pg_catalog.clock_timestamp(), pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text,
-               (select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-                where n.nspname = 'migration_safety' and c.relname = 'backfill' and c.relkind = 'r'),
+               array(select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                     where n.nspname = 'migration_safety' and c.relname in ('backfill', 'operation') and c.relkind = 'r' order by c.relname),
                pg_catalog.pg_has_role('pg_read_all_stats', 'usage')
         """;
 
@@ -141,6 +145,52 @@ internal static class ProgressQueries
         """;
 
     /// <summary>
+    /// Operations of this module that are at work by its log, with the sessions that work for them: those that hold the operation lock of the table, or of a partition of it. Found by
+    /// the locks, not in the log, which keeps all that ever ran.
+    /// </summary>
+    internal static string Operations => $"""
+        with recursive {Tables}, held as materialized (
+            select pid, classid, objid, objsubid, mode from pg_catalog.pg_locks
+            where locktype = 'advisory' and granted and classid in ({OperationStore.LockClass}, {TableOperationLock.ClassId})
+              and database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+        ), entry as materialized (
+            select o.id, o.operation, o.target, o.role, o.application, o.started_at, o.phase, (o.phases->-1->>'started_at')::timestamptz as phase_started_at, h.pid as keeper,
+                   pg_catalog.to_regclass(pg_catalog.format('%I.%I', o.table_schema, o.table_name))::oid as relid
+            from (select distinct pid, objid from held where classid = {OperationStore.LockClass} and objsubid = 1) h
+            join migration_safety.operation o on o.id = h.objid::int8
+            where o.state = 'running'
+        ), part (id, oid) as (
+            select id, relid from entry where relid is not null
+            union
+            select p.id, i.inhrelid from pg_catalog.pg_inherits i join part p on i.inhparent = p.oid
+        ), worker as materialized (
+            -- who waits for the table works on it no more than others that have it
+            select distinct on (h.pid) h.pid, e.id
+            from held h join part p on p.oid = h.objid join entry e on e.id = p.id
+            where h.classid = {TableOperationLock.ClassId} and h.objsubid = 2 and h.mode = case e.operation when 'Backfill' then 'ShareLock' else 'ExclusiveLock' end
+              and e.phase is distinct from '{TurnWaits.ForTable}'
+            order by h.pid, p.oid <> e.relid, e.id
+        )
+        select '{Operation}', coalesce(w.pids[1], e.keeper),
+               pg_catalog.jsonb_build_object('id', e.id, 'operation', e.operation, 'relid', e.relid::int8, 'phase', e.phase)::text,
+               pg_catalog.jsonb_build_object('table', e.target, 'workers', pg_catalog.array_to_string(w.pids, ' '))::text,
+               pg_catalog.current_database()::text, e.role, coalesce(nullif(a.application_name, ''), e.application), case when a.state = 'active' then pg_catalog.left(a.query, 1000) end, e.started_at,
+               a.backend_start, pg_catalog.clock_timestamp() - e.started_at, a.wait_event_type, a.wait_event,
+               case when e.phase = '{TurnWaits.ForTable}' then array(select h.pid from held h where h.classid = {TableOperationLock.ClassId} and h.objsubid = 2 and h.objid = e.relid)
+                    when e.phase = '{TurnWaits.ForOldTransactions}' then array(
+                        select l.pid from pg_catalog.pg_locks l, pg_catalog.pg_stat_get_activity(l.pid) s
+                        where l.locktype = 'relation' and l.relation = e.relid and l.granted and l.pid <> all (w.pids) and s.xact_start < e.phase_started_at
+                          and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()))
+                    when a.wait_event_type = 'Lock' or a.query = '<insufficient privilege>' then pg_catalog.array_remove(pg_catalog.pg_blocking_pids(a.pid), pg_catalog.pg_backend_pid()) end,
+               null::text
+        from entry e
+        cross join lateral (select array(select pid from worker where worker.id = e.id order by pid) as pids) w
+        left join lateral {SessionOf("coalesce(w.pids[1], e.keeper)")} a on true
+        where ($1::int4 is null or $1 = e.keeper or $1 = any (w.pids)) and ($2::oid is null or e.relid in (select oid from tables))
+        order by e.id
+        """;
+
+    /// <summary>
     /// Long DDL that has no view: what it holds and awaits, and how its new files grow. A table that is written anew gets another oid until the end, which
     /// nobody sees in pg_class, but everybody in pg_locks; its file has that number. The indexes follow, each locked when its turn comes.
     /// </summary>
@@ -154,7 +204,7 @@ internal static class ProgressQueries
                 where datname = pg_catalog.current_database() and pid <> pg_catalog.pg_backend_pid() and ($1::int4 is null or pid = $1)
                   -- the expression last: of some hundred idle sessions it is most of what a look costs
                   and case when state = 'active' and leader_pid is null
-                      then query ~* '\m(alter\s+(table|materialized|domain|foreign)|refresh\s+materialized|create\s+((unlogged|temp|temporary)\s+)?(table|materialized)\M.*\mas)\M' end
+                      then query ~* '\m(alter\s+(table|materialized|domain|foreign)|refresh\s+materialized|create\s+((unlogged|temp|temporary)\s+)?(table|materialized)\M.*\mas|drop\s+index\s+concurrently)\M|^\s*(with\M.*)?\mselect\M.*\minto\M' end
             ), l as materialized (
                 select l.pid, l.relation, l.mode, l.granted, c.oid, c.relname, c.relkind, c.relpages, c.reltoastrelid, c.relnamespace, c.relfilenode, l.database
                 from pg_catalog.pg_locks l
@@ -183,12 +233,16 @@ internal static class ProgressQueries
             select '{Ddl}', a.pid,
                    pg_catalog.jsonb_build_object('relid', t.oid::int8, 'new_files', f.new_files, 'new_bytes', f.new_bytes, 'old_bytes', f.old_bytes,
                        'indexes', x.indexes, 'indexes_begun', x.begun, 'index_pages', x.pages, 'index_pages_begun', x.pages_begun, 'index_pages_current', x.pages_current,
-                       'lock_mode', t.mode, 'lock_granted', t.granted)::text,
-                   pg_catalog.jsonb_build_object('table', case when t.oid is not null then pg_catalog.format('%I.%I', n.nspname, t.relname) end, 'pages', t.relpages, 'file', t.relfilenode)::text,
+                       'lock_mode', t.mode, 'lock_granted', t.granted, 'index_relid', d.oid::int8)::text,
+                   pg_catalog.jsonb_build_object('table', case when t.oid is not null then pg_catalog.format('%I.%I', n.nspname, t.relname) end, 'pages', t.relpages, 'file', t.relfilenode, 'index', d.index)::text,
                    a.datname::text, {Activity}
             from a
             left join target t on t.pid = a.pid
             left join pg_catalog.pg_namespace n on n.oid = t.relnamespace
+            left join lateral (
+                select l.oid, pg_catalog.format('%I.%I', s.nspname, l.relname) as index from l join pg_catalog.pg_namespace s on s.oid = l.relnamespace
+                where l.pid = a.pid and l.relkind = 'i' and a.query ~* '\mdrop\s+index\s+concurrently\M' order by l.oid limit 1
+            ) d on true
             cross join lateral (
                 select pg_catalog.count(*) filter (where new and segment = 0) as new_files, pg_catalog.sum(size) filter (where new) as new_bytes, pg_catalog.sum(size) filter (where not new) as old_bytes
                 from file where file.pid = a.pid
@@ -202,7 +256,8 @@ internal static class ProgressQueries
                 left join (select distinct l.oid from l where l.pid = a.pid and l.granted and l.mode = 'AccessExclusiveLock') k on k.oid = d.indexrelid
                 where d.indrelid = t.oid
             ) x
-            where (t.oid is not null or f.new_files > 0) and ($2::oid is null or t.oid in (select oid from tables))
+            -- of what begins with SELECT, a new file alone tells that its INTO makes a table
+            where (f.new_files > 0 or (t.oid is not null and a.query !~* '^\s*(with|select)\M')) and ($2::oid is null or t.oid in (select oid from tables))
             order by a.query_start, a.pid
             """;
     }

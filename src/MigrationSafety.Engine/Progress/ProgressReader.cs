@@ -72,7 +72,8 @@ public sealed class ProgressReader : IAsyncDisposable
     /// <inheritdoc />
     public ValueTask DisposeAsync() => CloseAsync();
 
-    private async Task<IReadOnlyList<MigrationProgress>> SampleAsync(IOperationSink sink, CancellationToken cancellationToken)
+    /// <summary>As <see cref="ReadAsync"/>, without its warnings.</summary>
+    internal async Task<IReadOnlyList<MigrationProgress>> SampleAsync(IOperationSink sink, CancellationToken cancellationToken)
     {
         try
         {

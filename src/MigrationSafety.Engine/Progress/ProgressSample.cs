@@ -46,12 +46,15 @@ internal sealed record ProgressSample
     /// <summary>Whether this role was shown little more than the pid.</summary>
     internal bool Hidden { get; init; }
 
+    /// <summary>The entry in the log of the operation of this module that it is a part of; null where it is none, or is the entry itself.</summary>
+    internal ProgressSample? Entry { get; init; }
+
     /// <summary>What makes two samples samples of the same operation.</summary>
     /// <remarks>
     /// A REINDEX of many indexes is one statement and many operations; CREATE INDEX learns of its index only on the way. A backfill goes on when one worker, or one client, is done before the others,
     /// until nobody works on it.
     /// </remarks>
-    internal string Key => View == ProgressQueries.Backfill ? $"{View}/{Text("name")}/{Pid > 0}" : string.Create(
+    internal string Key => View == ProgressQueries.Operation ? $"{View}/{Number("id")}" : View == ProgressQueries.Backfill ? $"{View}/{Text("name")}/{Pid > 0}" : string.Create(
         CultureInfo.InvariantCulture,
         $"{View}/{Pid}/{Started?.Ticks}/{Number("relid")}/{(Text("command") == "REINDEX" ? Number("index_relid") : null)}/{Text("name")}");
 

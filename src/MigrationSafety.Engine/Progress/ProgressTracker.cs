@@ -1,4 +1,5 @@
 using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.History;
 using MigrationSafety.Engine.Sql;
 using Npgsql;
 using NpgsqlTypes;
@@ -19,6 +20,9 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
 
     /// <summary>The operations of the last sample.</summary>
     internal IReadOnlyCollection<OperationTrack> Running => _tracks.Values;
+
+    /// <summary>The operations of this module that the log had at work at the last sample, by their number in it, whether they are shown by themselves or by what they are at.</summary>
+    internal IReadOnlySet<long> Entries { get; private set; } = new HashSet<long>();
 
     /// <summary>What this role is not shown, and what grants it.</summary>
     internal IReadOnlyList<string> Warnings { get; private set; } = [];
@@ -74,14 +78,14 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
         }
 
         List<ProgressSample> samples = [];
-        uint? backfills;
+        uint[] own;
         bool seesAll;
         await using (NpgsqlDataReader reader = await _batch.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false))
         {
             await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
             Time = reader.GetDateTime(0);
             _nextTransaction = ulong.Parse(reader.GetString(1), System.Globalization.CultureInfo.InvariantCulture);
-            backfills = reader.IsDBNull(2) ? null : reader.GetFieldValue<uint>(2);
+            own = reader.GetFieldValue<uint[]>(2);
             seesAll = reader.GetBoolean(3);
             while (await reader.NextResultAsync(cancellationToken).ConfigureAwait(false))
             {
@@ -93,7 +97,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
         }
 
         Warnings = Missing(samples, seesAll, _catalog!);
-        if (backfills != _catalog!.Backfills)
+        if (!own.SequenceEqual(_catalog!.Own))
         {
             // Made, or made anew, since it was looked for: from the next sample on.
             await ForgetAsync().ConfigureAwait(false);
@@ -106,9 +110,14 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
     {
         NpgsqlBatch batch = new(connection) { BatchCommands = { new(ProgressQueries.Server) } };
         List<string> queries = filter.ViewsOnly ? [ProgressQueries.Views(catalog)] : [ProgressQueries.Views(catalog), ProgressQueries.LongDdl(catalog), ProgressQueries.Replication];
-        if (catalog.MayReadBackfills && !filter.ViewsOnly)
+        if (catalog.MayReadBackfills == true && !filter.ViewsOnly)
         {
             queries.Add(ProgressQueries.Backfills);
+        }
+
+        if (catalog.MayReadLog == true && !filter.ViewsOnly)
+        {
+            queries.Add(ProgressQueries.Operations);
         }
 
         foreach (string query in queries)
@@ -128,11 +137,27 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
 
     private List<MigrationProgress> Track(IReadOnlyList<ProgressSample> samples)
     {
-        HashSet<int> inViews = [.. samples.Where(sample => sample.View != ProgressQueries.Ddl).Select(sample => sample.Pid)];
+        HashSet<int> inViews = [.. samples.Where(sample => sample.View is not (ProgressQueries.Ddl or ProgressQueries.Operation)).Select(sample => sample.Pid)];
+        ProgressSample[] entries = [.. samples.Where(sample => sample.View == ProgressQueries.Operation)];
+        Entries = entries.Select(entry => entry.Number("id")!.Value).ToHashSet();
+        Dictionary<string, ProgressSample> workers = entries
+            .SelectMany(entry => ((string)entry.Facts["workers"]).Split(' ', StringSplitOptions.RemoveEmptyEntries).Select(pid => (pid, entry)))
+            .ToDictionary(worker => worker.pid, worker => worker.entry, StringComparer.Ordinal);
+        ProgressSample? EntryOf(ProgressSample sample) => workers.GetValueOrDefault(sample.Pid.ToString(System.Globalization.CultureInfo.InvariantCulture));
+        // A backfill tells more of itself than the log, and goes on when one of its clients is done before the others.
+        bool IsShown(ProgressSample entry) => entry.Text("operation") == "Backfill"
+            ? samples.Any(sample => sample.View == ProgressQueries.Backfill && sample.Pid > 0 && sample.Number("relid") == entry.Number("relid"))
+            : samples.Any(sample => sample.View != ProgressQueries.Operation && EntryOf(sample) == entry);
         Dictionary<string, OperationTrack> tracks = new(StringComparer.Ordinal);
         List<MigrationProgress> found = [];
-        foreach (ProgressSample sample in samples)
+        foreach (ProgressSample seen in samples)
         {
+            ProgressSample sample = seen.View is ProgressQueries.Operation or ProgressQueries.Backfill ? seen : seen with { Entry = EntryOf(seen) };
+            if (sample.View == ProgressQueries.Operation && IsShown(sample))
+            {
+                continue;
+            }
+
             // An ALTER TABLE that builds an index, and a REINDEX that ALTER is a part of the text of, are what their view says.
             if ((sample.View == ProgressQueries.Ddl && inViews.Contains(sample.Pid)) || !filter.Wants(ProgressModels.Of(sample, _learnt).Operation))
             {
@@ -162,9 +187,14 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
             warnings.Add($"{session.User} is not shown what other roles' operations are at. Have a superuser run: GRANT pg_read_all_stats TO {role};");
         }
 
-        if (catalog.Backfills is not null && !catalog.MayReadBackfills)
+        if (catalog.MayReadBackfills == false)
         {
             warnings.Add($"{session.User} may not read the backfills of this database. Have their owner run: GRANT USAGE ON SCHEMA migration_safety TO {role}; GRANT SELECT ON migration_safety.backfill, migration_safety.backfill_range, migration_safety.backfill_worker TO {role};");
+        }
+
+        if (catalog.MayReadLog == false)
+        {
+            warnings.Add($"{session.User} may not read the log of operations of this database. Have its owner run: GRANT USAGE ON SCHEMA migration_safety TO {role}; GRANT SELECT ON {OperationStore.Table} TO {role};");
         }
 
         if (!catalog.MaySeeFiles && samples.Any(sample => sample.View == ProgressQueries.Ddl && sample.Number("new_files") > 0))

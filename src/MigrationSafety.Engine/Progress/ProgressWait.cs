@@ -1,3 +1,5 @@
+using System.Diagnostics;
+using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sessions;
@@ -11,20 +13,39 @@ public static class ProgressWait
     // What an operation leaves behind may be seen a moment after it is gone: statistics are reported late, above all before PostgreSQL 15.
     private static readonly TimeSpan s_grace = TimeSpan.FromSeconds(2);
 
-    /// <summary>Waits for those that run when it is called; backfills that nobody works on and streams that never end are none.</summary>
+    // A server that restarts, or whose place another takes, is back by then.
+    private static readonly TimeSpan s_awayFor = TimeSpan.FromMinutes(10);
+
+    /// <summary>Waits for those that run when it is called; backfills that nobody works on and streams that never end are none. Where the connection is lost, it goes on with another one.</summary>
     /// <param name="session">Session.</param>
     /// <param name="filter">Which operations.</param>
     /// <param name="interval">Time from one look to the next.</param>
     /// <param name="ended">Told of each as soon as it is over.</param>
-    /// <param name="sink">Progress while it waits; a warning where this role is not shown everything.</param>
+    /// <param name="sink">Progress while it waits; a warning where this role is not shown everything, and where the server cannot be reached.</param>
     /// <param name="cancellationToken">Cancels the waiting; the operations go on.</param>
-    /// <exception cref="MigrationException"><c>TableNotFound</c>, <c>InvalidName</c>, or the connection's.</exception>
-    public static async Task RunAsync(
+    /// <exception cref="MigrationException"><c>TableNotFound</c>, <c>InvalidName</c>, or the connection's: of the first look, or after ten minutes without the server.</exception>
+    public static Task RunAsync(
         EngineSession session,
         ProgressFilter filter,
         TimeSpan interval,
         Action<ProgressResult> ended,
         IOperationSink sink,
+        CancellationToken cancellationToken) => RunAsync(session, filter, interval, ended, sink, s_awayFor, cancellationToken);
+
+    /// <param name="session">Session.</param>
+    /// <param name="filter">Which operations.</param>
+    /// <param name="interval">Time from one look to the next.</param>
+    /// <param name="ended">Told of each as soon as it is over.</param>
+    /// <param name="sink">Progress and warnings.</param>
+    /// <param name="awayFor">How long a server that cannot be reached is asked again.</param>
+    /// <param name="cancellationToken">Cancels the waiting.</param>
+    internal static async Task RunAsync(
+        EngineSession session,
+        ProgressFilter filter,
+        TimeSpan interval,
+        Action<ProgressResult> ended,
+        IOperationSink sink,
+        TimeSpan awayFor,
         CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(session);
@@ -32,34 +53,87 @@ public static class ProgressWait
         ArgumentNullException.ThrowIfNull(ended);
         ArgumentNullException.ThrowIfNull(sink);
         await using ProgressReader reader = new(session, filter);
-        WarnsOnce once = new(sink);
-        HashSet<OperationTrack> awaited = [];
-        for (bool first = true; ; first = false)
+        HashSet<string> said = new(StringComparer.Ordinal);
+        HashSet<OperationTrack>? awaited = null;
+        long? awaySince = null;
+        while (true)
         {
-            IReadOnlyList<MigrationProgress> found = await reader.ReadAsync(once, cancellationToken).ConfigureAwait(false);
-            List<OperationTrack> gone = [.. awaited.Where(track => !reader.Tracker.Running.Contains(track))];
-            // A statement that goes from table to table, or from index to index, goes on under another name; the session's next statement is none that was waited for.
-            awaited.UnionWith(reader.Tracker.Running.Where(track => !Idle(track) && (first || gone.Any(over => IsSameStatement(over.Last, track.Last)))));
-            gone.AddRange(awaited.Where(track => Idle(track) && !gone.Contains(track)));
-            foreach (OperationTrack track in gone)
+            try
             {
-                awaited.Remove(track);
-                ended(await ResultAsync(session, reader, track, sink, cancellationToken).ConfigureAwait(false));
-            }
-
-            if (awaited.Count == 0)
-            {
-                if (first)
+                IReadOnlyList<MigrationProgress> found = await reader.SampleAsync(sink, cancellationToken).ConfigureAwait(false);
+                foreach (string warning in reader.Tracker.Warnings.Where(said.Add))
                 {
-                    sink.Verbose($"Nothing runs now that could be waited for ({session.Info}).");
+                    sink.Warning(warning);
                 }
 
-                return;
+                foreach (OperationTrack track in Look(reader.Tracker, ref awaited))
+                {
+                    // Remembered until it was told: asking how it ended may be what meets the lost connection.
+                    ended(await ResultAsync(session, reader, track, sink, cancellationToken).ConfigureAwait(false));
+                    awaited.Remove(track);
+                }
+
+                awaySince = null;
+                if (awaited.Count == 0)
+                {
+                    return;
+                }
+
+                Report(session.Info, [.. found.Where(row => awaited.Any(track => track.Last.Pid == row.Pid))], sink);
+            }
+            catch (MigrationException e) when (awaited is not null && IsPassing(e))
+            {
+                if (awaySince is null)
+                {
+                    awaySince = Stopwatch.GetTimestamp();
+                    sink.Warning($"{session.Info}: {e.Message} It is asked again for {Durations.Text(awayFor)}; what is waited for may go on meanwhile.");
+                }
+                else if (Stopwatch.GetElapsedTime(awaySince.Value) > awayFor)
+                {
+                    throw new MigrationException(
+                        e.ErrorId,
+                        e.Kind,
+                        $"{e.Message} The server has stayed away for {Durations.Text(Stopwatch.GetElapsedTime(awaySince.Value))}; how what was waited for ended is not known: {string.Join("; ", awaited.Select(Name))}.",
+                        "When the server is there again, run the command again: what goes on is waited for; Get-MigrationHistory tells how operations of this module ended.",
+                        e)
+                    {
+                        SqlState = e.SqlState,
+                    };
+                }
             }
 
-            Report(session.Info, [.. found.Where(row => awaited.Any(track => track.Last.Pid == row.Pid))], sink);
             await Task.Delay(interval, cancellationToken).ConfigureAwait(false);
         }
+    }
+
+    /// <summary>Whether another connection may succeed a while later.</summary>
+    private static bool IsPassing(MigrationException e) => e.Kind is MigrationErrorKind.Connection or MigrationErrorKind.Timeout or MigrationErrorKind.Busy or MigrationErrorKind.Resource or MigrationErrorKind.Stopped;
+
+    private static string Name(OperationTrack track) => string.Join(' ', new[] { track.State.Operation, track.Last.Index ?? track.Last.Target }.OfType<string>());
+
+    /// <summary>Brings what is awaited up to date.</summary>
+    /// <returns>Those of it that are over.</returns>
+    private static List<OperationTrack> Look(ProgressTracker tracker, [NotNull] ref HashSet<OperationTrack>? awaited)
+    {
+        bool first = awaited is null;
+        // What an operation of this module is at changes; it is awaited as a whole, as what it was last seen at.
+        HashSet<OperationTrack> now =
+        [
+            .. (awaited ?? []).Select(track => tracker.Running.Contains(track) || track.EntryId is not { } id ? track : tracker.Running.FirstOrDefault(other => other.EntryId == id) ?? track),
+        ];
+        List<OperationTrack> gone = [.. now.Where(track => !tracker.Running.Contains(track) && !(track.EntryId is { } id && tracker.Entries.Contains(id)))];
+        foreach (OperationTrack track in tracker.Running.Where(track => !Idle(track) && !now.Any(other => other.EntryId is not null && other.EntryId == track.EntryId)))
+        {
+            // A statement that goes from table to table, or from index to index, goes on under another name; the session's next statement is none that was waited for.
+            if (first || gone.Any(over => IsSameStatement(over.Last, track.Last)))
+            {
+                now.Add(track);
+            }
+        }
+
+        gone.AddRange(now.Where(track => Idle(track) && !gone.Contains(track)));
+        awaited = now;
+        return gone;
     }
 
     private static bool IsSameStatement(ProgressSample one, ProgressSample other) =>
@@ -70,6 +144,7 @@ public static class ProgressWait
     private static async Task<ProgressResult> ResultAsync(EngineSession session, ProgressReader reader, OperationTrack track, IOperationSink sink, CancellationToken cancellationToken)
     {
         DateTime missed = reader.Tracker.Time;
+        ProgressSample whole = track.Entry ?? track.Last;
         (ProgressOutcome outcome, string detail) = (ProgressOutcome.Ended, "");
         await using (NpgsqlConnection connection = await session.OpenAsync("progress", sink, cancellationToken).ConfigureAwait(false))
         {
@@ -96,8 +171,8 @@ public static class ProgressWait
         {
             Pid = track.Last.Pid,
             Operation = track.State.Operation,
-            Target = track.Last.Target,
-            Index = track.Last.Index,
+            Target = whole.Target,
+            Index = whole.Target == track.Last.Target ? track.Last.Index : null,
             Outcome = outcome,
             Detail = detail,
             Elapsed = track.Last.Elapsed,
@@ -129,25 +204,5 @@ public static class ProgressWait
             rows.Min(row => row.Percent),
             slowest.Remaining,
             slowest.WaitingFor is { } waits ? $"Waits for {waits}" : null));
-    }
-
-    /// <summary>Each look says again what this role is not shown.</summary>
-    private sealed class WarnsOnce(IOperationSink sink) : IOperationSink
-    {
-        private readonly HashSet<string> _said = new(StringComparer.Ordinal);
-
-        public void Verbose(string message) => sink.Verbose(message);
-
-        public void Debug(string message) => sink.Debug(message);
-
-        public void Warning(string message)
-        {
-            if (_said.Add(message))
-            {
-                sink.Warning(message);
-            }
-        }
-
-        public void Progress(OperationProgress progress) => sink.Progress(progress);
     }
 }
