@@ -35,6 +35,26 @@ public sealed class ProgressEstimateTests
         AssertNeverBackwards(said);
     }
 
+    [Theory]
+    [InlineData("14-vacuum", 1)]
+    [InlineData("18-vacuum", 1)]
+    [InlineData("14-vacuum", 400)]
+    [InlineData("18-vacuum", 400)]
+    public void A_vacuum_that_is_slowed_down_is_told_its_end_by_its_age_at_a_single_look(string name, double slower)
+    {
+        Recording recording = Recording.Read(name);
+        // Two looks, as many seconds apart as a single one takes; the counter may not have moved.
+        foreach (double at in (double[])[0.1, 0.25, 0.4])
+        {
+            double moment = at * recording.Took;
+            Moment said = recording.Slower(slower, [moment, moment + (0.4 / slower)]);
+            // In the indexes nothing was counted before 17: there it may be anywhere.
+            double factor = said.Said.Done is null ? 6 : 2.5;
+            Assert.InRange(said.Said.Remaining!.Value.TotalSeconds, said.Left / factor, said.Left * factor);
+            Assert.Equal(ProgressConfidence.Assumed, said.Said.Confidence);
+        }
+    }
+
     [Fact]
     public void A_counter_that_stands_while_pieces_are_sorted_does_not_move_the_end()
     {
@@ -133,6 +153,20 @@ public sealed class ProgressEstimateTests
             List<(double At, ProgressSample Sample)> samples = [.. Samples().Where(sample => sample.At >= from)];
             samples.ForEach(sample => change?.Invoke(sample.Sample.Counters));
             return [.. samples.Select(sample => new Moment(sample.At, Took, track.Add(sample.Sample, s_start + TimeSpan.FromSeconds(sample.At), session, 1000)))];
+        }
+
+        /// <summary>What is said at the last of some moments of an operation that is slowed down by a cost delay.</summary>
+        internal Moment Slower(double factor, double[] moments)
+        {
+            OperationTrack track = new(LearntPhases.None);
+            MigrationSession session = (MigrationSession)RuntimeHelpers.GetUninitializedObject(typeof(MigrationSession));
+            List<(double At, ProgressSample Sample)> samples = [.. Samples()];
+            return moments.Select(moment =>
+            {
+                (double at, ProgressSample sample) = samples.Last(sample => sample.At <= moment);
+                sample = sample with { Elapsed = TimeSpan.FromSeconds(factor * (sample.Elapsed!.Value.TotalSeconds + moment - at)), WaitEvent = "VacuumDelay" };
+                return new Moment(factor * moment, factor * Took, track.Add(sample, s_start + TimeSpan.FromSeconds(factor * moment), session, 1000));
+            }).Last();
         }
 
         /// <summary>Seconds of each phase.</summary>

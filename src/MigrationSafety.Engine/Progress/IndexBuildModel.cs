@@ -214,4 +214,8 @@ internal static class IndexBuildModel
 /// <param name="Rows">Rows of the index; null before they are counted.</param>
 /// <param name="Blocks">Blocks of the table; null before they are counted.</param>
 /// <param name="Workers">Processes that helped: to read and sort, or to vacuum the indexes.</param>
-internal readonly record struct SeenBuild(long? Rows, long? Blocks, long Workers);
+internal readonly record struct SeenBuild(long? Rows, long? Blocks, long Workers)
+{
+    /// <summary>Whether a vacuum was seen to be slowed down by its cost delay.</summary>
+    internal bool Throttled { get; init; }
+}

@@ -21,7 +21,11 @@ internal sealed record SortFeed(double Reading, double Merging, double Run);
 /// <summary>How far shares that are seconds are to be trusted.</summary>
 /// <param name="Prior">How much it takes to believe that this operation is quicker or slower as a whole: what one finished part weighs is 1.</param>
 /// <param name="Variance">Of the logarithm of one part's time, when the pace of the others is known.</param>
-internal sealed record Trust(double Prior, double Variance);
+internal sealed record Trust(double Prior, double Variance)
+{
+    /// <summary>Whether it is slowed down on purpose: then its age tells how much, however long that is.</summary>
+    internal bool Slowed { get; init; }
+}
 
 /// <summary>What a sample says of an operation by itself, without those before it.</summary>
 internal sealed record OperationState

@@ -68,7 +68,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
         }
         else if (sample.View == "vacuum")
         {
-            _seen = _seen with { Workers = Math.Max(_seen.Workers, sample.Fact("workers") ?? 0) };
+            _seen = _seen with { Workers = Math.Max(_seen.Workers, sample.Fact("workers") ?? 0), Throttled = _seen.Throttled || VacuumModel.IsThrottled(sample) };
         }
 
         OperationState state = ProgressModels.Of(sample, learnt, _seen);

@@ -82,14 +82,15 @@ internal sealed class PhaseEstimate
         double part = state.Parts[state.Part].Share;
         // Where nothing is counted, what is left of its age when the parts before it are taken off.
         double since = (elapsed ?? 0) - (state.Rounds.Done * state.Shares) - state.Parts.Take(state.Part).Sum(earlier => earlier.Share);
-        double share = state.Within is { } counted ? part * counted : elapsed is null ? part / 2 : Math.Clamp(since, 0.1 * part, 0.9 * part);
+        bool slowed = state.Seconds!.Slowed;
+        double share = state.Within is { } counted ? part * counted : elapsed is null || (slowed && since > part) ? part / 2 : Math.Clamp(since, 0.1 * part, 0.9 * part);
         double within = state.Parts.Take(state.Part).Skip(group).Sum(part => part.Share) + share;
         double done = (state.Rounds.Done * state.Shares) + before + within;
         _begun = fromBeginning || done == 0;
         double pace = 1;
         if (!_begun)
         {
-            pace = elapsed is > 0 ? Math.Clamp(elapsed.Value / done, 1 / OtherPace, OtherPace) : 1;
+            pace = elapsed is > 0 ? Math.Clamp(elapsed.Value / done, 1 / OtherPace, slowed ? double.MaxValue : OtherPace) : 1;
             _unseen = pace * done;
             _unseenExpected = done;
         }

@@ -157,8 +157,8 @@ internal static class ProgressQueries
             select o.id, o.operation, o.target, o.role, o.application, o.started_at, o.phase, (o.phases->-1->>'started_at')::timestamptz as phase_started_at, h.pid as keeper,
                    pg_catalog.to_regclass(pg_catalog.format('%I.%I', o.table_schema, o.table_name))::oid as relid
             from (select distinct pid, objid from held where classid = {OperationStore.LockClass} and objsubid = 1) h
-            join migration_safety.operation o on o.id = h.objid::int8
-            where o.state = 'running'
+            -- by its key, whatever the planner thinks of how many locks there are
+            cross join lateral (select * from {OperationStore.Table} where id = h.objid::int8 and state = 'running' limit 1) o
         ), part (id, oid) as (
             select id, relid from entry where relid is not null
             union

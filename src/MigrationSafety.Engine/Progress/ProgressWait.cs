@@ -66,6 +66,7 @@ public static class ProgressWait
                     sink.Warning(warning);
                 }
 
+                bool first = awaited is null;
                 foreach (OperationTrack track in Look(reader.Tracker, ref awaited))
                 {
                     // Remembered until it was told: asking how it ended may be what meets the lost connection.
@@ -76,6 +77,11 @@ public static class ProgressWait
                 awaySince = null;
                 if (awaited.Count == 0)
                 {
+                    if (first)
+                    {
+                        sink.Verbose($"Nothing runs now that could be waited for ({session.Info}).");
+                    }
+
                     return;
                 }
 

@@ -19,9 +19,12 @@ internal static class VacuumModel
     private static readonly string[] s_phases =
         ["initializing", "scanning heap", "vacuuming indexes", "vacuuming heap", "cleaning up indexes", "truncating heap", "performing final cleanup"];
 
-    // An autovacuum is slowed down on purpose: what the table's pages took says far more than the model does.
-    private static readonly Trust s_throttled = new(0.1, 0.15);
+    // One that is slowed down on purpose, as an autovacuum is: what the table's pages took, and its age, say far more than the model does.
+    private static readonly Trust s_throttled = new(0.02, 0.15) { Slowed = true };
     private static readonly Trust s_trust = new(0.3, 0.15);
+
+    /// <summary>Whether it is slowed down by its cost delay: right now, or by what PostgreSQL 18 counts.</summary>
+    internal static bool IsThrottled(ProgressSample sample) => sample.WaitEvent == "VacuumDelay" || sample.Counters.GetValueOrDefault("delay_time") is > 0.0 or > 0L;
 
     internal static OperationState Of(ProgressSample sample, SeenBuild seen)
     {
@@ -82,7 +85,7 @@ internal static class VacuumModel
             Within = number == 4 ? OperationState.Fraction(done, total) : within,
             WithinNext = number == 2 && within is not null ? Through(Math.Min(done!.Value + 1, total!.Value)) : null,
             Basis = ProgressConfidence.Assumed,
-            Seconds = automatic ? s_throttled : s_trust,
+            Seconds = automatic || seen.Throttled ? s_throttled : s_trust,
         };
     }
 
