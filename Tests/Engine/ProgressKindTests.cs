@@ -263,6 +263,16 @@ public sealed class ProgressKindTests(Servers servers)
         Assert.True(streaming.Total > await bench.Database.ScalarAsync<long>("select pg_database_size(current_database())", Token), streaming.ToString());
         Assert.Equal(100.0 * streaming.Done!.Value / streaming.Total!.Value, streaming.PhasePercent!.Value, 1e-6);
         Assert.Null(streaming.Database);
+
+        // Its client goes away, as it does when it has all: no server tells which it was.
+        List<ProgressResult> ended = [];
+        RecordingSink sink = new();
+        Task waiting = ProgressWait.RunAsync(bench.Session, new() { Pid = backup.Pid }, TimeSpan.FromMilliseconds(100), ended.Add, sink, Token);
+        await Wait.UntilAsync(() => waiting.IsCompleted || sink.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
+        backup.Dispose();
+        await waiting;
+        Assert.Equal(ProgressOutcome.Ended, Assert.Single(ended).Outcome);
+        Assert.Contains("Last seen: streaming database files, ", ended[0].Detail, StringComparison.Ordinal);
     }
 
     [Theory, EachMajor]

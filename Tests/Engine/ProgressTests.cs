@@ -322,6 +322,9 @@ public sealed class ProgressTests(Servers servers)
         LockHolder old = await LockHolder.HoldAsync(bench.Database, "lock table orders in access share mode");
         await using (old)
         {
+            // A younger transaction is for the server's own DROP to wait for.
+            await Wait.UntilAsync(
+                async () => await bench.Database.ScalarAsync<bool>($"select clock_timestamp() - xact_start > interval '1 s' from pg_stat_activity where pid = {old.Pid}", Token), "an old transaction", cancellationToken: Token);
             IndexDropPlan drop = await IndexDropper.PlanAsync(bench.Session, new() { Name = "ix" }, bench.Sink, Token);
             Task<IndexDropResult> dropping = OperationLog.RunAsync(drop, bench.Sink, recorder => IndexDropper.RunAsync(drop, recorder, Token), Token);
             MigrationProgress dropped = await UntilAsync(bench, "waiting for old transactions");
@@ -336,7 +339,11 @@ public sealed class ProgressTests(Servers servers)
             Assert.Equal(("INDEX BUILD", "public.orders"), (queued.Operation, queued.Target));
             Assert.Equal([dropped.Pid], queued.BlockedBy);
             Assert.Single(await ReadAsync(bench, new() { Pid = dropped.Pid }));
-            Assert.Equal(2, (await ReadAsync(bench, new() { Table = "orders" })).Count);
+            // A connection of the log that was lost, and one that took its place, while the server has not noticed yet.
+            await using (await LockHolder.HoldAsync(bench.Database, "select pg_advisory_xact_lock_shared((1298748268::int8 << 32) | 1)"))
+            {
+                Assert.Equal(2, (await ReadAsync(bench, new() { Table = "orders" })).Count);
+            }
 
             // The log was made while it watched; a role that may not read it is told the grant.
             Assert.Empty(await watching.ReadAsync(new RecordingSink(), Token));

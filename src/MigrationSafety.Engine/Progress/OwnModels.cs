@@ -61,7 +61,7 @@ internal static partial class OwnModels
     internal static OperationState LongDdl(ProgressSample sample)
     {
         Match match = DdlPattern().Match(sample.Query ?? "");
-        string operation = match.Success ? SpacePattern().Replace(match.Value, " ").ToUpperInvariant() : sample.Query is null ? "DDL" : "SELECT INTO";
+        string operation = match.Success ? SpacePattern().Replace(match.Value, " ").ToUpperInvariant() : SelectPattern().IsMatch(sample.Query ?? "") ? "SELECT INTO" : "DDL";
         long files = sample.Number("new_files") ?? 0;
         long begun = sample.Number("indexes_begun") ?? 0;
         long indexes = sample.Number("indexes") ?? 0;
@@ -155,6 +155,9 @@ internal static partial class OwnModels
 
     [GeneratedRegex(@"\b(ALTER\s+(TABLE|MATERIALIZED\s+VIEW|DOMAIN|FOREIGN\s+TABLE)|REFRESH\s+MATERIALIZED\s+VIEW(\s+CONCURRENTLY)?|CREATE\s+(UNLOGGED\s+|TEMP(ORARY)?\s+)?(TABLE|MATERIALIZED\s+VIEW)|DROP\s+INDEX\s+CONCURRENTLY)\b", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
     private static partial Regex DdlPattern();
+
+    [GeneratedRegex(@"^\s*(WITH|SELECT)\b", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
+    private static partial Regex SelectPattern();
 
     [GeneratedRegex(@"\bTYPE\b", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
     private static partial Regex TypePattern();

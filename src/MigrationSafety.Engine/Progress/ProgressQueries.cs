@@ -156,7 +156,8 @@ internal static class ProgressQueries
         ), entry as materialized (
             select o.id, o.operation, o.target, o.role, o.application, o.started_at, o.phase, (o.phases->-1->>'started_at')::timestamptz as phase_started_at, h.pid as keeper,
                    pg_catalog.to_regclass(pg_catalog.format('%I.%I', o.table_schema, o.table_name))::oid as relid
-            from (select distinct pid, objid from held where classid = {OperationStore.LockClass} and objsubid = 1) h
+            -- two hold it while the server has not noticed yet that a connection of the log was lost
+            from (select objid, pg_catalog.max(pid) as pid from held where classid = {OperationStore.LockClass} and objsubid = 1 group by objid) h
             -- by its key, whatever the planner thinks of how many locks there are
             cross join lateral (select * from {OperationStore.Table} where id = h.objid::int8 and state = 'running' limit 1) o
         ), part (id, oid) as (

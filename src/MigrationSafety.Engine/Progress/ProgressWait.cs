@@ -181,7 +181,7 @@ public static class ProgressWait
             Index = whole.Target == track.Last.Target ? track.Last.Index : null,
             Outcome = outcome,
             Detail = detail,
-            Elapsed = track.Last.Elapsed,
+            Elapsed = whole.Elapsed,
             EndedAt = new DateTimeOffset(missed, TimeSpan.Zero).ToLocalTime(),
             Query = track.Last.Query,
             User = track.Last.User,

@@ -137,7 +137,7 @@ internal sealed class OperationSection
         var drawn = phases.OrderByDescending(phase => phase.Time).Take(MostRows / 2).ToHashSet();
         BarRows.Draw(
             _html,
-            "Phases, as the server named them",
+            "Phases",
             _length,
             [.. phases.Where(drawn.Contains).Select(phase => new BarRow(phase.Name, Durations.Text(phase.Time), [.. phase.Bars]))],
             phases.Length > drawn.Count ? $"{phases.Length - drawn.Count} shorter phases are not drawn." : null);

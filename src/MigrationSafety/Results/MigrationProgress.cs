@@ -27,7 +27,7 @@ public sealed record MigrationProgress
     /// <summary>Process id of the backend that does the work; 0 where none does: an interrupted backfill, a subscription without a worker.</summary>
     public int Pid { get; init; }
 
-    /// <summary>Operation: CREATE INDEX CONCURRENTLY, VACUUM, ALTER TABLE, BACKFILL; of a view that is not known here its name.</summary>
+    /// <summary>Operation: CREATE INDEX CONCURRENTLY, VACUUM, ALTER TABLE, BACKFILL; INDEX DROP and the like of an operation of this module while no view shows what it is at; of a view that is not known here its name.</summary>
     public required string Operation { get; init; }
 
     /// <summary>Table as schema.name, of another database its oid; the subscription, slot or backup where there is no table.</summary>
@@ -36,7 +36,7 @@ public sealed record MigrationProgress
     /// <summary>The index that is worked on, as schema.name; null where there is none yet, or where it is in another database.</summary>
     public string? Index { get; init; }
 
-    /// <summary>Phase by PostgreSQL's name where it has one.</summary>
+    /// <summary>Phase by PostgreSQL's name where it has one; of an operation of this module that no view shows, what its log has it at.</summary>
     public string? Phase { get; init; }
 
     /// <summary>Number of the phase, from 1; null where the operation has none.</summary>
