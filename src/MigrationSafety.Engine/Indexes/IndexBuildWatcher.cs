@@ -142,7 +142,12 @@ internal sealed class IndexBuildWatcher : IAsyncDisposable
             if (samples is [{ PhaseNumber: not null } build])
             {
                 string? waiting = null;
-                _sink.Record(new PhaseEvent(_pid, build.Operation, build.Index, build.Phase!, build.BlockedBy.Length > 0, build.Total));
+                if (!_stop.IsCancellationRequested)
+                {
+                    // One that was left behind answers late: its phase has ended.
+                    _sink.Record(new PhaseEvent(_pid, build.Operation, build.Index, build.Phase!, build.BlockedBy.Length > 0, build.Total));
+                }
+
                 if (build.BlockedBy.Length > 0)
                 {
                     IReadOnlyList<LockBlocker> known = await LockObserver.BlockersOfAsync(connection, _pid, cancellationToken).ConfigureAwait(false);
