@@ -156,6 +156,12 @@ Describe 'New-RollbackScript' {
             Get-Content $target -Raw | Should -BeLike '*DROP COLUMN*'
         }
 
+        It 'is not written outside of the file system' {
+            { New-RollbackScript "$folder/001_tier.sql" -OutputPath env:undo.sql } | Should -Throw -ErrorId 'PathIsNoFile,MigrationSafety.Module.Commands.NewRollbackScriptCommand'
+            { New-RollbackScript -LiteralPath env:PATH } | Should -Throw -ErrorId 'PathIsNoFile,*'
+            [IO.Path]::GetFullPath('undo.sql') | Should -Not -Exist
+        }
+
         It 'is not written with -WhatIf' {
             $target = Join-Path $TestDrive 'never.sql'
             (New-RollbackScript "$folder/001_tier.sql" -OutputPath $target -WhatIf).Path | Should -BeNullOrEmpty

@@ -31,6 +31,15 @@ Describe 'Get-SchemaSnapshot' {
         Compare-SchemaSnapshot $path | Should -BeNullOrEmpty
     }
 
+    It 'writes where a drive of PowerShell leads, and nowhere else' {
+        (Get-SchemaSnapshot -OutputPath TestDrive:/drive.json).Path | Should -Be (Join-Path (Get-PSDrive TestDrive).Root 'drive.json')
+        Compare-SchemaSnapshot TestDrive:/drive.json | Should -BeNullOrEmpty
+        { Get-SchemaSnapshot -OutputPath env:snapshot.json } | Should -Throw -ErrorId 'PathIsNoFile,MigrationSafety.Module.Commands.GetSchemaSnapshotCommand'
+        { Get-SchemaSnapshot -OutputPath nodrive:/snapshot.json } | Should -Throw -ErrorId 'PathIsNoFile,*'
+        { Compare-SchemaSnapshot env:snapshot.json } | Should -Throw -ErrorId 'PathIsNoFile,*'
+        [IO.Path]::GetFullPath('snapshot.json') | Should -Not -Exist
+    }
+
     It 'writes a file for each database into a folder' {
         $null = (Get-TestUri), (Get-TestUri $Other) | Get-SchemaSnapshot -OutputPath "$TestDrive/all/"
         (Get-ChildItem "$TestDrive/all").Count | Should -Be 2

@@ -93,7 +93,7 @@ public sealed class CompareSchemaSnapshotCommand : ReadCmdlet<SchemaDifference>
 
         if (argument.Path is { } path)
         {
-            return SnapshotFile.Read(GetUnresolvedProviderPathFromPSPath(path));
+            return SnapshotFile.Read(FilePaths.Full(this, path));
         }
 
         EngineSession session = Resolve(argument.Session) ?? throw new MigrationException(

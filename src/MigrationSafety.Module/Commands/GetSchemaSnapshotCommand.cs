@@ -2,6 +2,7 @@ using System.Management.Automation;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Schema;
 using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Module.Pipeline;
 
 namespace MigrationSafety.Module.Commands;
 
@@ -35,7 +36,17 @@ public sealed class GetSchemaSnapshotCommand : ReadCmdlet<SchemaSnapshot>
     public SwitchParameter Force { get; set; }
 
     /// <inheritdoc />
-    protected override void BeginProcessing() => _path = OutputPath is null ? null : GetUnresolvedProviderPathFromPSPath(OutputPath);
+    protected override void BeginProcessing()
+    {
+        try
+        {
+            _path = OutputPath is null ? null : FilePaths.Full(this, OutputPath);
+        }
+        catch (MigrationException e)
+        {
+            ThrowTerminatingError(ErrorRecords.Of(e));
+        }
+    }
 
     private protected override async Task<IReadOnlyList<SchemaSnapshot>> ReadAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken)
     {

@@ -131,8 +131,8 @@ public sealed class InvokeSafeIndexBuildCommand : IndexCmdlet<IndexBuildPlan, In
         {
             ColumnSet => [FromColumns()],
             DefinitionSet => [.. IndexStatements.Read(Definition?.Text ?? "", null)],
-            PathSet => [.. Path.SelectMany(path => SqlFiles.Resolve(this, path)).SelectMany(FromFile)],
-            _ => [.. LiteralPath.Select(GetUnresolvedProviderPathFromPSPath).SelectMany(FromFile)],
+            PathSet => [.. Path.SelectMany(path => FilePaths.Resolve(this, path)).SelectMany(FromFile)],
+            _ => [.. LiteralPath.Select(path => FilePaths.Full(this, path)).SelectMany(FromFile)],
         };
         return requests.Select(request => WithSettings(request)).Select<IndexBuildRequest, Func<EngineSession, IOperationSink, CancellationToken, Task<IndexBuildPlan>>>(
             request => (session, sink, token) => IndexBuilder.PlanAsync(session, request, sink, token));

@@ -77,12 +77,12 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                 case PathSet:
                     foreach (string path in Path)
                     {
-                        FromFiles(SqlFiles.Resolve(this, path), named: !WildcardPattern.ContainsWildcardCharacters(path));
+                        FromFiles(FilePaths.Resolve(this, path), named: !WildcardPattern.ContainsWildcardCharacters(path));
                     }
 
                     break;
                 case LiteralPathSet:
-                    FromFiles(LiteralPath.Select(GetUnresolvedProviderPathFromPSPath), named: true);
+                    FromFiles(LiteralPath.Select(path => FilePaths.Full(this, path)), named: true);
                     break;
                 case SqlSet:
                     FromSql(Sql!);
@@ -171,7 +171,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                 FromFiles([file.FullName], named: false);
                 break;
             case string path:
-                FromFiles(SqlFiles.Resolve(this, path), named: !WildcardPattern.ContainsWildcardCharacters(path));
+                FromFiles(FilePaths.Resolve(this, path), named: !WildcardPattern.ContainsWildcardCharacters(path));
                 break;
             default:
                 throw new MigrationException(
@@ -335,7 +335,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
     /// <summary>Where the files of a layout go.</summary>
     private IEnumerable<string> Paths(RollbackLayout layout)
     {
-        string path = GetUnresolvedProviderPathFromPSPath(OutputPath!);
+        string path = FilePaths.Full(this, OutputPath!);
         if (Directory.Exists(path) || OutputPath!.EndsWith('/') || OutputPath.EndsWith('\\'))
         {
             // ./revert/ and the folder above it are both meant as Sqitch's.

@@ -70,7 +70,7 @@ public sealed class TestRollbackScriptCommand : SessionCmdlet
     {
         try
         {
-            string[] files = ParameterSetName == PathSet ? [.. Path.SelectMany(path => SqlFiles.Resolve(this, path))] : [.. LiteralPath.Select(GetUnresolvedProviderPathFromPSPath)];
+            string[] files = ParameterSetName == PathSet ? [.. Path.SelectMany(path => FilePaths.Resolve(this, path))] : [.. LiteralPath.Select(path => FilePaths.Full(this, path))];
             (string? name, string? rollback) = Rollback();
             if (rollback is not null && files.Length > 1)
             {
@@ -115,7 +115,7 @@ public sealed class TestRollbackScriptCommand : SessionCmdlet
             throw Invalid("SeveralRollbacks", "-RollbackScript and -RollbackPath were both given.", "Give one of them.");
         }
 
-        string path = GetUnresolvedProviderPathFromPSPath(RollbackPath);
+        string path = FilePaths.Full(this, RollbackPath);
         return (path, SqlFiles.Read(path));
     }
 
