@@ -10,6 +10,9 @@ if (-not ('MigrationSafety.LoadContext' -as [type])) {
 
 $cmdlets = & $importModule -Assembly ([MigrationSafety.LoadContext]::Initialize()) -PassThru
 
+# Steps, waits and samples reach a report whole, also through a job, a remote session or a file; two levels would be left of them.
+Update-TypeData -TypeName MigrationSafety.MigrationOperation -SerializationDepth 8 -Force
+
 # A forced re-import finds the assembly's module in a cache and exports nothing from this one (PowerShell issue 20710): add the cmdlets again.
 if ($cmdlets) {
     $addExportedCmdlet = [psmoduleinfo].GetMethod('AddExportedCmdlet', [System.Reflection.BindingFlags] 'Instance, NonPublic')

@@ -182,6 +182,54 @@ public sealed class ReportTests
     }
 
     [Fact]
+    public void What_still_runs_has_to_be_taken_back_too()
+    {
+        MigrationOperation running = Index() with { Outcome = OperationOutcome.Running, FinishedAt = null, Steps = [Index().Steps[0] with { State = StepState.Planned, Duration = TimeSpan.Zero }] };
+        XDocument page = Parse(MigrationReport.Write("x", [running], s_start));
+        Assert.Contains(page.Descendants("dd"), fact => fact.Value == "not before its end; then: can be taken back");
+        Assert.Contains(page.Descendants("dd"), fact => fact.Value == "not yet: it still runs");
+        XElement back = page.Descendants("section").Single(section => (string?)section.Attribute("id") == "way-back");
+        Assert.Contains("Still running: Build index orders_tier_idx.", back.Value, StringComparison.Ordinal);
+        Assert.Contains("\nDROP INDEX CONCURRENTLY IF EXISTS public.orders_tier_idx;", back.Value, StringComparison.Ordinal);
+        Assert.DoesNotContain("nothing to take back", page.Root!.Value, StringComparison.OrdinalIgnoreCase);
+
+        // Of one that was stopped, what did not run stays out.
+        string stopped = Parse(MigrationReport.Write("x", [running with { Outcome = OperationOutcome.Cancelled, Steps = [Index().Steps[0] with { State = StepState.Planned, StartedAt = null }] }], s_start)).Root!.Value;
+        Assert.Contains("nothing to take back", stopped, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void What_the_module_made_for_itself_does_not_stand_before_the_work()
+    {
+        MigrationStep schema = new() { Sql = "create schema if not exists migration_safety", Purpose = "Create the schema for checkpoints", Reversibility = Reversibility.NotNeeded, State = StepState.Done, StartedAt = s_start.AddSeconds(60) };
+        MigrationOperation fill = Fill(60);
+        XDocument page = Parse(MigrationReport.Write("x", [fill with { Steps = [schema, .. fill.Steps] }], s_start));
+        XElement first = page.Descendants("figure").First().Descendants("a").First();
+        Assert.Equal("1. Set tier where it is null, in batches along (id)", first.Value);
+        Assert.Single(page.Descendants("li"), item => item.Attribute("id")?.Value.StartsWith("operation-1-step-", StringComparison.Ordinal) == true);
+        XElement folded = Assert.Single(page.Descendants("details"));
+        Assert.Null(folded.Attribute("open"));
+        Assert.Contains(schema.Sql, folded.Value, StringComparison.Ordinal);
+
+        // What failed is the story, and what is all of an operation is its work.
+        Assert.Empty(Parse(MigrationReport.Write("x", [fill with { Steps = [schema with { State = StepState.Failed }, .. fill.Steps] }], s_start)).Descendants("details"));
+        page = Parse(MigrationReport.Write("x", [fill with { Steps = [schema] }], s_start));
+        Assert.Empty(page.Descendants("details"));
+        Assert.Equal("1. Create the schema for checkpoints", page.Descendants("figure").First().Descendants("a").First().Value);
+    }
+
+    [Fact]
+    public void It_says_how_long_no_batch_was_at_work()
+    {
+        OperationSample sample = new() { Time = s_start.AddSeconds(70), Interval = TimeSpan.FromSeconds(10), Rows = 500, Batches = 4, BatchTime = TimeSpan.FromSeconds(0.5) };
+        XDocument Page(params OperationSample[] samples) => Parse(MigrationReport.Write("x", [Fill(2) with { Samples = samples }], s_start));
+        Assert.Contains(Page(sample).Descendants("dd"), fact => fact.Value == "at least 8.0 s of 10.0 s (80 %)");
+        // Of several workers at once it cannot be told.
+        Assert.DoesNotContain(Page(sample with { Batches = 30 }).Descendants("dt"), name => name.Value == "Between batches");
+        Assert.DoesNotContain(Parse(MigrationReport.Write("x", [Index()], s_start)).Descendants("dt"), name => name.Value == "Between batches");
+    }
+
+    [Fact]
     public void Bars_are_as_long_as_what_they_stand_for()
     {
         XDocument page = Parse(MigrationReport.Write("x", [Index()], s_start));

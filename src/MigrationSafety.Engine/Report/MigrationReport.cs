@@ -91,7 +91,7 @@ public static class MigrationReport
         Fact(html, "Waited for others", Waited(operations.Aggregate(TimeSpan.Zero, (sum, operation) => sum + operation.WaitTime)));
         Fact(html, "Tried again", Times(operations.Sum(operation => operation.Retries)));
         Fact(html, "Run by", string.Join(", ", operations.Select(operation => operation.User).Where(user => user is not null).Distinct()));
-        Fact(html, "Taken back", Reversible(Worst(operations)));
+        Fact(html, "Taken back", $"{(running > 0 ? "not before its end; then: " : "")}{Reversible(RollbackGenerator.FromSteps("", [.. operations.SelectMany(Ran)]).Reversibility)}");
         html.Close();
         if (operations.Count > 1)
         {
@@ -114,8 +114,14 @@ public static class MigrationReport
         html.Element("h2", null, "The way back");
         foreach (var database in operations.GroupBy(Place))
         {
-            RollbackScript script = RollbackGenerator.FromSteps(string.Join(", ", database.Select(operation => operation.Action)), [.. database.SelectMany(operation => operation.Steps)]);
-            html.Element("p", "meta", $"{database.Key}: {Reversible(script.Reversibility)}. The script takes the last operation back first; New-RollbackScript makes the same from the log.");
+            RollbackScript script = RollbackGenerator.FromSteps(string.Join(", ", database.Select(operation => operation.Action)), [.. database.SelectMany(Ran)]);
+            string running = string.Join(", ", database.Where(operation => operation.Outcome == OperationOutcome.Running).Select(operation => operation.Action));
+            html.Element("p", "meta", $"{database.Key}: {Reversible(script.Reversibility)}. The script takes the last operation back first; {(running.Length == 0 ? "New-RollbackScript makes the same from the log." : "it is not for now:")}");
+            if (running.Length > 0)
+            {
+                html.Element("p", "note", $"Still running: {running}. The script takes back what that is going to have done at its end. Stop it first, or wait; then New-RollbackScript makes one of what was really done.");
+            }
+
             html.Open("pre").Open("code").Text(script.Text.TrimEnd()).Close().Close();
         }
 
@@ -143,6 +149,8 @@ public static class MigrationReport
         return line.Length <= length ? line : line[..length].TrimEnd() + "…";
     }
 
-    private static Reversibility Worst(IReadOnlyList<MigrationOperation> operations) =>
-        RollbackGenerator.FromSteps("", [.. operations.SelectMany(operation => operation.Steps)]).Reversibility;
+    /// <summary>The steps, where an operation still runs as they are going to be at its end: what is begun has to be taken back too.</summary>
+    private static IEnumerable<MigrationStep> Ran(MigrationOperation operation) => operation.Outcome == OperationOutcome.Running
+        ? operation.Steps.Select(step => step.State == StepState.Planned ? step with { State = StepState.Done } : step)
+        : operation.Steps;
 }

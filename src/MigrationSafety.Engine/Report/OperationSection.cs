@@ -11,6 +11,8 @@ internal sealed class OperationSection
     private readonly MigrationOperation _operation;
     private readonly string _anchor;
     private readonly string _number;
+    private readonly MigrationStep[] _bookkeeping;
+    private readonly MigrationStep[] _steps;
     private readonly TimeSpan _length;
 
     internal OperationSection(HtmlWriter html, MigrationOperation operation, string anchor, string number)
@@ -19,6 +21,10 @@ internal sealed class OperationSection
         _operation = operation;
         _anchor = anchor;
         _number = number;
+        MigrationStep[] own = [.. operation.Steps.Where(IsBookkeeping)];
+        // Where an operation came no further, they are what it did.
+        _bookkeeping = own.Length < operation.Steps.Length ? own : [];
+        _steps = _bookkeeping.Length == 0 ? operation.Steps : [.. operation.Steps.Where(step => !IsBookkeeping(step))];
         // What was recorded by several clocks may end a little after the end.
         _length = new[] { operation.Duration, TimeSpan.FromMilliseconds(1) }
             .Concat(operation.Steps.Where(step => step.StartedAt is not null).Select(step => Since(step.StartedAt!.Value) + step.Duration))
@@ -40,6 +46,11 @@ internal sealed class OperationSection
         _html.Close();
     }
 
+    /// <summary>What made this module's own records, before the work: no table of the application is touched, and nothing is to be taken back.</summary>
+    private static bool IsBookkeeping(MigrationStep step) =>
+        step is { LockMode: TableLockMode.None, Objects.Length: 0, Reversibility: Reversibility.NotNeeded, State: not StepState.Failed }
+        && step.Sql.StartsWith("create ", StringComparison.Ordinal) && step.Sql.Contains("migration_safety", StringComparison.Ordinal);
+
     private TimeSpan Since(DateTimeOffset time) => time > _operation.StartedAt ? time - _operation.StartedAt : TimeSpan.Zero;
 
     private void Facts()
@@ -47,17 +58,28 @@ internal sealed class OperationSection
         string? machine = string.Join(" on ", new[] { _operation.SystemUser, _operation.ComputerName }.Where(part => !string.IsNullOrEmpty(part)));
         _html.Open("dl", ("class", "facts"));
         MigrationReport.Fact(_html, "Began", MigrationReport.Time(_operation.StartedAt));
-        MigrationReport.Fact(_html, "Ended", _operation.FinishedAt is { } end ? MigrationReport.Time(end) : "no end was recorded");
+        MigrationReport.Fact(_html, "Ended", _operation.FinishedAt is { } end ? MigrationReport.Time(end) : _operation.Outcome == OperationOutcome.Running ? "not yet: it still runs" : "no end was recorded");
         MigrationReport.Fact(_html, "Took", Durations.Text(_operation.Duration));
         MigrationReport.Fact(_html, "Waited for others", MigrationReport.Waited(_operation.WaitTime));
         MigrationReport.Fact(_html, "Tried again", MigrationReport.Times(_operation.Retries));
         MigrationReport.Fact(_html, "Rows changed", _operation.Rows is { } rows ? Scale.Text($"{rows:N0}") : null);
+        MigrationReport.Fact(_html, "Between batches", BetweenBatches());
         MigrationReport.Fact(_html, "Role", _operation.User);
         MigrationReport.Fact(_html, "Run by", machine);
         MigrationReport.Fact(_html, "Client", _operation.ClientAddress);
         MigrationReport.Fact(_html, "Program", _operation.Application);
         MigrationReport.Fact(_html, "Number in the log", _operation.Id > 0 ? $"{_operation.Id}" : null);
         _html.Close();
+    }
+
+    /// <summary>Time in which no batch was at work: less than all but the batches' own where several worked at once, therefore at least.</summary>
+    private string? BetweenBatches()
+    {
+        TimeSpan all = _operation.Samples.Aggregate(TimeSpan.Zero, (sum, sample) => sum + sample.Interval);
+        TimeSpan between = all - _operation.Samples.Aggregate(TimeSpan.Zero, (sum, sample) => sum + ((sample.BatchTime ?? TimeSpan.Zero) * sample.Batches));
+        return _operation.Samples.Any(sample => sample.Batches > 0) && between > TimeSpan.Zero
+            ? Scale.Text($"at least {Durations.Text(between)} of {Durations.Text(all)} ({100 * between / all:0} %)")
+            : null;
     }
 
     private void Error()
@@ -76,7 +98,7 @@ internal sealed class OperationSection
 
     private void Timeline()
     {
-        (MigrationStep Step, int Number)[] ran = [.. _operation.Steps.Select((step, i) => (step, i + 1)).Where(numbered => numbered.step.StartedAt is not null)];
+        (MigrationStep Step, int Number)[] ran = [.. _steps.Select((step, i) => (step, i + 1)).Where(numbered => numbered.step.StartedAt is not null)];
         if (ran.Length > 0)
         {
             (MigrationStep Step, int Number)[] drawn = [.. ran.OrderByDescending(numbered => numbered.Step.Duration).Take(MostRows).OrderBy(numbered => numbered.Number)];
@@ -175,7 +197,7 @@ internal sealed class OperationSection
         _html.Close();
         if (samples.Length > 0)
         {
-            _html.Element("p", "note", $"The line is the average, the lighter area behind it the greatest value.{(waits.Length > 0 ? " Shaded: others were in the way." : "")}");
+            _html.Element("p", "note", $"The line is the average, the lighter area behind it the greatest value.{(waits.Length > 0 ? " Shaded: others were in the way." : "")}{(BetweenBatches() is null ? "" : " Between batches it was paused or kept small by its throttle, waited for others or its window, or was on its way to the server; the log does not tell these apart.")}");
         }
     }
 
@@ -259,15 +281,30 @@ internal sealed class OperationSection
 
         _html.Element("h3", null, "Steps and what takes them back");
         _html.Open("ol", ("class", "list"));
-        foreach ((MigrationStep step, int number) in _operation.Steps.Take(MostSteps).Select((step, i) => (step, i + 1)))
+        foreach ((MigrationStep step, int number) in _steps.Take(MostSteps).Select((step, i) => (step, i + 1)))
         {
             Step(step, number);
         }
 
         _html.Close();
-        if (_operation.Steps.Length > MostSteps)
+        if (_steps.Length > MostSteps)
         {
-            _html.Element("p", "note", $"{_operation.Steps.Length - MostSteps} more steps are in the log: (Get-MigrationHistory -Id {_operation.Id}).Steps.");
+            _html.Element("p", "note", $"{_steps.Length - MostSteps} more steps are in the log: (Get-MigrationHistory -Id {_operation.Id}).Steps.");
+        }
+
+        if (_bookkeeping.Length > 0)
+        {
+            _html.Open("details").Element("summary", "note", $"Before them, this module made what it keeps its own records in: {string.Join("; ", _bookkeeping.Select(step => step.Purpose))}");
+            foreach (MigrationStep step in _bookkeeping)
+            {
+                _html.Open("pre").Open("code").Text(step.Sql).Close().Close();
+                if (step.ReversalNote is not null)
+                {
+                    _html.Element("p", "note", step.ReversalNote);
+                }
+            }
+
+            _html.Close();
         }
     }
 

@@ -6,19 +6,28 @@ using MigrationSafety.Module.Pipeline;
 namespace MigrationSafety.Module.Commands;
 
 /// <summary>Writes operations from the history as one HTML file for a change ticket.</summary>
-[Cmdlet(VerbsData.Export, "MigrationReport", SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Low)]
+[Cmdlet(VerbsData.Export, "MigrationReport", DefaultParameterSetName = PathSet, SupportsShouldProcess = true, ConfirmImpact = ConfirmImpact.Low)]
 [OutputType(typeof(void), typeof(FileInfo))]
 public sealed class ExportMigrationReportCommand : PSCmdlet
 {
+    private const string PathSet = "Path";
+    private const string LiteralPathSet = "LiteralPath";
+
     private readonly List<MigrationOperation> _operations = [];
     private string _file = "";
 
-    /// <summary>File to write.</summary>
-    [Parameter(Mandatory = true, Position = 0)]
+    /// <summary>File to write; wildcards are characters like others.</summary>
+    [Parameter(Mandatory = true, Position = 0, ParameterSetName = PathSet)]
     [ValidateNotNullOrEmpty]
     public string Path { get; set; } = "";
 
-    /// <summary>Operations from Get-MigrationHistory; all of them go into one report.</summary>
+    /// <summary>File to write, under the name by which other cmdlets take a path as it is written.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = LiteralPathSet)]
+    [Alias("PSPath")]
+    [ValidateNotNullOrEmpty]
+    public string LiteralPath { get; set; } = "";
+
+    /// <summary>Operations from Get-MigrationHistory, also those that a job or a file returns; all of them go into one report.</summary>
     [Parameter(Mandatory = true, ValueFromPipeline = true)]
     [ValidateNotNull]
     public PSObject? InputObject { get; set; }
@@ -39,12 +48,13 @@ public sealed class ExportMigrationReportCommand : PSCmdlet
     /// <inheritdoc />
     protected override void BeginProcessing()
     {
-        _file = SessionState.Path.GetUnresolvedProviderPathFromPSPath(Path, out ProviderInfo provider, out _);
-        if (provider.Name != "FileSystem")
+        try
         {
-            // What is left of env:x without its drive would be a file in the folder of the process.
-            ThrowTerminatingError(ErrorRecords.Of(new MigrationException(
-                "PathIsNoFile", MigrationErrorKind.InvalidInput, $"{Path} is in the provider {provider.Name}, not in the file system.", "Name a file, such as ./change-1234.html; where the location is not in the file system, with its drive or from the root.") { Target = Path }));
+            _file = FilePaths.Full(this, ParameterSetName == PathSet ? Path : LiteralPath);
+        }
+        catch (MigrationException e)
+        {
+            ThrowTerminatingError(ErrorRecords.Of(e));
         }
 
         if (Directory.Exists(_file))
@@ -64,20 +74,18 @@ public sealed class ExportMigrationReportCommand : PSCmdlet
     /// <inheritdoc />
     protected override void ProcessRecord()
     {
-        if (InputObject?.BaseObject is MigrationOperation operation)
+        // As a parameter it may be several at once.
+        foreach (PSObject input in LanguagePrimitives.GetEnumerable(InputObject)?.Cast<object>().Select(PSObject.AsPSObject) ?? [InputObject!])
         {
-            _operations.Add(operation);
-            return;
+            try
+            {
+                _operations.Add(Operation(input));
+            }
+            catch (MigrationException e)
+            {
+                WriteError(ErrorRecords.Of(e));
+            }
         }
-
-        WriteError(ErrorRecords.Of(new MigrationException(
-            "InputNotUnderstood",
-            MigrationErrorKind.InvalidInput,
-            $"A {InputObject?.BaseObject.GetType().Name} is no operation from the history.",
-            "Pipe what Get-MigrationHistory returns; of a result: $result | Get-MigrationHistory -Last 1 | Export-MigrationReport.")
-        {
-            Target = InputObject?.ToString(),
-        }));
     }
 
     /// <inheritdoc />
@@ -115,4 +123,14 @@ public sealed class ExportMigrationReportCommand : PSCmdlet
             WriteObject(new FileInfo(_file));
         }
     }
+
+    private static MigrationOperation Operation(PSObject input) => input.BaseObject as MigrationOperation ?? Deserialized.Of<MigrationOperation>(input)
+        ?? throw new MigrationException(
+            "InputNotUnderstood",
+            MigrationErrorKind.InvalidInput,
+            $"A {input.BaseObject.GetType().Name} is no operation from the history.",
+            "Pipe what Get-MigrationHistory returns; of a result: $result | Get-MigrationHistory | Export-MigrationReport.")
+        {
+            Target = input.ToString(),
+        };
 }

@@ -147,7 +147,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
 
     private void Take(PSObject input)
     {
-        switch (input.BaseObject)
+        switch (Deserialized.Of<MigrationOperation>(input) ?? input.BaseObject)
         {
             case IndexBuildResult index:
                 _results.Add((index.Server, index.Database, $"index {index.Schema}.{index.Name}", index.Steps));
@@ -178,7 +178,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                     "InputNotUnderstood",
                     MigrationErrorKind.InvalidInput,
                     $"A {input.BaseObject.GetType().Name} is neither a result of this module nor a file.",
-                    "Pipe results of Invoke-SafeIndexBuild and Start-Backfill, their Steps, or files from Get-ChildItem. Results that went through a file or another process have lost their type: Get-MigrationHistory has them still.")
+                    "Pipe results of Invoke-SafeIndexBuild and Start-Backfill, their Steps, or files from Get-ChildItem. Results that went through a file or another process have lost their type; what Get-MigrationHistory returns has not.")
                 {
                     Target = input.ToString(),
                 };
