@@ -3,22 +3,22 @@ BeforeDiscovery {
     $commands = Get-Command -Module MigrationSafety | ForEach-Object { @{ Name = $_.Name; Command = $_ } }
     # What scripts rely on: a name that is gone or new here is a change of the contract.
     $contract = @(
-        @{ Type = 'BackfillResult'; Names = 'Archive', 'Batches', 'Database', 'Duration', 'Errors', 'Name', 'Outcome', 'Port', 'Remaining', 'Resumed', 'Rows', 'RowsPerSecond', 'Schema', 'Server', 'Steps', 'Strategy', 'Table', 'TotalRows' }
+        @{ Type = 'BackfillResult'; Names = 'Archive', 'Batches', 'Database', 'Duration', 'Errors', 'Name', 'OperationId', 'Outcome', 'Port', 'Remaining', 'Resumed', 'Rows', 'RowsPerSecond', 'Schema', 'Server', 'Steps', 'Strategy', 'Table', 'TotalRows' }
         @{ Type = 'BackfillStatus'; Names = 'Action', 'Archive', 'Database', 'Done', 'ErrorRows', 'Errors', 'FinishedAt', 'LastError', 'MaxErrors', 'Name', 'Percent', 'Port', 'Remaining', 'RemainingTime', 'RowsPerSecond', 'Schema', 'SearchPath', 'Server', 'StartedAt', 'State', 'Strategy', 'Sweep', 'Table', 'TargetBatchTime', 'Throttle', 'TimeZone', 'UpdatedAt', 'User', 'WaitingFor', 'WaitingSince', 'Where', 'Workers', 'WorkersWanted' }
         @{ Type = 'BackfillWorkerStatus'; Names = 'Application', 'Batches', 'ClientAddress', 'Heartbeat', 'Number', 'Pid', 'Rows', 'StartedAt', 'User' }
         @{ Type = 'BackfillError'; Names = 'Again', 'FailedAt', 'Key', 'KeyColumn', 'Message', 'Place', 'SqlState', 'Table' }
         @{ Type = 'BackfillTestResult'; Names = 'Compared', 'Database', 'Detail', 'Different', 'DifferentRow', 'Duration', 'Errors', 'Matching', 'Name', 'Passed', 'Port', 'Rows', 'RowsExpected', 'Schema', 'Server', 'State', 'Table' }
         @{ Type = 'BlockingLock'; Names = 'Application', 'BackendStart', 'BackendType', 'BlockedCount', 'BlockingPid', 'ClientAddress', 'Database', 'Depth', 'Gid', 'HeldMode', 'IdleTime', 'IsDeadlock', 'IsRoot', 'LockType', 'Pid', 'Port', 'PreventsWraparound', 'Query', 'Relation', 'RequestedMode', 'RootPid', 'Server', 'State', 'Timestamp', 'TransactionAge', 'User', 'WaitTime' }
         @{ Type = 'BlockingSessionResult'; Names = 'Application', 'BackendStart', 'Database', 'Duration', 'Ended', 'FreedPid', 'Gid', 'Note', 'Outcome', 'Pid', 'Port', 'Query', 'Server', 'Statement', 'User' }
-        @{ Type = 'IndexBuildResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Error', 'LockWaitTime', 'Name', 'Outcome', 'Port', 'QueueWaitTime', 'Schema', 'Server', 'SizeBytes', 'SnapshotWaitTime', 'Steps', 'Table', 'WaitTime', 'WriterWaitTime' }
-        @{ Type = 'IndexDropResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Name', 'Outcome', 'Port', 'Schema', 'Server', 'SizeBytes', 'Steps', 'Table', 'WaitTime' }
-        @{ Type = 'IndexRebuildResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'EstimatedBloatPercent', 'Name', 'Outcome', 'Port', 'Reason', 'Schema', 'Server', 'SizeBytes', 'SizeBytesBefore', 'Steps', 'Table', 'WaitTime' }
+        @{ Type = 'IndexBuildResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Error', 'LockWaitTime', 'Name', 'OperationId', 'Outcome', 'Port', 'QueueWaitTime', 'Schema', 'Server', 'SizeBytes', 'SnapshotWaitTime', 'Steps', 'Table', 'WaitTime', 'WriterWaitTime' }
+        @{ Type = 'IndexDropResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'Name', 'OperationId', 'Outcome', 'Port', 'Schema', 'Server', 'SizeBytes', 'Steps', 'Table', 'WaitTime' }
+        @{ Type = 'IndexRebuildResult'; Names = 'Attempts', 'Database', 'Definition', 'Duration', 'EstimatedBloatPercent', 'Name', 'OperationId', 'Outcome', 'Port', 'Reason', 'Schema', 'Server', 'SizeBytes', 'SizeBytesBefore', 'Steps', 'Table', 'WaitTime' }
         @{ Type = 'InvalidIndex'; Names = 'Advice', 'Database', 'Definition', 'Detail', 'MissingPartition', 'Name', 'Original', 'PaidByWrites', 'Pid', 'Port', 'Reason', 'Repair', 'Schema', 'Server', 'SizeBytes', 'Table', 'Unique' }
         @{ Type = 'MigrationOperation'; Names = 'Action', 'Application', 'BackendStart', 'ClientAddress', 'ComputerName', 'Database', 'Duration', 'ErrorId', 'FinishedAt', 'Id', 'Message', 'Operation', 'Outcome', 'Phases', 'Pid', 'Port', 'RecommendedAction', 'Retries', 'Reversibility', 'Rows', 'Samples', 'Schema', 'Server', 'SqlState', 'StartedAt', 'Steps', 'SystemUser', 'Table', 'Target', 'User', 'WaitTime' }
         @{ Type = 'OperationPhase'; Names = 'Command', 'Duration', 'Name', 'StartedAt', 'Target', 'Total', 'WaitTime' }
         @{ Type = 'OperationSample'; Names = 'Batches', 'BatchTime', 'Interval', 'Lag', 'LagBytes', 'LongestBatch', 'Rows', 'Time' }
-        @{ Type = 'MigrationProgress'; Names = 'Application', 'BlockedBy', 'Confidence', 'Counters', 'Database', 'Done', 'Elapsed', 'EstimatedEnd', 'Index', 'Operation', 'Percent', 'PhaseCount', 'Phase', 'PhaseNumber', 'PhasePercent', 'Pid', 'Port', 'Query', 'Rate', 'Remaining', 'Server', 'Target', 'Total', 'Unit', 'User', 'WaitingFor' }
-        @{ Type = 'ProgressResult'; Names = 'Application', 'Database', 'Detail', 'Elapsed', 'EndedAt', 'Index', 'Operation', 'Outcome', 'Pid', 'Port', 'Query', 'Server', 'Target', 'User' }
+        @{ Type = 'MigrationProgress'; Names = 'Application', 'BlockedBy', 'Confidence', 'Counters', 'Database', 'Done', 'Elapsed', 'EstimatedEnd', 'Index', 'Name', 'Operation', 'Percent', 'Phase', 'PhaseCount', 'PhaseNumber', 'PhasePercent', 'Pid', 'Port', 'Query', 'Rate', 'Remaining', 'Server', 'Target', 'Timestamp', 'Total', 'Unit', 'User', 'WaitingFor' }
+        @{ Type = 'ProgressResult'; Names = 'Application', 'Database', 'Detail', 'Elapsed', 'EndedAt', 'Index', 'Name', 'Operation', 'Outcome', 'Pid', 'Port', 'Query', 'Server', 'Target', 'User' }
         @{ Type = 'MigrationSession'; Names = 'ConnectedAt', 'Database', 'Id', 'IsStandby', 'Port', 'Server', 'ServerVersion', 'State', 'User' }
         @{ Type = 'MigrationStep'; Names = 'Attempts', 'Cost', 'Duration', 'LockMode', 'LockWaits', 'Objects', 'Purpose', 'Reversal', 'ReversalNote', 'Reversibility', 'Sql', 'StartedAt', 'State', 'Transactional' }
         @{ Type = 'LockWait'; Names = 'Blockers', 'Cause', 'Queued', 'Start', 'WaitTime' }
@@ -83,7 +83,7 @@ Describe 'Every command' {
     It 'has the parameters that all have, with the same types: <Name>' -ForEach $commands {
         foreach ($parameter in $Command.Parameters.Values | Where-Object { $types.ContainsKey($_.Name) }) {
             # Disconnect takes open sessions alone, not texts; Export writes one file, as Export-Csv does.
-            $wanted = if ($Name -eq 'Disconnect-MigrationDatabase') { [MigrationSafety.MigrationSession[]] } elseif ($Name -like 'Export-*' -and $parameter.Name -eq 'Path') { [string] } else { $types[$parameter.Name] }
+            $wanted = if ($Name -eq 'Disconnect-MigrationDatabase') { [MigrationSafety.MigrationSession[]] } elseif ($Name -like 'Export-*' -and $parameter.Name -in 'Path', 'LiteralPath') { [string] } else { $types[$parameter.Name] }
             $parameter.ParameterType | Should -Be $wanted -Because "-$($parameter.Name)"
         }
 

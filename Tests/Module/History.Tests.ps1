@@ -44,15 +44,29 @@ Describe 'Get-MigrationHistory' {
         @{ Name = 'Table, which is gone'; Parameters = @{ Table = 'public.items' }; Found = @() }
         @{ Name = 'Operation'; Parameters = @{ Operation = 'index*' }; Found = 1, 3 }
         @{ Name = 'Operation of two kinds'; Parameters = @{ Operation = 'Backfill', 'IndexDrop' }; Found = 2 }
-        @{ Name = 'Operation, where % is no wildcard'; Parameters = @{ Operation = '%' }; Found = @() }
+        @{ Name = 'Operation, where % is no wildcard'; Parameters = @{ Operation = '%*' }; Found = @() }
         @{ Name = 'Outcome'; Parameters = @{ Outcome = 'Failed', 'Interrupted' }; Found = 3 }
         @{ Name = 'Since'; Parameters = @{ Since = [datetime]::Now.AddHours(1) }; Found = @() }
         @{ Name = 'Until'; Parameters = @{ Until = [datetime]::Now.AddHours(1) }; Found = 1, 2, 3 }
         @{ Name = 'Last'; Parameters = @{ Last = 2 }; Found = 2, 3 }
         @{ Name = 'Last of an outcome'; Parameters = @{ Last = 1; Outcome = 'Succeeded' }; Found = 2 }
-        @{ Name = 'Id'; Parameters = @{ Id = 3, 1, 99 }; Found = 1, 3 }
+        @{ Name = 'Id'; Parameters = @{ Id = 3, 1 }; Found = 1, 3 }
+        @{ Name = 'Id of another outcome'; Parameters = @{ Id = 3, 1; Outcome = 'Failed' }; Found = 3 }
     ) {
         @((Get-MigrationHistory @Parameters).Id) | Should -Be $Found
+    }
+
+    It 'is an error where what is named is not there: <Id>, <Message>' -ForEach @(
+        @{ Id = 'OperationNotFound'; Message = '*no entry 99, 98*'; Found = 1; Parameters = @{ Id = 99, 1, 98 } }
+        @{ Id = 'OperationUnknown'; Message = 'IndexBuld is no*'; Found = 0; Parameters = @{ Operation = 'IndexBuld' } }
+        @{ Id = 'TableNotFound'; Message = '*no table nothing*'; Found = 0; Parameters = @{ Table = 'nothing' } }
+        @{ Id = 'TableKindNotSupported'; Message = '*is an index*'; Found = 0; Parameters = @{ Table = 'orders_pkey' } }
+    ) {
+        $failures = $null
+        Get-MigrationHistory @Parameters -ErrorAction SilentlyContinue -ErrorVariable failures | Should -HaveCount $Found
+        $failures | Should -HaveCount 1
+        $failures[0].FullyQualifiedErrorId | Should -BeLike "$Id,*"
+        $failures[0].ErrorDetails.Message | Should -BeLike $Message
     }
 
     It 'says Running of what runs and Interrupted of what was killed' {
@@ -95,8 +109,21 @@ Describe 'Get-MigrationHistory' {
         $rollback.Statements[0].Statement | Should -BeLike '*update*' -Because 'the backfill was last'
     }
 
+    It 'finds the entry of a result, and of each alone' {
+        $index = Invoke-SafeIndexBuild orders n
+        $fill = Start-Backfill orders @{ n = '1' } -Where 'n is null'
+        $drop = Invoke-SafeIndexDrop orders_n_idx -Confirm:$false
+        $failed = Invoke-SafeIndexBuild orders n -Unique -Name unique_n -ErrorAction SilentlyContinue
+        $found = $failed, $drop, $index, $fill | Get-MigrationHistory -ThrottleLimit 1
+        $found.Operation | Should -Be 'IndexBuild', 'IndexDrop', 'IndexBuild', 'Backfill'
+        $found.Outcome | Should -Be 'Failed', 'Succeeded', 'Succeeded', 'Succeeded'
+        $found.Id | Should -Be $failed.OperationId, $drop.OperationId, $index.OperationId, $fill.OperationId
+        ($found[3] | Get-MigrationHistory).Id | Should -Be $fill.OperationId
+        { $index | Get-MigrationHistory -Id 999 } | Should -Throw -ErrorId 'OperationNotFound,*'
+    }
+
     It 'stands for its session in a pipeline, and takes sessions from one' {
-        (Get-MigrationHistory -Id 2 | Get-MigrationHistory -Last 1).Database | Should -Be $TestDatabase
+        (Get-MigrationHistory -Id 2 | Get-MigrationHistory -Id 1).Id | Should -Be 1
         (Get-TestUri), $session | Get-MigrationHistory -Id 1 | Should -HaveCount 2
     }
 
@@ -107,7 +134,7 @@ Describe 'Get-MigrationHistory' {
     It 'has a table within 80 columns' {
         $text = Get-MigrationHistory | Format-Table | Out-String -Width 80
         (($text -split '\r?\n') | Measure-Object -Property Length -Maximum).Maximum | Should -BeLessOrEqual 80
-        $text | Should -Match 'Succeeded.+Build index o'
+        $text | Should -Match 'Succeeded +public\.orders: Build index'
         $text | Should -Not -Match '#ERR'
     }
 }
@@ -138,8 +165,31 @@ Describe 'Export-MigrationReport' {
         [IO.File]::ReadAllText($path) | Should -Not -Be $before
     }
 
+    It 'takes an array, and a path as it is written' {
+        $path = Join-Path $folder '[2].html'
+        Export-MigrationReport -LiteralPath $path -InputObject (Get-MigrationHistory -Id 1, 2)
+        [IO.File]::ReadAllText($path) | Should -BeLike '*All 2 succeeded*'
+    }
+
+    It 'takes what a job and a file return, whole' {
+        $operations = Get-MigrationHistory -Id 1, 2
+        $paths = 'here', 'job', 'file' | ForEach-Object { Join-Path $folder "$_.html" }
+        $operations | Export-MigrationReport $paths[0]
+        Start-Job -ArgumentList $ManifestPath, (Get-TestUri) { Import-Module $args[0]; Get-MigrationHistory -Id 1, 2 -Session $args[1] } | Receive-Job -Wait -AutoRemoveJob | Export-MigrationReport $paths[1]
+        $operations | Export-Clixml -LiteralPath "$folder/history.xml"
+        Import-Clixml -LiteralPath "$folder/history.xml" | Export-MigrationReport $paths[2]
+        $reports = $paths | ForEach-Object { [IO.File]::ReadAllText($_) -replace '(?s)<footer.*' }
+        $reports[1] | Should -BeExactly $reports[0]
+        $reports[2] | Should -BeExactly $reports[0]
+        (Import-Clixml -LiteralPath "$folder/history.xml" | New-RollbackScript).Statements.Reversal | Should -Contain 'DROP INDEX CONCURRENTLY IF EXISTS public.orders_tier_idx'
+
+        $cut = Import-Clixml -LiteralPath "$folder/history.xml" | Select-Object -First 1
+        $cut.Steps = @('Build index orders_tier_idx')
+        { $cut | Export-MigrationReport $paths[2] -Force } | Should -Throw -ErrorId 'InputNotUnderstood,*'
+    }
+
     It 'is an error where there is nothing to report, or something else: <Id>' -ForEach @(
-        @{ Id = 'NothingToReport'; Work = { Get-MigrationHistory -Id 999 | Export-MigrationReport "$folder/none.html" } }
+        @{ Id = 'NothingToReport'; Work = { Get-MigrationHistory -Last 1 -Operation IndexRebuild | Export-MigrationReport "$folder/none.html" } }
         @{ Id = 'InputNotUnderstood'; Work = { 'change' | Export-MigrationReport "$folder/none.html" } }
         @{ Id = 'PathIsNoFile'; Work = { Get-MigrationHistory -Id 1 | Export-MigrationReport env:none.html } }
         @{ Id = 'PathIsFolder'; Work = { Get-MigrationHistory -Id 1 | Export-MigrationReport $folder } }

@@ -80,4 +80,7 @@ public sealed class MigrationException : Exception
 
     /// <summary>The steps with their outcome up to the failure, where a plan was running.</summary>
     public MigrationStep[] Steps { get; init; } = [];
+
+    /// <summary>Number of the entry in the log of the operation that it ended; null where there is none.</summary>
+    internal long? OperationId { get; set; }
 }

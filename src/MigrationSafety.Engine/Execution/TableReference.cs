@@ -84,6 +84,19 @@ internal sealed record TableReference(uint Oid, string Schema, string Name, char
         }
     }
 
+    /// <summary>Refuses what has no operations of a table.</summary>
+    /// <exception cref="MigrationException"><c>TableKindNotSupported</c>: an index, a view, a sequence, a type.</exception>
+    internal TableReference AsTable() => Kind is 'i' or 'I' or 'v' or 'S' or 'c'
+        ? throw new MigrationException(
+            "TableKindNotSupported",
+            MigrationErrorKind.InvalidInput,
+            $"{Display} is {KindInWords(this)}, not a table.",
+            Kind is 'i' or 'I' ? "Name the table that it is on." : "Name a table.")
+        {
+            Target = Display,
+        }
+        : this;
+
     private static string KindInWords(TableReference table) => (table.Kind, table.Persistence) switch
     {
         (_, 't') => "temporary",

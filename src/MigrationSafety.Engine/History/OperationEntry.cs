@@ -42,6 +42,9 @@ internal sealed class OperationEntry : IAsyncDisposable
         _loop = Task.Run(KeepAsync, CancellationToken.None);
     }
 
+    /// <summary>Its number.</summary>
+    internal long Id => _id;
+
     /// <summary>Begins the entry.</summary>
     /// <returns>Null where it cannot be recorded, which was warned of.</returns>
     internal static async Task<OperationEntry?> BeginAsync(OperationPlan plan, OperationRecorder recorder, IOperationSink sink, CancellationToken cancellationToken)

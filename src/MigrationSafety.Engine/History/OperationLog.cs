@@ -36,7 +36,7 @@ public static class OperationLog
                 TResult result = await work(recorder).ConfigureAwait(false);
                 string state = result is BackfillResult { Outcome: BackfillOutcome.Paused } ? "cancelled" : "succeeded";
                 await entry.FinishAsync(state, (result as IOperationResult)?.Steps, LeftUndone(result)).ConfigureAwait(false);
-                return result;
+                return Numbered(result, entry.Id);
             }
             catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
             {
@@ -47,10 +47,23 @@ public static class OperationLog
             {
                 MigrationException known = e as MigrationException ?? new("UnexpectedError", MigrationErrorKind.Server, e.Message, "", e);
                 await entry.FinishAsync("failed", known.Steps, known).ConfigureAwait(false);
+                known.OperationId = entry.Id;
                 throw;
             }
         }
     }
+
+    /// <summary>The result with the number of its entry, by which it is found again.</summary>
+    private static TResult Numbered<TResult>(TResult result, long id)
+        where TResult : class
+        => (result switch
+        {
+            BackfillResult backfill => (backfill with { OperationId = id }) as TResult,
+            IndexBuildResult build => (build with { OperationId = id }) as TResult,
+            IndexDropResult drop => (drop with { OperationId = id }) as TResult,
+            IndexRebuildResult rebuild => (rebuild with { OperationId = id }) as TResult,
+            _ => null,
+        }) ?? result;
 
     /// <summary>What is not done although no error ended it; null where all is.</summary>
     private static MigrationException? LeftUndone(object result) => result switch

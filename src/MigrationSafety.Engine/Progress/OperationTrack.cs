@@ -269,6 +269,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
             Operation = state.Operation,
             Target = sample.Target ?? (sample.View == "basebackup" ? sample.Application : null),
             Index = sample.Index,
+            Name = sample.BackfillName,
             Phase = state.Phase,
             PhaseNumber = state.PhaseNumber,
             PhaseCount = state.PhaseCount,
@@ -286,6 +287,8 @@ internal sealed class OperationTrack(LearntPhases learnt)
             Port = session.Port,
             Database = sample.Database,
             Counters = sample.Counters,
+            Timestamp = new DateTimeOffset(_lastTime, TimeSpan.Zero).ToLocalTime(),
+            Origin = session,
         };
     }
 }

@@ -68,6 +68,8 @@ internal sealed record ProgressSample
     internal string? Target => Facts.GetValueOrDefault("table") as string
         ?? (Number("relid") is { } oid and > 0 ? oid.ToString(CultureInfo.InvariantCulture) : null);
 
+    internal string? BackfillName => View == ProgressQueries.Backfill ? Text("name") : null;
+
     internal string? Index => Facts.GetValueOrDefault("index") as string;
 
     internal static ProgressSample Read(NpgsqlDataReader reader)

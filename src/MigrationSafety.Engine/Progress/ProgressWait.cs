@@ -179,6 +179,7 @@ public static class ProgressWait
             Operation = track.State.Operation,
             Target = whole.Target,
             Index = whole.Target == track.Last.Target ? track.Last.Index : null,
+            Name = track.Last.BackfillName,
             Outcome = outcome,
             Detail = detail,
             Elapsed = whole.Elapsed,
@@ -189,6 +190,7 @@ public static class ProgressWait
             Server = session.Info.Server,
             Port = session.Info.Port,
             Database = track.Last.Database,
+            Origin = session.Info,
         };
     }
 

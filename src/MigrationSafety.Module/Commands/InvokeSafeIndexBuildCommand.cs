@@ -138,7 +138,8 @@ public sealed class InvokeSafeIndexBuildCommand : IndexCmdlet<IndexBuildPlan, In
             request => (session, sink, token) => IndexBuilder.PlanAsync(session, request, sink, token));
     }
 
-    private protected override IndexBuildResult FailedResult(IndexBuildPlan plan, MigrationException failure) => IndexBuilder.Failed(plan, failure);
+    private protected override IndexBuildResult FailedResult(IndexBuildPlan plan, MigrationException failure) =>
+        IndexBuilder.Failed(plan, failure) with { OperationId = failure.OperationId };
 
     private protected override Task<IndexBuildPlan> PlanAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken) =>
         IndexBuilder.PlanAsync(session, WithSettings(FromColumns()), sink, cancellationToken);

@@ -81,6 +81,18 @@ public abstract class SessionCmdlet : MigrationCmdlet
     {
         if (argument?.Session is { } session)
         {
+            if (argument.Database is { } database && database != session.Database)
+            {
+                throw new MigrationException(
+                    "OtherDatabase",
+                    MigrationErrorKind.InvalidInput,
+                    $"This runs in database {database}, and was seen by a session with another one ({session}).",
+                    "Name a session with that database: -Session.")
+                {
+                    Target = database,
+                };
+            }
+
             return Credential is null
                 ? EngineSession.Of(session)
                 : throw new MigrationException(

@@ -70,6 +70,9 @@ public sealed record IndexRebuildResult : IOperationResult
     /// <summary>The steps that ran.</summary>
     public MigrationStep[] Steps { get; init; } = [];
 
+    /// <summary>Number of its entry in the log of its database (<c>Get-MigrationHistory -Id</c>); null where it could not be recorded.</summary>
+    public long? OperationId { get; init; }
+
     /// <summary>The session it was made in, for the next cmdlet in the pipeline.</summary>
     internal MigrationSession? Origin { get; init; }
 }

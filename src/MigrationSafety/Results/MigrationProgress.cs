@@ -36,6 +36,9 @@ public sealed record MigrationProgress
     /// <summary>The index that is worked on, as schema.name; null where there is none yet, or where it is in another database.</summary>
     public string? Index { get; init; }
 
+    /// <summary>Name of a backfill, for Stop-Backfill and its kin; null for other operations.</summary>
+    public string? Name { get; init; }
+
     /// <summary>Phase by PostgreSQL's name where it has one; of an operation of this module that no view shows, what its log has it at.</summary>
     public string? Phase { get; init; }
 
@@ -101,4 +104,10 @@ public sealed record MigrationProgress
 
     /// <summary>What the server counts, by the names of its columns: numbers, texts and booleans.</summary>
     public Dictionary<string, object> Counters { get; init; } = [];
+
+    /// <summary>When it was seen so, by the server's clock.</summary>
+    public required DateTimeOffset Timestamp { get; init; }
+
+    /// <summary>The session that it was read in, for the next cmdlet in the pipeline.</summary>
+    internal MigrationSession? Origin { get; init; }
 }

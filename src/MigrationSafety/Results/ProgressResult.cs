@@ -34,6 +34,9 @@ public sealed record ProgressResult
     /// <summary>Index, where it was about one.</summary>
     public string? Index { get; init; }
 
+    /// <summary>Name of a backfill, for Resume-Backfill and its kin; null for other operations.</summary>
+    public string? Name { get; init; }
+
     /// <summary>How it ended.</summary>
     public ProgressOutcome Outcome { get; init; }
 
@@ -63,4 +66,7 @@ public sealed record ProgressResult
 
     /// <summary>Database.</summary>
     public string? Database { get; init; }
+
+    /// <summary>The session that it was read in, for the next cmdlet in the pipeline.</summary>
+    internal MigrationSession? Origin { get; init; }
 }
