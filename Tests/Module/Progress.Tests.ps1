@@ -1,7 +1,7 @@
 BeforeAll {
     . $PSScriptRoot/common.ps1
     $null = New-TestDatabase
-    $null = Invoke-Sql 'create table orders (id bigint primary key, tier text); insert into orders select i from generate_series(1, 20000) i; create table items (id bigint primary key, a int, b int, c int, d int, e int, f int)'
+    $null = Invoke-Sql 'create table orders (id bigint primary key, tier text); insert into orders select i from generate_series(1, 20000) i; create table items (id bigint primary key, a int, b int, c int, d int, e int, f int, g int, h int)'
     $session = Connect-MigrationDatabase (Get-TestUri)
     $writer = (Invoke-Sql -Connection writer 'begin; update orders set id = id where id = 15000; update items set id = id where id = 1; insert into items values (0); select pg_backend_pid() as pid').pid
 }
@@ -47,6 +47,19 @@ Describe 'Get-MigrationProgress' {
         Stop-Job $job
     }
 
+    It 'goes on to the cmdlets of a backfill, and to those of its database' {
+        $null = Invoke-Sql 'create table filled (id bigint primary key, tier text); insert into filled select i from generate_series(1, 20000) i'
+        $null = Start-Backfill filled @{ tier = "'a'" } -Name 'fill it' -AsJob -MaxRowsPerSecond 1000
+        Wait-Until { Get-MigrationProgress -Table filled | Where-Object Done -GT 0 } 'the backfill to be under way'
+        $row = Get-MigrationProgress -Table filled
+        $row.Name | Should -Be 'fill it'
+        ($row | Get-Backfill).Name | Should -Be 'fill it'
+        ($row | Get-MigrationHistory filled).Outcome | Should -Be 'Running'
+        ($row | Stop-Backfill -Confirm:$false).State | Should -Be 'Paused'
+        ($row | Resume-Backfill -MaxRowsPerSecond 0 -Confirm:$false).Outcome | Should -Be 'Completed'
+        $row | Remove-Backfill -Confirm:$false
+    }
+
     It 'is taken by name of the operation, in one shape that a job keeps' {
         $null = Invoke-SafeIndexBuild items d -AsJob
         Wait-Until { Get-MigrationProgress -Table items -Operation 'create index*' | Where-Object BlockedBy } 'the build to wait'
@@ -67,6 +80,7 @@ Describe 'Get-MigrationProgress' {
         $first = Get-MigrationProgress -Table items -Watch -Interval 100ms | Select-Object -First 2
         $first.Target | Should -Be 'public.items', 'public.items'
         $first[1].Percent | Should -BeGreaterOrEqual $first[0].Percent
+        $first[1].Timestamp | Should -BeGreaterThan $first[0].Timestamp
         Stop-Job $started
         # Ends by itself.
         $null = @(Get-MigrationProgress -Table items -Watch -Interval 100ms)
@@ -97,12 +111,32 @@ Describe 'Get-MigrationProgress' {
         { Get-MigrationProgress -Watch -Wait } | Should -Throw -ErrorId 'WatchOrWait*'
         { Get-MigrationProgress -Interval 1s } | Should -Throw -ErrorId 'InvalidInterval*'
         { Get-MigrationProgress nothing -ErrorAction Stop } | Should -Throw -ErrorId 'TableNotFound*'
+        { Get-MigrationProgress items_pkey -ErrorAction Stop } | Should -Throw -ErrorId 'TableKindNotSupported*'
+        { Get-MigrationProgress -Operation vacuum, 'CRATE INDEX' } | Should -Throw -ErrorId 'OperationUnknown*'
+        Get-MigrationProgress -Table items -Operation vacuum, 'CRATE*' | Should -BeNullOrEmpty
     }
 
     It 'takes sessions from the pipeline' {
         $null = Invoke-SafeIndexBuild items b -AsJob
         Wait-Until { $session | Get-MigrationProgress -Table items } 'the build to run'
-        (Get-TestUri), $session | Get-MigrationProgress -Table items | Should -HaveCount 2
+        (Get-TestUri), $session | Get-MigrationProgress -Table items | Should -HaveCount 1
+    }
+
+    It 'shows what sessions with one server see once, by the session of its database' {
+        $null = Invoke-SafeIndexBuild items g -AsJob
+        Wait-Until { Get-MigrationProgress -Table items } 'the build to run'
+        $other = Connect-MigrationDatabase (Get-TestUri postgres)
+        try {
+            $alone = $other | Get-MigrationProgress -Operation 'create index*' | Where-Object Database -EQ $TestDatabase
+            $alone.Target | Should -Match '^\d+$' -Because 'names are in its own database'
+            { $alone | Get-MigrationHistory } | Should -Throw -ErrorId 'OtherDatabase,*'
+            foreach ($sessions in ($other, $session), ($session, $other)) {
+                $sessions | Get-MigrationProgress -Operation 'create index*' | Where-Object Database -EQ $TestDatabase | ForEach-Object Target | Should -Be 'public.items'
+                $seen = $sessions | Get-MigrationProgress -Operation 'create index*' -Watch -Interval 100ms | Where-Object Database -EQ $TestDatabase | Select-Object -First 2
+                $seen[0].Timestamp | Should -Not -Be $seen[1].Timestamp
+            }
+        }
+        finally { $other | Disconnect-MigrationDatabase }
     }
 
     It 'has a table within 80 columns' {
@@ -110,7 +144,7 @@ Describe 'Get-MigrationProgress' {
         Wait-Until { Get-MigrationProgress -Table items | Where-Object BlockedBy } 'the build to wait'
         $text = Get-MigrationProgress -Table items | Format-Table | Out-String -Width 80
         (($text -split '\r?\n') | Measure-Object -Property Length -Maximum).Maximum | Should -BeLessOrEqual 80
-        $text | Should -Match 'items'
+        $text | Should -Match "CREATE INDEX CONC.+ public\.items.+waits for $writer"
         foreach ($width in 80, 160) {
             $view = Get-MigrationProgress -Table items | Out-String -Width $width
             (($view -split '\r?\n') | Measure-Object -Property Length -Maximum).Maximum | Should -BeLessOrEqual $width
@@ -119,6 +153,31 @@ Describe 'Get-MigrationProgress' {
             $view | Should -Not -Match '#ERR'
         }
         $text | Should -Not -Match '#ERR'
+    }
+
+    It 'gives the rows of a watch to a table at once' {
+        $null = Invoke-SafeIndexBuild items h -AsJob
+        Wait-Until { Get-MigrationProgress -Table items | Where-Object BlockedBy } 'the build to wait'
+        $powershell = New-TestPowerShell
+        try {
+            $lines = [System.Management.Automation.PSDataCollection[psobject]]::new()
+            $null = $powershell.AddScript('param($uri) Get-MigrationProgress items -Watch -Interval 100ms -Session $uri | Format-Table | Out-String -Stream -Width 80').AddArgument((Get-TestUri))
+            $running = $powershell.BeginInvoke([System.Management.Automation.PSDataCollection[psobject]]::new(), $lines)
+            # Going through it would wait for the end.
+            Wait-Until { "$($lines.ReadAll())" -match 'public\.items' } 'a row while the build goes on'
+            $running.IsCompleted | Should -BeFalse
+        }
+        finally { $powershell.Dispose() }
+    }
+
+    It 'says within 80 columns how an operation ended' {
+        $type = [MigrationSafety.ProgressResult]
+        $row = [Runtime.CompilerServices.RuntimeHelpers]::GetUninitializedObject($type)
+        $values = @{ Pid = 1234567; Operation = 'CREATE INDEX CONCURRENTLY'; Index = 'public.orders_note'; Outcome = [MigrationSafety.ProgressOutcome]::Vanished; Elapsed = [timespan]'1.02:03:04'; Detail = 'its session is gone' }
+        foreach ($name in $values.Keys) { $type.GetProperty($name).SetValue($row, $values[$name]) }
+        $text = $row | Out-String -Width 80
+        $text | Should -Match '1234567 Vanished  +1\.02:03 CREATE INDEX.+ public\.orders.+ its session is'
+        (($text -split '\r?\n') | Measure-Object -Property Length -Maximum).Maximum | Should -BeLessOrEqual 80
     }
 
     It 'fits a narrow terminal without breaking a word' {

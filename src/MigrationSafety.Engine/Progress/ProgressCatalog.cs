@@ -1,4 +1,4 @@
-using MigrationSafety.Engine.Sql;
+using MigrationSafety.Engine.Execution;
 using Npgsql;
 
 namespace MigrationSafety.Engine.Progress;
@@ -14,14 +14,14 @@ namespace MigrationSafety.Engine.Progress;
 /// <param name="BlockSize">Bytes of a block.</param>
 internal sealed record ProgressCatalog(string[] Views, uint? Table, uint[] Own, bool? MayReadBackfills, bool? MayReadLog, bool MaySeeFiles, long SegmentSize, int BlockSize)
 {
-    /// <exception cref="MigrationException"><c>TableNotFound</c>, <c>InvalidName</c>.</exception>
+    /// <exception cref="MigrationException"><c>TableNotFound</c>, <c>TableKindNotSupported</c>, <c>InvalidName</c>.</exception>
     internal static async Task<ProgressCatalog> ReadAsync(NpgsqlConnection connection, string? table, CancellationToken cancellationToken)
     {
         const string Query = """
             select array(select pg_catalog.substr(relname, 18) from pg_catalog.pg_class
                          where relnamespace = 'pg_catalog'::pg_catalog.regnamespace and relkind = 'v' and relname like 'pg\_stat\_progress\_%'
                            and exists (select from pg_catalog.pg_attribute where attrelid = pg_class.oid and attname = 'pid' and not attisdropped) order by 1),
-                   pg_catalog.to_regclass($1)::oid, pg_catalog.array_remove(array[b.oid, o.oid], null), b.readable, o.readable,
+                   pg_catalog.array_remove(array[b.oid, o.oid], null), b.readable, o.readable,
                    pg_catalog.has_function_privilege('pg_catalog.pg_stat_file(text, boolean)', 'execute'),
                    pg_catalog.current_setting('block_size')::int4,
                    (select setting::int8 from pg_catalog.pg_settings where name = 'segment_size')
@@ -36,31 +36,20 @@ internal sealed record ProgressCatalog(string[] Views, uint? Table, uint[] Own, 
                        from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                        where n.nspname = 'migration_safety' and c.relname = 'operation' and c.relkind = 'r') o on true
             """;
-        (string? schema, string? name) = table is null ? (null, null) : SqlName.Parse(table);
-        string? regclass = name is null ? null : schema is null ? SqlName.Quote(name) : SqlName.Quote(schema, name);
-        await using NpgsqlCommand command = new(Query, connection) { Parameters = { new() { Value = (object?)regclass ?? DBNull.Value, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Text } } };
+        TableReference? found = table is null ? null : (await TableReference.FindAnyAsync(connection, table, null, cancellationToken).ConfigureAwait(false)).AsTable();
+        await using NpgsqlCommand command = new(Query, connection);
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
-        uint? oid = reader.IsDBNull(1) ? null : reader.GetFieldValue<uint>(1);
-        int blockSize = reader.GetInt32(6);
-        return table is null || oid is not null
-            ? new ProgressCatalog(
-                reader.GetFieldValue<string[]>(0),
-                oid,
-                reader.GetFieldValue<uint[]>(2),
-                reader.IsDBNull(3) ? null : reader.GetBoolean(3),
-                reader.IsDBNull(4) ? null : reader.GetBoolean(4),
-                reader.GetBoolean(5),
-                // pg_settings gives it in blocks.
-                reader.GetInt64(7) * blockSize,
-                blockSize)
-            : throw new MigrationException(
-                "TableNotFound",
-                MigrationErrorKind.NotFound,
-                $"There is no table {table} in database {connection.Database}.",
-                "Check the name, the schema and the database; without -Table, everything that runs is shown.")
-            {
-                Target = table,
-            };
+        int blockSize = reader.GetInt32(5);
+        return new ProgressCatalog(
+            reader.GetFieldValue<string[]>(0),
+            found?.Oid,
+            reader.GetFieldValue<uint[]>(1),
+            reader.IsDBNull(2) ? null : reader.GetBoolean(2),
+            reader.IsDBNull(3) ? null : reader.GetBoolean(3),
+            reader.GetBoolean(4),
+            // pg_settings gives it in blocks.
+            reader.GetInt64(6) * blockSize,
+            blockSize);
     }
 }

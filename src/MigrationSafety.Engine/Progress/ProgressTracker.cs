@@ -159,7 +159,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
             }
 
             // An ALTER TABLE that builds an index, and a REINDEX that ALTER is a part of the text of, are what their view says.
-            if ((sample.View == ProgressQueries.Ddl && inViews.Contains(sample.Pid)) || !filter.Wants(ProgressModels.Of(sample, _learnt).Operation))
+            if ((sample.View == ProgressQueries.Ddl && inViews.Contains(sample.Pid)) || !filter.Wants(ProgressModels.Of(sample, _learnt).Operation) || !filter.Shows(sample.Database, session.Database))
             {
                 continue;
             }

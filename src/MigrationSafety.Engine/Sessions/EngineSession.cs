@@ -23,6 +23,9 @@ public sealed class EngineSession : IAsyncDisposable
     /// <summary>What users see of it.</summary>
     public MigrationSession Info { get; internal set; } = null!;
 
+    /// <summary>When its server started, to the microsecond: the same for all sessions with one server, by whatever name it was reached.</summary>
+    internal DateTime ServerStartedAt { get; init; }
+
     /// <summary>Whether it is a session with a node of a Citus cluster that belongs to another session.</summary>
     internal bool IsNode { get; set; }
 

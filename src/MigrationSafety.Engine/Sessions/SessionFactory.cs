@@ -138,7 +138,7 @@ public static class SessionFactory
             }
 
             bool noticesLostClient = await ServerFacts.CanNoticeLostClientAsync(connection, limit.Token).ConfigureAwait(false);
-            EngineSession engine = new(dataSource, host, timeout, noticesLostClient);
+            EngineSession engine = new(dataSource, host, timeout, noticesLostClient) { ServerStartedAt = facts.StartedAt };
             MigrationSession session = new(
                 Interlocked.Increment(ref s_lastId), host.Name, host.Port, facts.Database, facts.User, facts.Version, facts.IsStandby, engine);
             engine.Info = session;

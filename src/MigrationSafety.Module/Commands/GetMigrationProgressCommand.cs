@@ -1,4 +1,3 @@
-using System.Collections.Concurrent;
 using System.Management.Automation;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Progress;
@@ -13,7 +12,8 @@ namespace MigrationSafety.Module.Commands;
 [OutputType(typeof(MigrationProgress), typeof(ProgressResult))]
 public sealed class GetMigrationProgressCommand : WatchCmdlet<MigrationProgress>
 {
-    private readonly ConcurrentDictionary<EngineSession, ProgressReader> _readers = new();
+    private readonly List<EngineSession> _sessions = [];
+    private readonly Dictionary<EngineSession, ProgressReader> _readers = [];
 
     /// <summary>Operations on this table and its partitions alone.</summary>
     [Parameter(Position = 0)]
@@ -58,32 +58,57 @@ public sealed class GetMigrationProgressCommand : WatchCmdlet<MigrationProgress>
                 "-Watch and -Wait cannot be given together.",
                 "-Watch shows what runs until nothing is left; -Wait waits for it and returns how it ended.")));
         }
+
+        if (Operation?.FirstOrDefault(name => !ProgressFilter.IsKnown(name)) is { } unknown)
+        {
+            ThrowTerminatingError(ErrorRecords.Of(new MigrationException(
+                "OperationUnknown",
+                MigrationErrorKind.InvalidInput,
+                $"There is no operation {unknown}.",
+                $"There are {string.Join(", ", ProgressFilter.Known)}. A pattern is taken as it is: '{unknown}*'.")
+            {
+                Target = unknown,
+            }));
+        }
     }
 
     /// <inheritdoc />
-    protected override void ProcessRecord()
+    protected override void ProcessRecord() => _sessions.AddRange(Sessions());
+
+    /// <inheritdoc />
+    protected override void EndProcessing()
     {
-        if (!Wait)
+        // Only when all are known: sessions with one server see the same operations.
+        foreach ((EngineSession session, ProgressFilter filter) in Filter.Shared(_sessions))
         {
-            base.ProcessRecord();
-            return;
+            if (Watch)
+            {
+                _readers[session] = new ProgressReader(session, filter);
+                Watched.Add(session);
+            }
+            else if (Wait)
+            {
+                Runner.Start((sink, token) => ProgressWait.RunAsync(session, filter, Interval.Value, sink.Output, sink, token), ThrottleLimit);
+            }
+            else
+            {
+                Runner.Start((sink, token) => ReadOnceAsync(session, filter, sink, token), ThrottleLimit);
+            }
         }
 
-        foreach (EngineSession session in Sessions())
-        {
-            Runner.Start((sink, token) => ProgressWait.RunAsync(session, Filter, Interval.Value, sink.Output, sink, token), ThrottleLimit);
-        }
+        base.EndProcessing();
     }
 
-    private protected override async Task<IReadOnlyList<MigrationProgress>> ReadAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken)
-    {
-        if (Watch)
-        {
-            return await _readers.GetOrAdd(session, _ => new ProgressReader(session, Filter)).ReadAsync(sink, cancellationToken).ConfigureAwait(false);
-        }
+    private protected override Task<IReadOnlyList<MigrationProgress>> ReadAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken) =>
+        _readers[session].ReadAsync(sink, cancellationToken);
 
-        await using ProgressReader reader = new(session, Filter);
-        return await reader.ReadOnceAsync(sink, cancellationToken).ConfigureAwait(false);
+    private static async Task ReadOnceAsync(EngineSession session, ProgressFilter filter, IRecordSink sink, CancellationToken cancellationToken)
+    {
+        await using ProgressReader reader = new(session, filter);
+        foreach (MigrationProgress row in await reader.ReadOnceAsync(sink, cancellationToken).ConfigureAwait(false))
+        {
+            sink.Output(row);
+        }
     }
 
     /// <inheritdoc />

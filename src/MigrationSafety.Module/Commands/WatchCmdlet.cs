@@ -20,7 +20,6 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
     private static readonly TimeSpan s_resizeCheck = TimeSpan.FromMilliseconds(100);
     private static readonly TimeSpan s_leastInterval = TimeSpan.FromMilliseconds(100);
 
-    private readonly List<EngineSession> _sessions = [];
     private readonly ConcurrentDictionary<EngineSession, Look> _failed = new();
     private readonly HashSet<string> _said = new(StringComparer.Ordinal);
     private ScriptBlock? _format;
@@ -33,6 +32,9 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
     [Parameter]
     [ValidateNotNull]
     public Duration Interval { get; set; } = new(TimeSpan.FromSeconds(2));
+
+    /// <summary>The sessions that are watched, once all are known.</summary>
+    private protected List<EngineSession> Watched { get; } = [];
 
     /// <summary>What the live view says where a look finds nothing.</summary>
     private protected abstract string NothingText { get; }
@@ -63,7 +65,7 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
     {
         if (Watch)
         {
-            _sessions.AddRange(Sessions());
+            Watched.AddRange(Sessions());
         }
         else
         {
@@ -74,7 +76,7 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
     /// <inheritdoc />
     protected override void EndProcessing()
     {
-        if (Watch && _sessions.Count > 0)
+        if (Watch && Watched.Count > 0)
         {
             if (OutputTarget.IsTerminal(this))
             {
@@ -155,7 +157,7 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
             }
         }
 
-        return await Task.WhenAll(_sessions.Select(OneAsync)).ConfigureAwait(false);
+        return await Task.WhenAll(Watched.Select(OneAsync)).ConfigureAwait(false);
     }
 
     /// <summary>Whether it may be over soon by itself, as a restart of the server is; a typo or a missing privilege is not.</summary>
