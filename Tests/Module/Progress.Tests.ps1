@@ -113,7 +113,7 @@ Describe 'Get-MigrationProgress' {
         { Get-MigrationProgress nothing -ErrorAction Stop } | Should -Throw -ErrorId 'TableNotFound*'
         { Get-MigrationProgress items_pkey -ErrorAction Stop } | Should -Throw -ErrorId 'TableKindNotSupported*'
         { Get-MigrationProgress -Operation vacuum, 'CRATE INDEX' } | Should -Throw -ErrorId 'OperationUnknown*'
-        Get-MigrationProgress -Table items -Operation vacuum, 'CRATE*' | Should -BeNullOrEmpty
+        Get-MigrationProgress -Table items -Operation vacuum, 'CRATE*', 'index drop', 'Drop Index Concurrently', 'select into' | Should -BeNullOrEmpty
     }
 
     It 'takes sessions from the pipeline' {

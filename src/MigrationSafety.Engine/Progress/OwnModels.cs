@@ -52,11 +52,14 @@ internal static partial class OwnModels
         string? phase = sample.Text("phase");
         return new OperationState
         {
-            Operation = WordPattern().Replace(sample.Text("operation")!, " $0").ToUpperInvariant(),
+            Operation = NameOf(sample.Text("operation")!),
             Phase = phase ?? "running",
             Waiting = phase is not null && TurnWaits.Is(phase) ? phase["waiting for ".Length..] : null,
         };
     }
+
+    /// <summary>What the log calls <c>IndexDrop</c> is INDEX DROP here.</summary>
+    internal static string NameOf(string recorded) => WordPattern().Replace(recorded, " $0").ToUpperInvariant();
 
     internal static OperationState LongDdl(ProgressSample sample)
     {

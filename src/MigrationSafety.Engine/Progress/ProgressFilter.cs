@@ -1,3 +1,4 @@
+using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sessions;
 
 namespace MigrationSafety.Engine.Progress;
@@ -22,7 +23,8 @@ public sealed record ProgressFilter
         "CREATE INDEX or REINDEX", "CLUSTER or VACUUM FULL",
         "COPY", "COPY FROM", "COPY TO", "BASE BACKUP", "BACKFILL", OwnModels.Stream, "LOGICAL REPLICATION COPY",
         "ALTER TABLE", "ALTER MATERIALIZED VIEW", "ALTER DOMAIN", "ALTER FOREIGN TABLE", "REFRESH MATERIALIZED VIEW", "REFRESH MATERIALIZED VIEW CONCURRENTLY",
-        "DDL", "CREATE TABLE AS", "CREATE UNLOGGED TABLE AS", "CREATE TEMP TABLE AS", "CREATE TEMPORARY TABLE AS", "CREATE MATERIALIZED VIEW AS",
+        "DDL", "CREATE TABLE AS", "CREATE UNLOGGED TABLE AS", "CREATE TEMP TABLE AS", "CREATE TEMPORARY TABLE AS", "CREATE MATERIALIZED VIEW AS", "SELECT INTO", "DROP INDEX CONCURRENTLY",
+        .. OperationPlan.Operations.Select(OwnModels.NameOf).Where(name => name != "BACKFILL"),
     ];
 
     /// <summary>Databases whose operations another session shows.</summary>
