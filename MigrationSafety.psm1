@@ -12,6 +12,8 @@ $cmdlets = & $importModule -Assembly ([MigrationSafety.LoadContext]::Initialize(
 
 # Steps, waits and samples reach a report whole, also through a job, a remote session or a file; two levels would be left of them.
 Update-TypeData -TypeName MigrationSafety.MigrationOperation -SerializationDepth 8 -Force
+# When a backend started, to the microsecond, tells it from another that has its pid by now.
+Update-TypeData -TypeName MigrationSafety.BlockingLock -SerializationDepth 2 -Force
 
 # A forced re-import finds the assembly's module in a cache and exports nothing from this one (PowerShell issue 20710): add the cmdlets again.
 if ($cmdlets) {

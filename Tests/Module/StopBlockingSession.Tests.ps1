@@ -68,6 +68,12 @@ Describe 'Stop-BlockingSession' {
         $elsewhere.Port = 1
         { $elsewhere | Stop-BlockingSession -Mode Terminate -Confirm:$false } | Should -Throw -ErrorId 'OtherServer,*'
         { Get-Item / | Stop-BlockingSession -Mode Terminate -Confirm:$false } | Should -Throw -ErrorId 'NoBlockingLock,*'
+        $text = [System.Management.Automation.PSSerializer]::Deserialize([System.Management.Automation.PSSerializer]::Serialize($rows[0]))
+        $text.BackendStart = "$($text.BackendStart)"
+        { $text | Stop-BlockingSession -Mode Terminate -Confirm:$false } | Should -Throw -ErrorId 'BackendStartLost,*'
+        $job = Start-Job -ArgumentList $ManifestPath, (Get-TestUri), $root { Import-Module $args[0]; Get-BlockingLock -Session $args[1] -Pid $args[2] | Where-Object Depth -eq 0 }
+        $rows = @($job | Receive-Job -Wait -AutoRemoveJob)
+        $rows[0].BackendStart.UtcTicks | Should -Be (Get-Own | Select-Object -First 1).BackendStart.UtcTicks
         $result = $rows | Stop-BlockingSession -Mode Terminate -Confirm:$false
         $result.Outcome, $result.Ended, $result.FreedPid | Should -Be 'Freed', $true, $reader
     }

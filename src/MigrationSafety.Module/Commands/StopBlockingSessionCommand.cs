@@ -95,12 +95,20 @@ public sealed class StopBlockingSessionCommand : SessionCmdlet
 
         T? Value<T>(string name) => LanguagePrimitives.TryConvertTo(input.Properties[name]?.Value, CultureInfo.InvariantCulture, out T value) ? value : default;
 
-        // As text the time would have no fractions of a second.
         long? start = input.Properties["BackendStart"]?.Value switch
         {
+            null => null,
             DateTimeOffset time => time.UtcTicks,
-            PSObject time => time.Properties["UtcTicks"]?.Value as long?,
-            _ => null,
+            PSObject time when time.Properties["UtcTicks"]?.Value is long utc => utc,
+            // As text the time has no fractions of a second.
+            object text => throw new MigrationException(
+                "BackendStartLost",
+                MigrationErrorKind.InvalidInput,
+                $"When the backend of pid {Value<int>("Pid")} started came as text ({text}): whether the pid is still the session that was listed could not be told.",
+                "List it anew with Get-BlockingLock, or serialize with a depth of 2 or more; -Pid stops whoever has that pid now.")
+            {
+                Target = input.ToString(),
+            },
         };
         return new BlockingLock
         {
