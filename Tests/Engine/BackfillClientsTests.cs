@@ -107,4 +107,136 @@ public sealed class BackfillClientsTests(Servers servers)
         Assert.All([await first, second], result => Assert.Equal((BackfillOutcome.CompletedWithErrors, 1L), (result.Outcome, result.Errors)));
         Assert.Equal(1999, (await first).Rows + second.Rows);
     }
+
+    [Theory, EachMajor]
+    public async Task A_name_is_one_backfills_also_when_two_begin_at_once(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(
+            servers, major, "create table a (id int primary key, v int); insert into a select i from generate_series(1, 500) i; create table b (id int primary key, v int); insert into b select i from generate_series(1, 500) i");
+        foreach (string name in new[] { "new", "unused", "paused" })
+        {
+            await bench.Database.ExecuteAsync("update a set v = null; update b set v = null", Token);
+            if (name != "new")
+            {
+                await bench.RunAsync(BackfillBench.Request("a", "v", "0", "id = 0") with { Name = name });
+            }
+
+            if (name == "paused")
+            {
+                await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'paused', finished_at = null where name = 'paused'", Token);
+            }
+
+            // Their gates are those of two tables.
+            BackfillPlan[] plans = [await bench.PlanAsync(BackfillBench.Request("a", "v", "1") with { Name = name }), await bench.PlanAsync(BackfillBench.Request("b", "v", "1") with { Name = name })];
+            Task<BackfillResult>[] runs = [.. plans.Select(plan => Backfill.RunAsync(plan, bench.Sink, Token))];
+            int done = 0;
+            foreach (Task<BackfillResult> run in runs)
+            {
+                try
+                {
+                    Assert.Equal(500, (await run).TotalRows);
+                    done++;
+                }
+                catch (MigrationException e)
+                {
+                    Assert.Equal("DefinitionDiffers", e.ErrorId);
+                }
+            }
+
+            // Where it is not at its end, each may see the other about to work on it.
+            Assert.InRange(done, name == "paused" ? 0 : 1, 1);
+            Assert.Equal(500 * done, await bench.ScalarAsync<long>("select (select count(v) from a) + (select count(v) from b)"));
+        }
+    }
+
+    [Theory, EachWalk]
+    public async Task Clients_at_once_share_the_work_and_double_nothing(int major, BackfillStrategy strategy, int workers)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(
+            servers, major, "create table t (id int primary key, v int, n int not null default 0); insert into t select i from generate_series(1, 60000) i");
+        BackfillRequest request = BackfillBench.Request("t", "v", "1", batchSize: 500) with { Set = [new("v", "1"), new("n", "n + 1")], Where = "v is null", Strategy = strategy, Workers = workers };
+
+        BackfillPlan[] plans = [await bench.PlanAsync(request), await bench.PlanAsync(request), await bench.PlanAsync(request)];
+        BackfillResult[] results = await Task.WhenAll(plans.Select(plan => Backfill.RunAsync(plan, bench.Sink, Token)));
+
+        Assert.Equal(60000, results.Sum(r => r.Rows));
+        Assert.Contains(results, r => r.Outcome == BackfillOutcome.Completed);
+        Assert.Equal(60000, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
+        await bench.UntilNothingHeldAsync();
+    }
+
+    [Theory, EachMajor]
+    public async Task Another_operation_on_the_table_is_waited_for_and_named(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, BackfillBench.Orders + "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.001); return new; end $$; create trigger slow before update on orders for each row execute function slow()");
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        Task<BackfillResult> run = bench.RunAsync(BackfillBench.Request("orders", "tier", "'standard'"), stop.Token);
+        await bench.UntilBatchesAsync(1, run);
+
+        MigrationException e = await bench.FailsAsync(BackfillBench.Request("orders", "note", "'x'", "id < 0", retryFor: TimeSpan.FromMilliseconds(300)));
+
+        Assert.Equal("TableBusy", e.ErrorId);
+        Assert.Contains("MigrationSafety/backfill", Assert.Single(e.Blockers).Application, StringComparison.Ordinal);
+        Assert.EndsWith(", working on backfill public.orders.tier (running).", e.Message, StringComparison.Ordinal);
+        Assert.Contains("Stop-Backfill", e.RecommendedAction, StringComparison.Ordinal);
+        Assert.Contains(bench.Sink.Warnings, w => w.Contains("waiting for pid", StringComparison.Ordinal) && w.Contains("backfill public.orders.tier (running)", StringComparison.Ordinal));
+        await stop.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
+        await bench.UntilNothingHeldAsync();
+    }
+
+    [Theory, EachMajor]
+    public async Task Who_locks_the_table_is_waited_for_a_moment_and_then_named(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, BackfillBench.Orders);
+        BackfillRequest request = BackfillBench.Request("orders", "tier", "'standard'");
+
+        Task<BackfillPlan> waits;
+        await using (await LockHolder.HoldAsync(bench.Database, "lock orders in access exclusive mode"))
+        {
+            waits = bench.PlanAsync(request);
+            // Longer than the lock timeout of the batches.
+            await Wait.UntilAsync(
+                async () => waits.IsCompleted || await bench.ScalarAsync<bool>("select exists (select from pg_locks where not granted and relation = 'orders'::regclass and waitstart < clock_timestamp() - interval '700 ms')"),
+                "the plan to wait",
+                cancellationToken: Token);
+        }
+
+        await waits;
+
+        await using LockHolder reader = await LockHolder.HoldAsync(bench.Database, "select from orders");
+        await using Waiter queued = await Waiter.StartAsync(bench.Database, "alter table orders add extra int");
+        MigrationException e = await bench.FailsAsync(request);
+
+        Assert.Equal("LockNotAvailable", e.ErrorId);
+        Assert.Equal((queued.Pid, false, "orders"), (Assert.Single(e.Blockers).Pid, e.Blockers[0].Granted, e.Blockers[0].Relation));
+        Assert.Contains($"pid {queued.Pid}", e.Message, StringComparison.Ordinal);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_plan_names_whoever_keeps_writers_away_and_nobody_else(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(
+            servers, major, "create table t (id int primary key, v int) partition by range (id); create table p partition of t for values from (0) to (10); create table beside ()");
+        await using LockHolder index = await LockHolder.HoldAsync(bench.Database, "lock table p in share mode");
+        await using LockHolder unrelated = await LockHolder.HoldAsync(bench.Database, "lock table beside");
+        MigrationException e = await bench.FailsAsync(BackfillBench.Request("t", "v", "1"));
+
+        Assert.Equal("LockNotAvailable", e.ErrorId);
+        LockBlocker blocker = Assert.Single(e.Blockers);
+        Assert.Equal((index.Pid, true, "p", "ShareLock"), (blocker.Pid, blocker.Granted, blocker.Relation, blocker.Mode));
+    }
+
+    [Theory, EachMajor]
+    public async Task Two_clients_may_create_the_state_at_once(int major)
+    {
+        string tables = string.Concat(Enumerable.Range(0, 6).Select(i => $"create table t{i} (id int primary key, v int); insert into t{i} select generate_series(1, 10);"));
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, tables);
+        BackfillPlan[] plans = await Task.WhenAll(Enumerable.Range(0, 6).Select(i => bench.PlanAsync(BackfillBench.Request($"t{i}", "v", "1"))));
+
+        BackfillResult[] results = await Task.WhenAll(plans.Select(plan => Backfill.RunAsync(plan, bench.Sink, Token)));
+
+        Assert.All(results, r => Assert.Equal(10, r.Rows));
+        Assert.Equal(6, await bench.ScalarAsync<long>("select count(*) from migration_safety.backfill where state = 'completed'"));
+    }
 }

@@ -9,17 +9,12 @@ namespace MigrationSafety.Tests.Engine;
 
 public sealed class BackfillTests(Servers servers)
 {
-    private const string Orders = """
-        create table orders (id bigint generated always as identity primary key, note text, tier text);
-        insert into orders (note) select 'n' || i from generate_series(1, 5000) i;
-        """;
-
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
     [Theory, EachMajor]
     public async Task Every_row_is_set_once(int major)
     {
-        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders + "update orders set tier = 'gold' where id % 10 = 0;");
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, BackfillBench.Orders + "update orders set tier = 'gold' where id % 10 = 0;");
 
         BackfillResult result = await bench.RunAsync(BackfillBench.Request("orders", "tier", "'standard'", batchSize: 700));
 
@@ -157,7 +152,7 @@ public sealed class BackfillTests(Servers servers)
     [Theory, EachMajor]
     public async Task A_plan_writes_nothing_and_says_what_will_be_done(int major)
     {
-        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders + "analyze orders;");
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, BackfillBench.Orders + "analyze orders;");
         const string State = "select md5(string_agg(c.xmin::text || c.relname || c.relfilenode, ',' order by c.oid)) || (select md5(string_agg(xmin::text || xmax::text || ctid::text, ',' order by id)) from orders) from pg_class c where relname not like 'pg\\_%'";
         string? before = await bench.ScalarAsync<string>(State);
 
@@ -193,7 +188,7 @@ public sealed class BackfillTests(Servers servers)
     [Theory, EachMajor]
     public async Task Run_again_it_says_completed_or_takes_what_came_since(int major)
     {
-        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, BackfillBench.Orders);
         BackfillRequest request = BackfillBench.Request("orders", "tier", "'standard'");
         await bench.RunAsync(request);
 
@@ -210,32 +205,14 @@ public sealed class BackfillTests(Servers servers)
         Assert.Equal(5002, more.TotalRows);
         Assert.False(more.Resumed);
 
-        await bench.Database.ExecuteAsync("drop table orders;" + Orders, Token);
+        await bench.Database.ExecuteAsync("drop table orders;" + BackfillBench.Orders, Token);
         Assert.Equal(5000, (await bench.RunAsync(request)).Rows);
-    }
-
-    [Theory, EachMajor]
-    public async Task Another_definition_under_the_same_name_is_refused(int major)
-    {
-        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders);
-        await bench.RunAsync(BackfillBench.Request("orders", "tier", "'standard'"));
-
-        MigrationException e = await bench.FailsAsync(BackfillBench.Request("orders", "tier", "'basic'", "tier = 'standard'"));
-
-        Assert.Equal("DefinitionDiffers", e.ErrorId);
-        Assert.Contains("'standard'", e.Message, StringComparison.Ordinal);
-        Assert.Contains("'basic'", e.Message, StringComparison.Ordinal);
-        Assert.Contains("Remove-Backfill", e.RecommendedAction, StringComparison.Ordinal);
-        BackfillResult named = await bench.RunAsync(BackfillBench.Request("orders", "tier", "'basic'", "tier = 'standard'") with { Name = "to basic" });
-        Assert.Equal(5000, named.Rows);
-        Assert.Equal(Reversibility.Irreversible, named.Steps[^1].Reversibility);
-        Assert.Null(named.Steps[^1].Reversal);
     }
 
     [Theory, EachMajor]
     public async Task A_definition_that_changed_no_row_gives_its_name_to_another(int major)
     {
-        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders + "create table spare (id int primary key, tier text); insert into spare values (1)");
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, BackfillBench.Orders + "create table spare (id int primary key, tier text); insert into spare values (1)");
         BackfillRequest right = BackfillBench.Request("orders", "tier", "'basic'") with { Name = "fix" };
         foreach (BackfillRequest wrong in new[] { right with { Where = "note = 'nothing'", KeepOldValues = true }, right with { Table = "spare", Where = "id = 7" } })
         {
@@ -270,50 +247,9 @@ public sealed class BackfillTests(Servers servers)
     }
 
     [Theory, EachMajor]
-    public async Task A_name_is_one_backfills_also_when_two_begin_at_once(int major)
-    {
-        await using BackfillBench bench = await BackfillBench.CreateAsync(
-            servers, major, "create table a (id int primary key, v int); insert into a select i from generate_series(1, 500) i; create table b (id int primary key, v int); insert into b select i from generate_series(1, 500) i");
-        foreach (string name in new[] { "new", "unused", "paused" })
-        {
-            await bench.Database.ExecuteAsync("update a set v = null; update b set v = null", Token);
-            if (name != "new")
-            {
-                await bench.RunAsync(BackfillBench.Request("a", "v", "0", "id = 0") with { Name = name });
-            }
-
-            if (name == "paused")
-            {
-                await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'paused', finished_at = null where name = 'paused'", Token);
-            }
-
-            // Their gates are those of two tables.
-            BackfillPlan[] plans = [await bench.PlanAsync(BackfillBench.Request("a", "v", "1") with { Name = name }), await bench.PlanAsync(BackfillBench.Request("b", "v", "1") with { Name = name })];
-            Task<BackfillResult>[] runs = [.. plans.Select(plan => Backfill.RunAsync(plan, bench.Sink, Token))];
-            int done = 0;
-            foreach (Task<BackfillResult> run in runs)
-            {
-                try
-                {
-                    Assert.Equal(500, (await run).TotalRows);
-                    done++;
-                }
-                catch (MigrationException e)
-                {
-                    Assert.Equal("DefinitionDiffers", e.ErrorId);
-                }
-            }
-
-            // Where it is not at its end, each may see the other about to work on it.
-            Assert.InRange(done, name == "paused" ? 0 : 1, 1);
-            Assert.Equal(500 * done, await bench.ScalarAsync<long>("select (select count(v) from a) + (select count(v) from b)"));
-        }
-    }
-
-    [Theory, EachMajor]
     public async Task A_condition_that_fits_no_row_is_not_passed_over_in_silence(int major)
     {
-        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, BackfillBench.Orders);
         BackfillRequest request = BackfillBench.Request("orders", "tier", "'standard'", "tier = null");
         Assert.Equal(BackfillOutcome.Completed, (await bench.RunAsync(request)).Outcome);
         Assert.Contains(bench.Sink.Warnings, warning => warning.Contains("no row of public.orders matched (tier = null)", StringComparison.Ordinal));
@@ -339,243 +275,6 @@ public sealed class BackfillTests(Servers servers)
         BackfillResult empty = await bench.RunAsync(BackfillBench.Request("empty", "v", "1"));
         Assert.Equal(BackfillOutcome.Completed, empty.Outcome);
         Assert.Equal(0, empty.Rows);
-    }
-
-    [Theory, EachMajor]
-    public async Task A_predicate_that_stays_true_is_refused_before_anything_changes(int major)
-    {
-        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders);
-
-        foreach (BackfillRequest request in (BackfillRequest[])
-        [
-            BackfillBench.Request("orders", "tier", "'standard'", "id > 0"),
-            BackfillBench.Request("orders", "tier", "nullif(note, note)"),
-            BackfillBench.Request("orders", "tier", "case when id % 2 = 0 then 'even' end"),
-        ])
-        {
-            MigrationException e = await bench.FailsAsync(request);
-            Assert.Equal("PredicateStaysTrue", e.ErrorId);
-            Assert.Equal(MigrationErrorKind.InvalidInput, e.Kind);
-        }
-
-        Assert.Equal(5000, await bench.ScalarAsync<long>("select count(*) from orders where tier is null"));
-        Assert.False(await bench.StateExistsAsync());
-        await bench.UntilNothingHeldAsync();
-    }
-
-    [Theory, EachMajor]
-    public async Task A_row_for_which_the_predicate_stays_true_is_changed_by_nothing(int major)
-    {
-        // Too few for the trial to meet one of them, whatever it picks: that would be refused before.
-        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
-            create table t (id int primary key, v int, n int not null default 0);
-            insert into t select i from generate_series(1, 60000) i;
-            analyze t
-            """);
-        BackfillRequest request = BackfillBench.Request("t", "v", "case when id % 30000 <> 17 then id end", "v is null") with { Set = [new("v", "case when id % 30000 <> 17 then id end"), new("n", "n + 1")], Workers = 2 };
-
-        MigrationException stays = await bench.FailsAsync(request);
-
-        Assert.Equal(("PredicateStaysTrue", MigrationErrorKind.InvalidInput), (stays.ErrorId, stays.Kind));
-        Assert.Contains("17)", stays.Message, StringComparison.Ordinal);
-        Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) from t where n > 1 or (v is null and n > 0)"));
-
-        BackfillResult result = await bench.RunAsync(request with { MaxErrors = 2 });
-
-        Assert.Equal((BackfillOutcome.CompletedWithErrors, 59_998L, 2L, 2L), (result.Outcome, result.TotalRows, result.Errors, result.Remaining));
-        Assert.Equal(59_998, await bench.ScalarAsync<long>("select count(*) from t where v = id and n = 1"));
-        Assert.Equal("17:0 30017:0", await bench.ScalarAsync<string>("select string_agg(id || ':' || n, ' ' order by id) from t where v is null"));
-        Assert.Equal(2, await bench.ScalarAsync<long>("select count(*) from migration_safety.backfill_error where message like 'The condition (v is null) is still true after the update%'"));
-    }
-
-    [Theory, EachMajor]
-    public async Task What_is_wrong_is_said_before_anything_changes(int major)
-    {
-        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders + """
-            create table no_key (a int, b int); insert into no_key values (1);
-            create table made (id int primary key, a int, twice int generated always as (a * 2) stored, ident int generated always as identity);
-            insert into made values (1, 1);
-            create table strict (id int primary key, v int check (v < 100), w int not null default 0, u int unique); insert into strict (id) values (1), (2);
-            create table parted (at int, v int) partition by range (at); create table parted_1 partition of parted for values from (0) to (10);
-            create foreign data wrapper nowhere; create server elsewhere foreign data wrapper nowhere;
-            create table mixed (at int, v int) partition by range (at); create foreign table mixed_1 partition of mixed for values from (0) to (10) server elsewhere;
-            """);
-
-        async Task Expect(string id, BackfillRequest request, string? part = null)
-        {
-            MigrationException e = await bench.FailsAsync(request);
-            Assert.True(e.ErrorId == id, $"{e.ErrorId}: {e.Message}");
-            Assert.NotEmpty(e.RecommendedAction);
-            if (part is not null)
-            {
-                Assert.Contains(part, e.Message + e.RecommendedAction, StringComparison.Ordinal);
-            }
-        }
-
-        await Expect("TableNotFound", BackfillBench.Request("nothing", "tier", "1"));
-        await Expect("ColumnNotFound", BackfillBench.Request("orders", "tear", "1"), "tier");
-        await Expect("ColumnNotFound", BackfillBench.Request("orders", "\"Tier\"", "1"), "Did you mean tier");
-        await Expect("ColumnNotFound", BackfillBench.Request("orders", "tier", "nothing_like_it"), "nothing_like_it");
-        await Expect("FunctionNotFound", BackfillBench.Request("orders", "tier", "no_function(note)"));
-        await Expect("TypeMismatch", BackfillBench.Request("strict", "v", "'{}'::jsonb"));
-        await Expect("SyntaxError", BackfillBench.Request("orders", "tier", "1 +"));
-        await Expect("SyntaxError", BackfillBench.Request("orders", "tier", "'x'), note = ('y'"));
-        await Expect("SyntaxError", BackfillBench.Request("orders", "tier", "coalesce(note, 'y'"));
-        await Expect("SyntaxError", BackfillBench.Request("orders", "tier", "$1"), "parameter");
-        await Expect("SyntaxError", BackfillBench.Request("orders", "tier", "'x' /*"), "not closed");
-        await Expect("SyntaxError", BackfillBench.Request("orders", "tier", "'x'); drop table orders; --"));
-        await Expect("SyntaxError", BackfillBench.Request("orders", "tier", "'x'", "tier is null) is true); delete from orders; --"));
-        await Expect("ExpressionEmpty", BackfillBench.Request("orders", "tier", " "));
-        await Expect("WhereEmpty", BackfillBench.Request("orders", "tier", "'x'", " "));
-        await Expect("WhereMissing", BackfillBench.Request("strict", "w", "1"));
-        await Expect("SetMissing", new BackfillRequest { Table = "orders", Set = [] });
-        await Expect("ColumnTwice", new BackfillRequest { Table = "orders", Set = [new("tier", "'a'"), new("TIER", "'b'")] });
-        await Expect("BatchInvalid", BackfillBench.Request("orders", "tier", "'x'", batchSize: 0));
-        await Expect("BatchInvalid", BackfillBench.Request("orders", "tier", "'x'") with { TargetBatchTime = TimeSpan.FromDays(30) }, "10 min");
-        await Expect("UniqueIndexMissing", BackfillBench.Request("no_key", "b", "1") with { Strategy = BackfillStrategy.Key }, "Invoke-SafeIndexBuild");
-        await Expect("UniqueIndexMissing", BackfillBench.Request("made", "id", "id + 1", "id < 0") with { Strategy = BackfillStrategy.Key });
-        await Expect("WorkersInvalid", BackfillBench.Request("orders", "tier", "'x'") with { Workers = 0 });
-        await Expect("MaxErrorsInvalid", BackfillBench.Request("orders", "tier", "'x'") with { MaxErrors = -1 });
-        await Expect("PartitionKeySet", BackfillBench.Request("parted", "at", "at + 1", "at < 0"));
-        await Expect("TableKindNotSupported", BackfillBench.Request("mixed", "v", "1"), "foreign table");
-        await Expect("ColumnGenerated", BackfillBench.Request("made", "twice", "1", "a = 1"));
-        await Expect("ColumnGenerated", BackfillBench.Request("made", "ident", "1", "a = 1"));
-        await Expect("CheckViolated", BackfillBench.Request("strict", "v", "1000"));
-        await Expect("DuplicateKey", BackfillBench.Request("strict", "u", "1"));
-        await Expect("InvalidData", BackfillBench.Request("strict", "v", "1 / (id - 1)"));
-        Assert.False(await bench.StateExistsAsync());
-        Assert.Equal(5000, await bench.ScalarAsync<long>("select count(*) from orders where tier is null"));
-    }
-
-    [Theory, EachMajor]
-    public async Task What_the_role_may_not_is_said_with_the_grant(int major)
-    {
-        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders);
-        await using TestRole role = await TestRole.CreateAsync(bench.Database);
-        EngineSession session = await bench.SessionAsync(db => db.Server.ConnectionString(db.Name, role.Name));
-        BackfillRequest request = BackfillBench.Request("orders", "tier", "'x'");
-
-        Assert.Equal("InsufficientPrivilege", (await bench.FailsAsync(request, session)).ErrorId);
-
-        await bench.Database.ExecuteAsync($"grant select, update on orders to {role.Name}", Token);
-        MigrationException missing = await bench.FailsAsync(request, session);
-        Assert.Equal("StateSchemaMissing", missing.ErrorId);
-        Assert.Contains($"GRANT CREATE ON DATABASE {bench.Database.Name} TO {role.Name}", missing.RecommendedAction, StringComparison.Ordinal);
-
-        // Made by somebody else: what is missing now is another grant, and the one that the advice names is enough.
-        await bench.RunAsync(BackfillBench.Request("orders", "note", "'x'", "id < 0"));
-        MigrationException denied = await bench.FailsAsync(request, session);
-        Assert.Equal("StateSchemaDenied", denied.ErrorId);
-        await bench.Database.ExecuteAsync(denied.RecommendedAction[denied.RecommendedAction.IndexOf("GRANT", StringComparison.Ordinal)..], Token);
-        Assert.Equal(5000, (await bench.RunAsync(request, session: session)).Rows);
-
-        await bench.Database.ExecuteAsync($"update orders set tier = null; alter table orders enable row level security; create policy even on orders to {role.Name} using (id % 2 = 0)", Token);
-        Assert.Equal("InsufficientPrivilege", (await bench.FailsAsync(request, session)).ErrorId);
-    }
-
-    [Theory, EachMajor]
-    public async Task A_standby_is_refused(int major)
-    {
-        await using PostgresServer primary = await PostgresServer.StartAsync(major, cancellationToken: Token);
-        await using BackfillBench bench = await BackfillBench.CreateAsync(primary, Orders);
-        await using PostgresServer standby = await primary.StartStandbyAsync(cancellationToken: Token);
-        EngineSession session = await bench.SessionAsync(db => standby.ConnectionString(db.Name));
-
-        Assert.Equal("PrimaryRequired", (await bench.FailsAsync(BackfillBench.Request("orders", "tier", "'x'"), session)).ErrorId);
-
-        EngineSession readOnly = await bench.SessionAsync(db => db.ConnectionString + ";Options=-c default_transaction_read_only=on");
-        Assert.Equal("ReadOnly", (await bench.FailsAsync(BackfillBench.Request("orders", "tier", "'x'"), readOnly)).ErrorId);
-    }
-
-    [Theory, EachWalk]
-    public async Task Clients_at_once_share_the_work_and_double_nothing(int major, BackfillStrategy strategy, int workers)
-    {
-        await using BackfillBench bench = await BackfillBench.CreateAsync(
-            servers, major, "create table t (id int primary key, v int, n int not null default 0); insert into t select i from generate_series(1, 60000) i");
-        BackfillRequest request = BackfillBench.Request("t", "v", "1", batchSize: 500) with { Set = [new("v", "1"), new("n", "n + 1")], Where = "v is null", Strategy = strategy, Workers = workers };
-
-        BackfillPlan[] plans = [await bench.PlanAsync(request), await bench.PlanAsync(request), await bench.PlanAsync(request)];
-        BackfillResult[] results = await Task.WhenAll(plans.Select(plan => Backfill.RunAsync(plan, bench.Sink, Token)));
-
-        Assert.Equal(60000, results.Sum(r => r.Rows));
-        Assert.Contains(results, r => r.Outcome == BackfillOutcome.Completed);
-        Assert.Equal(60000, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
-        await bench.UntilNothingHeldAsync();
-    }
-
-    [Theory, EachMajor]
-    public async Task Another_operation_on_the_table_is_waited_for_and_named(int major)
-    {
-        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders + "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.001); return new; end $$; create trigger slow before update on orders for each row execute function slow()");
-        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
-        Task<BackfillResult> run = bench.RunAsync(BackfillBench.Request("orders", "tier", "'standard'"), stop.Token);
-        await bench.UntilBatchesAsync(1, run);
-
-        MigrationException e = await bench.FailsAsync(BackfillBench.Request("orders", "note", "'x'", "id < 0", retryFor: TimeSpan.FromMilliseconds(300)));
-
-        Assert.Equal("TableBusy", e.ErrorId);
-        Assert.Contains("MigrationSafety/backfill", Assert.Single(e.Blockers).Application, StringComparison.Ordinal);
-        Assert.EndsWith(", working on backfill public.orders.tier (running).", e.Message, StringComparison.Ordinal);
-        Assert.Contains("Stop-Backfill", e.RecommendedAction, StringComparison.Ordinal);
-        Assert.Contains(bench.Sink.Warnings, w => w.Contains("waiting for pid", StringComparison.Ordinal) && w.Contains("backfill public.orders.tier (running)", StringComparison.Ordinal));
-        await stop.CancelAsync();
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
-        await bench.UntilNothingHeldAsync();
-    }
-
-    [Theory, EachMajor]
-    public async Task Who_locks_the_table_is_waited_for_a_moment_and_then_named(int major)
-    {
-        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders);
-        BackfillRequest request = BackfillBench.Request("orders", "tier", "'standard'");
-
-        Task<BackfillPlan> waits;
-        await using (await LockHolder.HoldAsync(bench.Database, "lock orders in access exclusive mode"))
-        {
-            waits = bench.PlanAsync(request);
-            // Longer than the lock timeout of the batches.
-            await Wait.UntilAsync(
-                async () => waits.IsCompleted || await bench.ScalarAsync<bool>("select exists (select from pg_locks where not granted and relation = 'orders'::regclass and waitstart < clock_timestamp() - interval '700 ms')"),
-                "the plan to wait",
-                cancellationToken: Token);
-        }
-
-        await waits;
-
-        await using LockHolder reader = await LockHolder.HoldAsync(bench.Database, "select from orders");
-        await using Waiter queued = await Waiter.StartAsync(bench.Database, "alter table orders add extra int");
-        MigrationException e = await bench.FailsAsync(request);
-
-        Assert.Equal("LockNotAvailable", e.ErrorId);
-        Assert.Equal((queued.Pid, false, "orders"), (Assert.Single(e.Blockers).Pid, e.Blockers[0].Granted, e.Blockers[0].Relation));
-        Assert.Contains($"pid {queued.Pid}", e.Message, StringComparison.Ordinal);
-    }
-
-    [Theory, EachMajor]
-    public async Task A_plan_names_whoever_keeps_writers_away_and_nobody_else(int major)
-    {
-        await using BackfillBench bench = await BackfillBench.CreateAsync(
-            servers, major, "create table t (id int primary key, v int) partition by range (id); create table p partition of t for values from (0) to (10); create table beside ()");
-        await using LockHolder index = await LockHolder.HoldAsync(bench.Database, "lock table p in share mode");
-        await using LockHolder unrelated = await LockHolder.HoldAsync(bench.Database, "lock table beside");
-        MigrationException e = await bench.FailsAsync(BackfillBench.Request("t", "v", "1"));
-
-        Assert.Equal("LockNotAvailable", e.ErrorId);
-        LockBlocker blocker = Assert.Single(e.Blockers);
-        Assert.Equal((index.Pid, true, "p", "ShareLock"), (blocker.Pid, blocker.Granted, blocker.Relation, blocker.Mode));
-    }
-
-    [Theory, EachMajor]
-    public async Task Two_clients_may_create_the_state_at_once(int major)
-    {
-        string tables = string.Concat(Enumerable.Range(0, 6).Select(i => $"create table t{i} (id int primary key, v int); insert into t{i} select generate_series(1, 10);"));
-        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, tables);
-        BackfillPlan[] plans = await Task.WhenAll(Enumerable.Range(0, 6).Select(i => bench.PlanAsync(BackfillBench.Request($"t{i}", "v", "1"))));
-
-        BackfillResult[] results = await Task.WhenAll(plans.Select(plan => Backfill.RunAsync(plan, bench.Sink, Token)));
-
-        Assert.All(results, r => Assert.Equal(10, r.Rows));
-        Assert.Equal(6, await bench.ScalarAsync<long>("select count(*) from migration_safety.backfill where state = 'completed'"));
     }
 
     [Theory, EachMajor]
@@ -611,7 +310,7 @@ public sealed class BackfillTests(Servers servers)
     [Theory, EachMajor]
     public async Task It_reports_its_progress(int major)
     {
-        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders + "analyze orders");
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, BackfillBench.Orders + "analyze orders");
 
         await bench.RunAsync(BackfillBench.Request("orders", "tier", "'x'", batchSize: 1000));
 

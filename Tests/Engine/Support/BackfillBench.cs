@@ -12,6 +12,12 @@ namespace MigrationSafety.Tests.Engine.Support;
 /// <summary>A database with a table, a session in it, and what a test asks about a backfill of it.</summary>
 internal sealed class BackfillBench : IAsyncDisposable
 {
+    /// <summary>A table with 5,000 rows to fill.</summary>
+    internal const string Orders = """
+        create table orders (id bigint generated always as identity primary key, note text, tier text);
+        insert into orders (note) select 'n' || i from generate_series(1, 5000) i;
+        """;
+
     private readonly List<MigrationSession> _sessions = [];
 
     private BackfillBench(TestDatabase database) => Database = database;
