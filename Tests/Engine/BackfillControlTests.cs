@@ -95,11 +95,7 @@ public sealed class BackfillControlTests(Servers servers)
     public async Task Who_does_not_let_go_is_named_when_the_wait_is_over(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table);
-        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
-        Task<BackfillResult> run = bench.RunAsync(Request() with { Throttle = s_slow }, stop.Token);
-        await bench.UntilBatchesAsync(1, run);
-        await stop.CancelAsync();
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
+        await InterruptAsync(bench);
         await bench.UntilNothingHeldAsync();
         const string Name = "public.t.v,n";
         await using LockHolder other = await LockHolder.HoldAsync(bench.Database, $"select pg_advisory_xact_lock_shared({0x4D69534E}, hashtext('{Name}'))");
@@ -113,11 +109,7 @@ public sealed class BackfillControlTests(Servers servers)
     public async Task One_whose_table_has_another_name_now_says_which(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table);
-        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
-        Task<BackfillResult> run = bench.RunAsync(Request() with { Throttle = s_slow }, stop.Token);
-        await bench.UntilBatchesAsync(1, run);
-        await stop.CancelAsync();
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
+        await InterruptAsync(bench);
         const string Name = "public.t.v,n";
 
         // Also where another table has taken the old name: its rows are not meant.
@@ -137,11 +129,7 @@ public sealed class BackfillControlTests(Servers servers)
     public async Task One_whose_client_is_gone_is_interrupted_and_its_last_error_stays(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table + "insert into t values (20001, null, 0); create table spare (id int primary key, v int); insert into spare values (1)");
-        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
-        Task<BackfillResult> run = bench.RunAsync(Request() with { Throttle = s_slow }, stop.Token);
-        await bench.UntilBatchesAsync(1, run);
-        await stop.CancelAsync();
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
+        await InterruptAsync(bench);
         BackfillStatus interrupted = Assert.Single(await ListAsync(bench));
         Assert.Equal((BackfillState.Interrupted, 0, null, null), (interrupted.State, interrupted.Workers.Length, interrupted.WaitingFor, interrupted.RowsPerSecond));
         // The condition is checked when it goes on, and what ended it is there for who looks.
@@ -161,7 +149,7 @@ public sealed class BackfillControlTests(Servers servers)
         await bench.Database.ExecuteAsync("update t set v = null", Token);
         // Small again, so that its rows are counted rather than estimated.
         await bench.Database.ExecuteAsync("vacuum full t", Token);
-        run = bench.RunAsync(Request() with { Throttle = s_slow });
+        Task<BackfillResult> run = bench.RunAsync(Request() with { Throttle = s_slow });
         BackfillStatus? again = null;
         await Wait.UntilAsync(
             // The rate is read of the workers, a moment before or after what is done.
@@ -295,6 +283,16 @@ public sealed class BackfillControlTests(Servers servers)
         BackfillTestResult after = await TestAsync(bench, name);
         Assert.Equal((true, null), (after.Passed, after.RowsExpected));
         Assert.Contains("reset", Assert.Single(after.Detail), StringComparison.Ordinal);
+    }
+
+    /// <summary>Begins one and ends it with Ctrl-C.</summary>
+    private static async Task InterruptAsync(BackfillBench bench)
+    {
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        Task<BackfillResult> run = bench.RunAsync(Request() with { Throttle = s_slow }, stop.Token);
+        await bench.UntilBatchesAsync(1, run);
+        await stop.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
     }
 
     private static BackfillRequest Request() => BackfillBench.Request("t", "v", "1") with { Set = [new("v", "1"), new("n", "n + 1")], Where = "v is null", Throttle = new() };
