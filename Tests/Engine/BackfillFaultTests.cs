@@ -48,6 +48,39 @@ public sealed class BackfillFaultTests(Servers servers)
         await AssertOnceAsync(bench);
     }
 
+    [Theory, EachMajor]
+    public async Task Cancelled_while_it_looks_who_is_in_the_way_it_keeps_no_lock(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id bigint primary key, v int); insert into t select i from generate_series(1, 10) i");
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from t for update");
+        using CancellationTokenSource cancel = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        BackfillPlan plan = await bench.PlanAsync(BackfillBench.Request("t", "v", "1"));
+
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => Backfill.RunAsync(plan, new CancellingSink(cancel, $"waits for pid {holder.Pid}"), cancel.Token));
+
+        await UntilFreeAsync(bench);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_batch_that_outlives_the_command_gives_its_locks_back(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table t (id bigint primary key, v int); insert into t select i from generate_series(1, 10) i;
+            create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(case when new.id = 10 then 2 else 0 end); return new; end $$;
+            create trigger slow before update on t for each row execute function slow()
+            """);
+        using CancellationTokenSource cancel = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        Task<BackfillResult> run = bench.RunAsync(BackfillBench.Request("t", "v", "1", batchSize: 1) with { TargetBatchTime = TimeSpan.FromSeconds(5), Throttle = new() }, cancel.Token);
+        await bench.UntilBatchesAsync(1, run);
+        await Wait.UntilAsync(
+            async () => run.IsCompleted || await bench.ScalarAsync<bool>("select exists (select from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep')"), "the slow row", cancellationToken: Token);
+
+        await cancel.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
+
+        await UntilFreeAsync(bench);
+    }
+
     [Theory, EachWalk]
     public async Task A_killed_backend_is_replaced(int major, BackfillStrategy strategy, int workers)
     {
@@ -316,11 +349,44 @@ public sealed class BackfillFaultTests(Servers servers)
         }
     }
 
+    /// <summary>Long before a connection that lies in the pool is closed for being idle.</summary>
+    private static Task UntilFreeAsync(BackfillBench bench) => Wait.UntilAsync(
+        async () => await bench.ScalarAsync<long>("select count(*) from pg_locks l join pg_database d on d.oid = l.database where d.datname = current_database() and l.locktype = 'advisory'") == 0,
+        "its locks to be given back",
+        TimeSpan.FromSeconds(15),
+        Token);
+
     private static async Task AssertOnceAsync(BackfillBench bench, int rows = Rows)
     {
         Assert.Equal(rows, await bench.ScalarAsync<long>("select count(*) from t where v = 1 and n = 1"));
         Assert.Equal(rows, await bench.ScalarAsync<long>("select count(*) from t"));
         Assert.Equal(rows, await bench.ScalarAsync<long>("select sum(rows_done)::int8 from migration_safety.backfill_worker join migration_safety.backfill on name = backfill where state = 'completed'"));
         await bench.UntilNothingHeldAsync();
+    }
+
+    /// <summary>Cancels when it is told something.</summary>
+    private sealed class CancellingSink(CancellationTokenSource cancel, string at) : IOperationSink
+    {
+        public void Verbose(string message)
+        {
+            if (message.Contains(at, StringComparison.Ordinal))
+            {
+                cancel.Cancel();
+            }
+        }
+
+        public void Debug(string message)
+        {
+        }
+
+        public void Warning(string message) => Verbose(message);
+
+        public void Progress(OperationProgress progress)
+        {
+        }
+
+        public void Record(OperationEvent happened)
+        {
+        }
     }
 }

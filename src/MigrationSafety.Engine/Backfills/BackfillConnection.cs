@@ -179,9 +179,16 @@ internal sealed class BackfillConnection : IAsyncDisposable
         Task<T?> work = fires || first is not null ? SettleAsync(first, sql, parameters, read) : SendAsync(sql, repeated, parameters, read);
         if (watch is not null)
         {
-            while (!await EndsWithinAsync(work, s_watchEvery, cancellationToken).ConfigureAwait(false))
+            try
             {
-                await watch.LookAsync(Connection.ProcessID, cancellationToken).ConfigureAwait(false);
+                while (!await EndsWithinAsync(work, s_watchEvery, cancellationToken).ConfigureAwait(false))
+                {
+                    await watch.LookAsync(Connection.ProcessID, cancellationToken).ConfigureAwait(false);
+                }
+            }
+            catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+            {
+                // The batch is waited for below, as wherever else it is cancelled.
             }
         }
 
@@ -265,11 +272,21 @@ internal sealed class BackfillConnection : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
-        if (_unanswered is { IsCompleted: false } unanswered)
+        bool answers = _unanswered is null or { IsCompleted: true };
+        Task closing = CloseAsync();
+        await Task.WhenAny(closing, Task.Delay(answers ? s_patienceToLeave : TimeSpan.Zero)).ConfigureAwait(false);
+        if (closing.IsCompleted)
         {
-            // A connection cannot be closed under its statement; it closes itself when the statement ends or the network says that it is gone.
-            _ = unanswered.ContinueWith(_ => Connection.Dispose(), CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
-            return;
+            await closing.ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>A connection cannot be closed under its statement: it closes when that ends, or the network says that it is gone.</summary>
+    private async Task CloseAsync()
+    {
+        if (_unanswered is { } unanswered)
+        {
+            await unanswered.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }
 
         try
@@ -277,15 +294,8 @@ internal sealed class BackfillConnection : IAsyncDisposable
             if (Connection.FullState == System.Data.ConnectionState.Open)
             {
                 // A pooled connection keeps its session, and with it the locks, until it is used again.
-                Task release = ReleaseAsync();
-                _unanswered = release;
-                await release.WaitAsync(s_patienceToLeave).ConfigureAwait(false);
+                await ReleaseAsync().ConfigureAwait(false);
             }
-        }
-        catch (TimeoutException)
-        {
-            _ = _unanswered!.ContinueWith(_ => Connection.Dispose(), CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
-            return;
         }
         catch (Exception e) when (e is NpgsqlException or IOException or InvalidOperationException)
         {
