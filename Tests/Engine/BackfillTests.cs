@@ -323,10 +323,11 @@ public sealed class BackfillTests(Servers servers)
         Assert.Contains(bench.Sink.DebugMessages, sql => sql.Contains("for update", StringComparison.Ordinal));
     }
 
-    [Theory, EachMajor]
-    public async Task What_an_earlier_run_did_makes_the_rest_no_faster(int major)
+    // On one major: what is reckoned from its own figures depends on none of them.
+    [Fact]
+    public async Task What_an_earlier_run_did_makes_the_rest_no_faster()
     {
-        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t select i from generate_series(1, 20000) i; analyze t");
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, PostgresClusters.RequestedMajors.Max(), "create table t (id int primary key, v int); insert into t select i from generate_series(1, 20000) i; analyze t");
         BackfillRequest request = BackfillBench.Request("t", "v", "id", batchSize: 100);
         Task<BackfillResult> stopped = bench.RunAsync(request with { Throttle = new() { RowsPerSecond = 4000, HealthQuery = "select count(*) < 10000 from t where v is not null" } });
         await Wait.UntilAsync(async () => stopped.IsCompleted || (await bench.StateExistsAsync() && await bench.ScalarAsync<bool>("select exists (select from migration_safety.backfill where waiting_for like 'paused%')")), "half of it", cancellationToken: Token);
