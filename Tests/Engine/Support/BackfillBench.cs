@@ -87,10 +87,11 @@ internal sealed class BackfillBench : IAsyncDisposable
     internal async Task<bool> StateExistsAsync() => await ScalarAsync<bool>("select to_regclass('migration_safety.backfill_worker') is not null");
 
     /// <summary>No session holds an advisory lock: what this module locks it gives back.</summary>
-    internal Task UntilNothingHeldAsync() => Wait.UntilAsync(
+    internal Task UntilNothingHeldAsync(TimeSpan? within = null) => Wait.UntilAsync(
         async () => await ScalarAsync<long>("select count(*) from pg_locks l join pg_database d on d.oid = l.database where d.datname = current_database() and l.locktype = 'advisory'") == 0,
         "the table's lock to be given back",
-        cancellationToken: Token);
+        within,
+        Token);
 
     /// <summary>Runs what New-RollbackScript makes of the result, statement by statement as psql does.</summary>
     /// <returns>What the server said meanwhile.</returns>

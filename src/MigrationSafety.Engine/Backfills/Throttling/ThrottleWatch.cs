@@ -268,7 +268,7 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
             update {BackfillStore.Table} set waiting_for = $2, waiting_since = $3
             where name = $1 and (waiting_for, waiting_since) is distinct from ($2, $3)
             """;
-        // Not of their ranges: another client that need not wait takes those after a while.
+        // Not of their ranges: what only this client sees, and waits for, keeps these from no other.
         const string Heartbeat = $"update {BackfillStore.Workers} set heartbeat = pg_catalog.clock_timestamp() where backfill = $1 and run = $2";
         string? words = decision.Words;
         // Again and again, changed or not: another client, gone by now, may have written since. What stands there already is not written.
