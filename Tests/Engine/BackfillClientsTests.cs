@@ -25,7 +25,7 @@ public sealed class BackfillClientsTests(Servers servers)
 
         Assert.Equal("TableBusy", e.ErrorId);
         Assert.Equal(frozen.Pid, Assert.Single(e.Blockers).Pid);
-        Assert.Contains(bench.Sink.Warnings, m => m.Contains($"waiting for pid {frozen.Pid}", StringComparison.Ordinal));
+        Assert.Contains(bench.Sink.Warnings, m => m.Contains($"waiting for pid {frozen.Pid} (", StringComparison.Ordinal));
     }
 
     [Theory, EachMajor]
@@ -210,7 +210,7 @@ public sealed class BackfillClientsTests(Servers servers)
 
         Assert.Equal("LockNotAvailable", e.ErrorId);
         Assert.Equal((queued.Pid, false, "orders"), (Assert.Single(e.Blockers).Pid, e.Blockers[0].Granted, e.Blockers[0].Relation));
-        Assert.Contains($"pid {queued.Pid}", e.Message, StringComparison.Ordinal);
+        Assert.Contains($"pid {queued.Pid} (", e.Message, StringComparison.Ordinal);
     }
 
     [Theory, EachMajor]

@@ -59,7 +59,7 @@ public sealed class BackfillFaultTests(Servers servers)
         using CancellationTokenSource cancel = CancellationTokenSource.CreateLinkedTokenSource(Token);
         BackfillPlan plan = await bench.PlanAsync(BackfillBench.Request("t", "v", "1"));
 
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => Backfill.RunAsync(plan, new CancellingSink(cancel, $"waits for pid {holder.Pid}"), cancel.Token));
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => Backfill.RunAsync(plan, new CancellingSink(cancel, $"waits for pid {holder.Pid} ("), cancel.Token));
 
         await bench.UntilNothingHeldAsync(s_beforeIdle);
     }
@@ -342,7 +342,7 @@ public sealed class BackfillFaultTests(Servers servers)
         try
         {
             await Wait.UntilAsync(
-                () => run.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains($"pid {holder.Pid}", StringComparison.Ordinal)),
+                () => run.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains($"pid {holder.Pid} (", StringComparison.Ordinal)),
                 "the holder to be named",
                 cancellationToken: Token);
         }

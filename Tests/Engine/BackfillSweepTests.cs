@@ -88,6 +88,47 @@ public sealed class BackfillSweepTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task A_row_that_left_its_place_to_another_one_is_not_taken_for_done(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Counted);
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from t where id = 600 for update");
+        Task<BackfillResult> run = bench.RunAsync(Once());
+        await Wait.UntilAsync(() => run.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains("of which 1 were locked", StringComparison.Ordinal)), "the sweep to leave a row", cancellationToken: Token);
+        uint table = await bench.ScalarAsync<uint>("select 't'::regclass::oid");
+        async Task<RowPlace> PlaceAsync(int id) =>
+            new(table, (await bench.ScalarAsync<string>($"select ctid::text from t where id = {id}"))!, (await bench.ScalarAsync<string>($"select xmin::text from t where id = {id}"))!, $"{{{id}}}");
+
+        // Two that were found one after the other: meanwhile the first moved, a vacuum gave its place away, and the second came there.
+        await bench.Database.ExecuteAsync("insert into t values (3001)", Token);
+        RowPlace found = await PlaceAsync(3001);
+        RowPlace moved = found with { Version = await bench.ScalarAsync<string>("select xmin::text from t where id = 1") ?? "", Key = "{9}" };
+        await bench.Database.ExecuteAsync("insert into t values (3002)", Token);
+        RowPlace another = await PlaceAsync(3002);
+        RowPlace locked = await PlaceAsync(600);
+
+        BackfillContext context = new(await bench.PlanAsync(Once()), bench.Sink);
+        context.Gate.Set(speed: 1, rowsPerSecond: null, workers: 1);
+        await using BackfillWorker worker = new(context, 1);
+        async Task<RowsOutcome> UpdateAsync(params RowPlace[] places) => await worker.HoldAsync(
+            async () =>
+            {
+                await worker.AttendAsync(Token);
+                return await worker.Rows.UpdateAsync(context.Definition.Leaves[0], places, isSweep: true, byKey: false, Token);
+            },
+            Token);
+        RowsOutcome free = await UpdateAsync(moved, found);
+        RowsOutcome inTheWay = await UpdateAsync(another with { Version = moved.Version }, another, locked);
+
+        Assert.Equal(1, free.Changed);
+        Assert.Equal([moved], free.Left);
+        Assert.Equal(1, inTheWay.Changed);
+        Assert.Equal([another with { Version = moved.Version }, locked], inTheWay.Left);
+        await worker.DisposeAsync();
+        await holder.CommitAsync(Token);
+        Assert.Equal(0, (await run).Remaining);
+    }
+
+    [Theory, EachMajor]
     public async Task Without_a_key_what_moved_is_found_by_another_sweep(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Counted + "alter table t drop constraint t_pkey; create index on t (note)");

@@ -71,7 +71,7 @@ public sealed class ExecutorTests(Servers servers)
             await using TestDatabase db = await NewDatabaseAsync(major);
             await using LockHolder holder = await HoldForLongAsync(db, sql);
             Task<MigrationStep> running = RunAsync(db, AddColumn, new ExecutionOptions { LookFor = TimeSpan.FromMinutes(5) });
-            await Wait.UntilAsync(() => _sink.VerboseMessages.Any(message => message.Contains($"pid {holder.Pid}", StringComparison.Ordinal)), $"{what} is seen", cancellationToken: Token);
+            await Wait.UntilAsync(() => _sink.VerboseMessages.Any(message => message.Contains($"pid {holder.Pid} (", StringComparison.Ordinal)), $"{what} is seen", cancellationToken: Token);
 
             // A reader that queues behind us would time out at once.
             for (int i = 0; i < 20; i++)
@@ -140,7 +140,7 @@ public sealed class ExecutorTests(Servers servers)
         await Wait.UntilAsync(async () => await db.ScalarAsync<long>("select count(*) from pg_locks where not granted and database = (select oid from pg_database where datname = current_database())") == 1, "the waiter queues", cancellationToken: Token);
         await Wait.UntilAsync(async () => await db.ScalarAsync<bool>($"select clock_timestamp() - xact_start > interval '300 ms' from pg_stat_activity where pid = {waiter.ProcessID}"), "the waiter is no longer young", cancellationToken: Token);
         Task<MigrationStep> running = RunAsync(db, AddColumn, new ExecutionOptions { LookFor = TimeSpan.FromMinutes(5) });
-        await Wait.UntilAsync(() => _sink.VerboseMessages.Any(message => message.Contains($"pid {waiter.ProcessID}", StringComparison.Ordinal) && message.Contains("awaits AccessExclusiveLock", StringComparison.Ordinal)), "the waiter is seen", cancellationToken: Token);
+        await Wait.UntilAsync(() => _sink.VerboseMessages.Any(message => message.Contains($"pid {waiter.ProcessID} (", StringComparison.Ordinal) && message.Contains("awaits AccessExclusiveLock", StringComparison.Ordinal)), "the waiter is seen", cancellationToken: Token);
         await holder.CommitAsync(Token);
         await queued;
         await transaction.RollbackAsync(Token);
@@ -186,7 +186,7 @@ public sealed class ExecutorTests(Servers servers)
         {
             await using LockHolder holder = await HoldForLongAsync(db, holds);
             Task<MigrationStep> running = RunAsync(db, step, new ExecutionOptions { LookFor = TimeSpan.FromMinutes(5) });
-            await Wait.UntilAsync(() => _sink.VerboseMessages.Any(message => message.Contains($"in the way: pid {holder.Pid}", StringComparison.Ordinal)), holds, cancellationToken: Token);
+            await Wait.UntilAsync(() => _sink.VerboseMessages.Any(message => message.Contains($"in the way: pid {holder.Pid} (", StringComparison.Ordinal)), holds, cancellationToken: Token);
             await holder.CommitAsync(Token);
             Assert.Equal((StepState.Done, 1), ((await running).State, (await running).Attempts));
         }
@@ -264,7 +264,7 @@ public sealed class ExecutorTests(Servers servers)
 
         await db.ExecuteAsync("drop index if exists orders_total_idx", Token);
         Task<MigrationStep> running = RunAsync(db, Build, s_impatient);
-        await Wait.UntilAsync(() => _sink.VerboseMessages.Count(message => message.Contains($"waits for pid {holder.Pid}", StringComparison.Ordinal)) >= 2, "it waits again", cancellationToken: Token);
+        await Wait.UntilAsync(() => _sink.VerboseMessages.Count(message => message.Contains($"waits for pid {holder.Pid} (", StringComparison.Ordinal)) >= 2, "it waits again", cancellationToken: Token);
         await holder.CommitAsync(Token);
         MigrationStep step = await running;
         Assert.Equal((StepState.Done, 1), (step.State, step.Attempts));
@@ -286,7 +286,7 @@ public sealed class ExecutorTests(Servers servers)
             await using (StepExecutor executor = await StepExecutor.OpenAsync(session, s_impatient with { WaitFor = TimeSpan.FromSeconds(4) }, sink, Token))
             {
                 Task running = executor.RunAsync([Build], "test", Token);
-                await Wait.UntilAsync(() => sink.VerboseMessages.Any(message => message.Contains($"waits for pid {holder.Pid}", StringComparison.Ordinal)), "it waits", cancellationToken: Token);
+                await Wait.UntilAsync(() => sink.VerboseMessages.Any(message => message.Contains($"waits for pid {holder.Pid} (", StringComparison.Ordinal)), "it waits", cancellationToken: Token);
                 if (refused)
                 {
                     await db.ExecuteAsync($"alter role {role.Name} connection limit 1", Token);
@@ -377,7 +377,7 @@ public sealed class ExecutorTests(Servers servers)
         Assert.Equal(("TableBusy", first.ProcessID, "MigrationSafety/first"), (e.ErrorId, e.Blockers.Single().Pid, e.Blockers.Single().Application));
 
         Task waiting = TableOperationLock.TakeAsync(second, table, TimeSpan.FromMinutes(5), _sink, Token);
-        await Wait.UntilAsync(() => _sink.Warnings.Any(message => message.Contains($"pid {first.ProcessID}", StringComparison.Ordinal)), "the holder is named", cancellationToken: Token);
+        await Wait.UntilAsync(() => _sink.Warnings.Any(message => message.Contains($"pid {first.ProcessID} (", StringComparison.Ordinal)), "the holder is named", cancellationToken: Token);
         await TableOperationLock.ReleaseAsync(first, table);
         await waiting;
     }

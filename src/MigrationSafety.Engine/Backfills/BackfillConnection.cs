@@ -16,9 +16,9 @@ internal sealed record BatchOutcome(long Changed, bool AtEnd, long Passed, TimeS
 /// <param name="Changed">Rows updated.</param>
 /// <param name="State">The backfill's state; null where its record is gone.</param>
 /// <param name="ServerTime">Time that the server took.</param>
-/// <param name="Done">Places, or keys, of those that were changed; null where all were.</param>
-/// <param name="Kept">Places of those that it locked and that were not changed all the same; null where that was not asked.</param>
-internal sealed record PlacesOutcome(long Changed, string? State, TimeSpan ServerTime, string[]? Done, string[]? Kept);
+/// <param name="Done">Numbers of those that were changed, from 1 in the order in which they were given; null where all were.</param>
+/// <param name="Kept">Numbers of those that it locked and that were not changed all the same; null where that was not asked.</param>
+internal sealed record PlacesOutcome(long Changed, string? State, TimeSpan ServerTime, long[]? Done, long[]? Kept);
 
 /// <summary>What came of trying the change on some rows.</summary>
 /// <param name="Locked">Rows that match and were free.</param>

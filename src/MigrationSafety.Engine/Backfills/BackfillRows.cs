@@ -62,8 +62,8 @@ internal sealed class BackfillRows
                         reader.GetInt64(0),
                         reader.Text(1),
                         TimeSpan.FromMilliseconds(reader.GetDouble(2)),
-                        reader.IsDBNull(3) ? null : reader.GetFieldValue<string[]>(3),
-                        reader.IsDBNull(4) ? null : reader.GetFieldValue<string[]>(4)),
+                        reader.IsDBNull(3) ? null : reader.GetFieldValue<long[]>(3),
+                        reader.IsDBNull(4) ? null : reader.GetFieldValue<long[]>(4)),
                     (isSweep && !skip) || setbacks > 0,
                     cancellationToken,
                     byKey && !skip ? statements.LockKeys : null).ConfigureAwait(false);
@@ -81,7 +81,7 @@ internal sealed class BackfillRows
                     _size.Took(took, some.Length);
                 }
 
-                RowPlace[] rest = isSweep && outcome.Done is { } done ? Without(some, done, byKey && !skip) : [];
+                RowPlace[] rest = isSweep && outcome.Done is { } done ? Without(some, done) : [];
                 if (rest.Length > 0 && !skip)
                 {
                     // Changed by others since they were found, or kept by a trigger: which of the two tells who locks them first.
@@ -93,14 +93,13 @@ internal sealed class BackfillRows
 
                 if (rest.Length > 0 && outcome.Kept is { Length: > 0 } kept)
                 {
-                    RowPlace[] others = Without(rest, kept, byKey: false);
-                    foreach (RowPlace place in rest.Except(others))
+                    foreach (long number in kept)
                     {
-                        await FailedAsync(leaf, place, RowRefusal.Kept(leaf, _context.Definition.Into), cancellationToken).ConfigureAwait(false);
+                        await FailedAsync(leaf, some[number - 1], RowRefusal.Kept(leaf, _context.Definition.Into), cancellationToken).ConfigureAwait(false);
                         failed++;
                     }
 
-                    rest = others;
+                    rest = Without(some, [.. outcome.Done!, .. kept]);
                 }
 
                 left.AddRange(rest);
@@ -181,10 +180,10 @@ internal sealed class BackfillRows
     /// <summary>A row in words: by its key, or where it lies.</summary>
     internal static string Row(BackfillLeaf leaf, string[]? key, string place) => key is null ? $"ctid {place}" : $"({leaf.KeyText}) = ({string.Join(", ", key)})";
 
-    private static RowPlace[] Without(RowPlace[] places, string[] which, bool byKey)
+    private static RowPlace[] Without(RowPlace[] places, long[] numbers)
     {
-        HashSet<string> named = [.. which];
-        return [.. places.Where(place => !named.Contains(byKey ? place.Key! : place.Place))];
+        HashSet<long> named = [.. numbers];
+        return [.. places.Where((_, i) => !named.Contains(i + 1))];
     }
 
     private async Task FailedAsync(BackfillLeaf leaf, RowPlace place, RowRefusal refusal, CancellationToken cancellationToken)

@@ -101,17 +101,17 @@ internal sealed class BackfillStatements
 
     /// <summary>
     /// Updates rows by place ($2) and version ($3): a row that was changed since it was found is not touched. It waits shortly for rows that are locked.
-    /// Returns rows changed, the backfill's state, the server's time in milliseconds, and which were changed where not all were.
+    /// Returns rows changed, the backfill's state, the server's time in milliseconds, and the numbers of those that were changed, where not all were.
     /// </summary>
     internal string Places => $"""
-        with {Changed($"{AtPlace} and {IsRunning}", PlaceList, skip: false, which: "msb_tid")}
-        {CountPlaces(Done("msb_tid", PlaceList, AtPlace))}
+        with {Changed($"{AtPlace} and {IsRunning}", PlaceList, skip: false)}
+        {CountPlaces(Done(PlaceList, AtPlace))}
         """;
 
     /// <summary>The same by key ($2), wherever the rows lie and whatever version they have by the time they are free.</summary>
     internal string Keys => $"""
-        with {Changed($"{AtKey} and {IsRunning}", KeyList, skip: false, which: "msb_key")}
-        {CountPlaces(Done("msb_key", KeyList, AtKey))}
+        with {Changed($"{AtKey} and {IsRunning}", KeyList, skip: false)}
+        {CountPlaces(Done(KeyList, AtKey))}
         """;
 
     /// <summary>
@@ -121,6 +121,7 @@ internal sealed class BackfillStatements
     internal string? LockKeys => !ReadsBefore ? null : $"""
         select 1 from {KeyList}, only {Target} where {AtKey} and {Predicate} and {IsRunning} {LockClause} of {LockTarget}
         """;
+
     /// <summary>Those of some rows that are there now, by place, version and key, and whether they match: found by key ($2) where there is one, else by place ($2) and version ($3). Locks nothing.</summary>
     /// <param name="byKey">Whether by key.</param>
     internal string Whereabouts(bool byKey) => $"""
@@ -130,8 +131,8 @@ internal sealed class BackfillStatements
 
     /// <summary>The same as <see cref="Places"/>, but it passes over the rows that others have locked. Returns besides which it locked and did not change, because a trigger kept it from that.</summary>
     internal string SkippingPlaces => $"""
-        with {Changed($"{AtPlace} and {IsRunning}", PlaceList, skip: true, which: "msb_tid")}
-        {CountPlaces(Done("msb_tid", PlaceList, AtPlace), $"array(select msb_tid::text from msb_free except {Done("msb_tid", PlaceList, AtPlace)})")}
+        with {Changed($"{AtPlace} and {IsRunning}", PlaceList, skip: true)}
+        {CountPlaces(Done(PlaceList, AtPlace), $"array(select msb_number from msb_free except {Done(PlaceList, AtPlace)})")}
         """;
 
     private string IsFree => $"{Qualifier}.ctid = any (array(select msb_tid from msb_free))";
@@ -173,21 +174,22 @@ internal sealed class BackfillStatements
     // What was detached is somebody else's from then on.
     private string IsPart => _leaf.Table.Oid == _definition.Table.Oid ? "" : $" and exists (select from pg_catalog.pg_inherits msb_i where msb_i.inhrelid = {_leaf.Table.Oid} and not msb_i.inhdetachpending)";
 
-    private static string PlaceList => "rows from (pg_catalog.unnest($2::text[]::tid[]), pg_catalog.unnest($3::text[]::xid[])) as msb_place (msb_tid, msb_version)";
+    // Their numbers tell which of them were changed: two may name the same place, one of them for a row that has left it since.
+    private static string PlaceList => "rows from (pg_catalog.unnest($2::text[]::tid[]), pg_catalog.unnest($3::text[]::xid[])) with ordinality as msb_place (msb_tid, msb_version, msb_number)";
 
     private string AtPlace => $"{Qualifier}.ctid = msb_tid and {Qualifier}.xmin = msb_version";
 
     private string KeyList =>
-        $"(select u.key as msb_key, {string.Join(", ", _leaf.Key.Select((column, i) => $"(u.key::text[])[{i + 1}]::{column.Type} as msb_key{i + 1}"))} from pg_catalog.unnest($2::text[]) as u (key)) as msb_place";
+        $"(select u.key as msb_key, u.number as msb_number, {string.Join(", ", _leaf.Key.Select((column, i) => $"(u.key::text[])[{i + 1}]::{column.Type} as msb_key{i + 1}"))} from pg_catalog.unnest($2::text[]) with ordinality as u (key, number)) as msb_place";
 
     private string AtKey => string.Join(" and ", _leaf.Key.Select((column, i) => $"{Qualifier}.{SqlName.Quote(column.Name)} = msb_key{i + 1}"));
 
     // Of what is copied the copy's key tells which were.
-    private string Done(string which, string from, string where) => _definition.Into is { } into
-        ? $"select {which}::text from {from}, only {Target} where {where} and {into.IsIn("msb_changed")}"
-        : "select msb_which from msb_changed";
+    private string Done(string from, string where) => _definition.Into is { } into
+        ? $"select msb_number from {from}, only {Target} where {where} and {into.IsIn("msb_changed")}"
+        : "select msb_number from msb_changed";
 
-    private static string CountPlaces(string done, string kept = "null::text[]") => $"""
+    private static string CountPlaces(string done, string kept = "null::int8[]") => $"""
         update {BackfillStore.Workers} w
         set rows_done = w.rows_done + n.changed, batches = w.batches + 1, heartbeat = pg_catalog.clock_timestamp()
         from (select {Count}) n
@@ -248,39 +250,38 @@ internal sealed class BackfillStatements
     /// another transaction came between, the row is left to a sweep.
     /// </summary>
     /// <param name="where">Condition.</param>
-    /// <param name="from">What it needs besides the table; null for nothing.</param>
+    /// <param name="from">The list of the rows, whose numbers are returned as <c>msb_number</c>; null where the condition alone tells them.</param>
     /// <param name="skip">Whether rows that others have locked are passed over.</param>
-    /// <param name="which">What of <paramref name="from"/> names each row, returned as <c>msb_which</c>; null where that is not asked.</param>
-    private string Changed(string where, string? from, bool skip, string? which = null)
+    private string Changed(string where, string? from, bool skip)
     {
         BackfillArchive? archive = _definition.Archive;
         if (_definition.Into is { } into)
         {
-            string free = which is null || !skip ? "" : $"""
+            string free = from is null || !skip ? "" : $"""
                 msb_free as materialized (
-                    select {Qualifier}.ctid as msb_tid from {from}, only {Target} where {where} and {Predicate} {LockClause} of {LockTarget} skip locked
+                    select {Qualifier}.ctid as msb_tid, msb_number from {from}, only {Target} where {where} and {Predicate} {LockClause} of {LockTarget} skip locked
                 ), 
                 """;
             return $"""
                 {free}msb_changed as (
                     {(free.Length > 0 ? Copy(IsFree, null, skip: false) : Copy(where, from, skip))}
-                    returning {PacedSame} as same{(which is null ? "" : $", {into.ReturnedKey}")}{(archive is null ? "" : $", {archive.Returned(into.Table.Sql)}")}
+                    returning {PacedSame} as same{(from is null ? "" : $", {into.ReturnedKey}")}{(archive is null ? "" : $", {archive.Returned(into.Table.Sql)}")}
                 ){(archive is null ? "" : $", msb_kept as (\n{archive.Add(into.Table.Oid)}\n)")}
                 """;
         }
 
         string chosen = !skip && !ReadsBefore ? "" : $"""
             msb_free as materialized (
-                select {Qualifier}.ctid as msb_tid{(ReadsBefore ? $", {Qualifier}.xmin as msb_version, {archive!.Before(Qualifier)}" : "")}{(which == "msb_key" ? ", msb_key" : "")}
+                select {Qualifier}.ctid as msb_tid{(ReadsBefore ? $", {Qualifier}.xmin as msb_version, {archive!.Before(Qualifier)}" : "")}{(from is null ? "" : ", msb_number")}
                 from {(from is null ? "" : $"{from}, ")}only {Target}
                 where {where} and {Predicate}{(skip ? $" {LockClause} of {LockTarget} skip locked" : "")}
             ), 
             """;
-        string change = ReadsBefore ? Change($"{Qualifier}.ctid = msb_tid and {Qualifier}.xmin = msb_version", "msb_free") : skip && which is not null ? Change($"{Qualifier}.ctid = msb_tid", "msb_free") : skip ? Change(IsFree) : Change(where, from);
+        string change = ReadsBefore ? Change($"{Qualifier}.ctid = msb_tid and {Qualifier}.xmin = msb_version", "msb_free") : skip && from is not null ? Change($"{Qualifier}.ctid = msb_tid", "msb_free") : skip ? Change(IsFree) : Change(where, from);
         return $"""
             {chosen}msb_changed as (
                 {change}
-                returning {(which is null ? "" : $"{which}::text as msb_which, ")}{PacedSame} as same{(archive is null ? "" : $", {archive.Returned(Qualifier)}")}
+                returning {(from is null ? "" : "msb_number, ")}{PacedSame} as same{(archive is null ? "" : $", {archive.Returned(Qualifier)}")}
             ){(archive is null ? "" : $", msb_kept as (\n{archive.Add(_leaf.Table.Oid)}\n)")}
             """;
     }
