@@ -111,7 +111,7 @@ public sealed class BackfillHazardTests(Servers servers)
             create table parent (id int primary key);
             insert into parent select i from generate_series(1, 10) i;
             create table t (id int primary key, wanted int, v int references parent);
-            insert into t select i, case when i % 4 = 0 then 7 else 1 end from generate_series(1, 400) i;
+            insert into t select i, case when i % 4 = 0 then 1 else 7 end from generate_series(1, 400) i;
             """);
         await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from parent where id = 7 for update");
 

@@ -10,7 +10,7 @@ internal sealed class BackfillTrial
 {
     private const int TriedRows = 100;
     // Each is waited for as long as a batch waits for a lock.
-    private const int MostTriedInVain = 3;
+    private const int MostTriedInVain = 10;
 
     private readonly EngineSession _session;
     private readonly BackfillDefinition _definition;
@@ -132,10 +132,16 @@ internal sealed class BackfillTrial
 
                     places = places[..1];
                 }
-                else if (places.Length > 1 && !await _worker.IsTableLockedAsync(new BackfillStatements(_definition, leaf).Explain, cancellationToken).ConfigureAwait(false)
-                    && await TryEachAsync(leaf, sql, places, cancellationToken).ConfigureAwait(false) is { Locked: > 0 } free)
+                else if (places.Length > 1 && !await _worker.IsTableLockedAsync(new BackfillStatements(_definition, leaf).Explain, cancellationToken).ConfigureAwait(false))
                 {
-                    return free;
+                    if (await TryEachAsync(leaf, sql, places, cancellationToken).ConfigureAwait(false) is { Locked: > 0 } free)
+                    {
+                        return free;
+                    }
+
+                    // All that were tried need what is locked: others next time.
+                    int tried = Math.Min(MostTriedInVain, places.Length);
+                    places = [.. places[tried..], .. places[..tried]];
                 }
 
                 await BackfillContext.PauseAsync(attempt, cancellationToken).ConfigureAwait(false);
