@@ -32,13 +32,15 @@ public sealed class ProgressLearningTests(Servers servers)
         await LogAsync(bench, "orders_id", "CREATE INDEX CONCURRENTLY", "", (Scan, 9, 5), ("waiting for old snapshots", 100, 100), ("index validation: scanning table", 6, 0));
         LearntPhases learnt = await ReadAsync(bench);
 
-        Assert.Equal([("building index: loading tuples in tree", 10), (Scan, 30)], Sorted(learnt.Of("public.orders", "public.orders_tier", slowKey: true, out _)));
-        Assert.Equal([("building index: loading tuples in tree", 10), (Scan, 30)], Sorted(learnt.Of("public.orders", "public.orders_tier_ccnew1", slowKey: true, out _)));
+        Assert.Equal([("building index: loading tuples in tree", 10), (Scan, 30)], Sorted(learnt.Of("public.orders", "public.orders_tier")));
+        Assert.Equal([("building index: loading tuples in tree", 10), (Scan, 30)], Sorted(learnt.Of("public.orders", "public.orders_tier_ccnew1")));
         // Waiting is left out; another index, on this table or another, goes by its keys.
-        Assert.Equal([(Scan, 4), ("index validation: scanning table", 6)], Sorted(learnt.Of("public.orders", "public.orders_id", slowKey: false, out _)));
-        Assert.Equal(30, learnt.Of("public.orders", "public.new", slowKey: true, out _)![Scan]);
-        Assert.Equal(4, learnt.Of("public.others", "public.new", slowKey: false, out _)![Scan]);
-        Assert.Equal(30, learnt.Of("public.orders", null, slowKey: true, out _)![Scan]);
+        Assert.Equal([(Scan, 4), ("index validation: scanning table", 6)], Sorted(learnt.Of("public.orders", "public.orders_id")));
+        Assert.Null(learnt.Of("public.orders", "public.new"));
+        Assert.Null(learnt.Of("public.orders", null));
+        Assert.Equal(30, Assert.Single(learnt.Related("public.orders", slowKey: true)).Seconds[Scan]);
+        (IndexSize size, IReadOnlyDictionary<string, double> seconds) = Assert.Single(learnt.Related("public.others", slowKey: false));
+        Assert.Equal((4, 1000), (seconds[Scan], size.Rows));
     }
 
     [Theory, EachMajor]
@@ -46,12 +48,12 @@ public sealed class ProgressLearningTests(Servers servers)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Tables);
         await BuildAsync(bench, "orders_tier", "tier");
-        Assert.Null((await ReadAsync(bench)).Of("public.orders", "public.orders_tier", slowKey: true, out _));
+        Assert.Null((await ReadAsync(bench)).Of("public.orders", "public.orders_tier"));
         await LogAsync(bench, "orders_tier", "CREATE INDEX CONCURRENTLY", "", (Scan, 10, 0));
         await bench.Database.ExecuteAsync("insert into migration_safety.operation (operation, action, target, table_schema, table_name, state, phases) select operation, action, target, table_schema, table_name, state, replace(phases::text, '10', '20')::jsonb from migration_safety.operation", Token);
-        Assert.Equal(15, (await ReadAsync(bench)).Of("public.orders", "public.orders_tier", slowKey: true, out _)![Scan]);
+        Assert.Equal(15, (await ReadAsync(bench)).Of("public.orders", "public.orders_tier")![Scan]);
         await bench.Database.ExecuteAsync("update migration_safety.operation set state = 'failed'", Token);
-        Assert.Null((await ReadAsync(bench)).Of("public.orders", "public.orders_tier", slowKey: true, out _));
+        Assert.Null((await ReadAsync(bench)).Of("public.orders", "public.orders_tier"));
     }
 
     [Theory, EachMajor]

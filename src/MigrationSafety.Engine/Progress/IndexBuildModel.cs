@@ -1,3 +1,4 @@
+using System.Globalization;
 using MigrationSafety.Engine.Sql;
 using MigrationSafety.Engine.Sql.Statements;
 
@@ -29,6 +30,9 @@ internal static class IndexBuildModel
 
     private const int BuildParts = 6;
 
+    // Bytes of a text of which there are no statistics.
+    private const double UnknownText = 40;
+
     // How long sorting what is in order takes, beside sorting what is not.
     private const double InOrder = 0.2;
 
@@ -59,16 +63,23 @@ internal static class IndexBuildModel
         }
 
         bool validates = phases.Count > 2;
-        bool slow = HasSlowKey(sample);
-        OperationPart[] parts = Expected(sample, phase!, slow, seen);
+        IndexSize size = Size(sample, phase!, seen);
+        OperationPart[] parts = Expected(sample, size, seen, ordered: sample.Fact("key_sorted") > 0, sample.Fact("key_distinct"));
         // Other access methods name no parts, or others; what they count is the table's blocks.
         bool btree = !phase!.StartsWith(Building, StringComparison.Ordinal) || parts.Take(BuildParts).Any(p => phase.StartsWith(p.Name, StringComparison.Ordinal));
         int building = btree ? BuildParts : 1;
-        parts = btree ? parts : [new(Building, parts[..BuildParts].Sum(part => part.Share)), .. parts[BuildParts..]];
+        OperationPart[] Counted(OperationPart[] all) => btree ? all : [new(Building, all[..BuildParts].Sum(part => part.Share)), .. all[BuildParts..]];
+        parts = Counted(parts);
         (ProgressConfidence basis, Trust trust) = (ProgressConfidence.Assumed, s_assumed);
-        if (learnt.Of(sample.Target, sample.Index, slow, out bool same) is { } seconds)
+        if (learnt.Of(sample.Target, sample.Index) is { } seconds)
         {
-            (parts, basis, trust) = (Learnt(parts, seconds, same), ProgressConfidence.Learnt, same ? s_logged : s_related);
+            double[] logged = Logged(parts, seconds);
+            // A part that is not in the log took no time to speak of.
+            (parts, basis, trust) = ([.. parts.Select((part, i) => part with { Share = logged[i] })], ProgressConfidence.Learnt, s_logged);
+        }
+        else if (learnt.Related(sample.Target, size.SlowKey) is { Count: > 0 } related)
+        {
+            (parts, basis, trust) = (Related(parts, [.. related.Select(other => (Counted(Expected(sample, other.Size, seen, ordered: false, distinct: null)), other.Seconds))]), ProgressConfidence.Learnt, s_related);
         }
 
         OperationPart[] build = parts[..building];
@@ -108,18 +119,40 @@ internal static class IndexBuildModel
         };
     }
 
-    /// <summary>Whether the first key is compared by the rules of a language; of an index that is not to be seen yet, that of a plain CREATE INDEX, by its statement.</summary>
-    private static bool HasSlowKey(ProgressSample sample)
+    /// <summary>The index and its table, by what the server says of them and by what was seen.</summary>
+    private static IndexSize Size(ProgressSample sample, string phase, SeenBuild seen)
     {
-        if (sample.Index is not null || sample.Query is null || sample.Facts.GetValueOrDefault("slow_columns") is not string columns)
+        (bool slow, double? width) = Keys(sample);
+        // The statistics say how many rows a block has, and the scan how many blocks there are now. Those of a partitioned table are of all its partitions.
+        bool partitioned = sample.Number("partitions_total") > 0;
+        (double? tuples, double? pages) = partitioned ? (null, null) : (sample.Fact("tuples") is > 0 and var n ? (double?)n : null, sample.Fact("pages") is > 0 and var p ? (double?)p : null);
+        double blocks = TableBlocks(sample) ?? seen.Blocks ?? pages ?? 1000;
+        double rows = blocks * (tuples is not null && pages is not null ? tuples.Value / pages.Value : 50);
+        double keys = Math.Max(1, partitioned ? rows : seen.Rows ?? rows);
+        double bytes = width ?? (slow ? UnknownText : 8);
+        double indexBlocks = phase.EndsWith("scanning index", StringComparison.Ordinal) && sample.Number("blocks_total") is > 0 and var leaves ? leaves : IndexSize.BlocksOf(keys, bytes);
+        return new(slow, blocks, rows, keys, bytes, indexBlocks);
+    }
+
+    /// <summary>
+    /// Whether the first key is compared by the rules of a language, and how many bytes all have, null where that is not known; of an index that is not to be seen yet, that of a
+    /// plain CREATE INDEX, by its statement.
+    /// </summary>
+    private static (bool Slow, double? Width) Keys(ProgressSample sample)
+    {
+        if (sample.Index is not null || sample.Query is null || sample.Facts.GetValueOrDefault("columns") is not string columns
+            || SqlScript.Parse(sample.Query, psql: false).Statements.Select(StatementParser.Parse).OfType<CreateIndex>().FirstOrDefault()?.Elements is not [IndexElement first, ..] elements)
         {
-            return sample.Fact("slow_key") > 0;
+            return (sample.Fact("slow_key") > 0, sample.Fact("key_width") is > 0 and var bytes ? bytes : null);
         }
 
+        // A line each: its bytes, whether it is compared by the rules of a language, its name.
+        (string Name, bool Slow, double Width)[] known = [.. columns.Split('\n').Select(line => line.Split('\t', 3)).Select(column => (column[2], column[1] == "1", double.Parse(column[0], CultureInfo.InvariantCulture)))];
+        (string Name, bool Slow, double Width)[] Of(IndexElement element) =>
+            [.. known.Where(column => column.Name == element.Column || (element.Column is null && element.Expression.Statement.Tokens.Take(element.Expression.End).Skip(element.Expression.First).Any(token => SqlReader.NameOf(element.Expression.Statement.Script, token) == column.Name)))];
         // Bytes are compared under COLLATE "C" and by the pattern operator classes.
-        return SqlScript.Parse(sample.Query, psql: false).Statements.Select(StatementParser.Parse).OfType<CreateIndex>().FirstOrDefault()?.Elements is [IndexElement first, ..]
-            && first.Collation?.Name is not ("C" or "POSIX") && first.OperatorClass?.Name.EndsWith("_pattern_ops", StringComparison.Ordinal) != true
-            && columns.Split('\n').Any(column => column == first.Column || (first.Column is null && first.Expression.Statement.Tokens.Take(first.Expression.End).Skip(first.Expression.First).Any(token => SqlReader.NameOf(first.Expression.Statement.Script, token) == column)));
+        bool slow = first.Collation?.Name is not ("C" or "POSIX") && first.OperatorClass?.Name.EndsWith("_pattern_ops", StringComparison.Ordinal) != true && Of(first).Any(column => column.Slow);
+        return (slow, elements.Sum(element => Of(element).Select(column => column.Width).DefaultIfEmpty(UnknownText).Max()));
     }
 
     private static (string? Stem, string? Unit) Counter(string phase) => phase switch
@@ -141,14 +174,26 @@ internal static class IndexBuildModel
     private static (int Before, int All) OneOfMany(ProgressSample sample, string operation) =>
         operation == "REINDEX CONCURRENTLY" && sample.Fact("unfinished") is { } all and > 1 && sample.Fact("unfinished_before") is { } before && before < all ? ((int)before, (int)all) : (0, 1);
 
-    /// <summary>The parts as the log has them; a build of another index or table, which may be of another size, tells as much as the model does how they are beside each other.</summary>
-    private static OperationPart[] Learnt(OperationPart[] parts, IReadOnlyDictionary<string, double> seconds, bool same)
+    /// <summary>Seconds of each part in the log.</summary>
+    private static double[] Logged(OperationPart[] parts, IReadOnlyDictionary<string, double> seconds) =>
+        [.. parts.Select(part => seconds.Where(phase => phase.Key.StartsWith(part.Name, StringComparison.Ordinal)).Sum(phase => phase.Value))];
+
+    /// <summary>
+    /// The parts as the log of other indexes corrects them: how far off the model was with the parts of those, beside each other, it is half as far with these. What another
+    /// index leaves out tells nothing.
+    /// </summary>
+    private static OperationPart[] Related(OperationPart[] parts, (OperationPart[] Assumed, IReadOnlyDictionary<string, double> Seconds)[] others)
     {
-        double[] logged = [.. parts.Select(part => seconds.Where(phase => phase.Key.StartsWith(part.Name, StringComparison.Ordinal)).Sum(phase => phase.Value))];
-        double[] assumed = [.. parts.Select((part, i) => logged[i] > 0 ? part.Share : 0)];
-        double scale = assumed.Sum() / Math.Max(logged.Sum(), double.Epsilon);
-        // Of the same index, a part that is not in the log took no time to speak of.
-        return [.. parts.Select((part, i) => part with { Share = same ? logged[i] : logged[i] > 0 ? Math.Sqrt(part.Share * logged[i] * scale) : part.Share })];
+        double[][] off =
+        [
+            .. others.Select(other =>
+            {
+                double[] logged = Logged(other.Assumed, other.Seconds);
+                double scale = other.Assumed.Where((_, i) => logged[i] > 0).Sum(part => part.Share) / Math.Max(logged.Sum(), double.Epsilon);
+                return logged.Select((took, i) => took > 0 && other.Assumed[i].Share > 0 ? Math.Log(took * scale / other.Assumed[i].Share) : 0).ToArray();
+            }),
+        ];
+        return [.. parts.Select((part, i) => part with { Share = part.Share * Math.Exp(off.Average(of => of[i]) / 2) })];
     }
 
     /// <summary>What a sample tells beyond its own phase.</summary>
@@ -162,16 +207,9 @@ internal static class IndexBuildModel
         sample.Text("phase") is { } phase && (phase == Building || phase.EndsWith("scanning table", StringComparison.Ordinal)) && sample.Number("blocks_total") is > 0 and var blocks ? blocks : null;
 
     /// <summary>Seconds of each part on a processor of 2020; what is seen of the build sets the pace, so that it matters only how they are beside each other.</summary>
-    private static OperationPart[] Expected(ProgressSample sample, string phase, bool slow, SeenBuild seen)
+    private static OperationPart[] Expected(ProgressSample sample, IndexSize size, SeenBuild seen, bool ordered, long? distinct)
     {
-        // The statistics say how many rows a block has, and the scan how many blocks there are now. Those of a partitioned table are of all its partitions.
-        bool partitioned = sample.Number("partitions_total") > 0;
-        (double? tuples, double? pages) = partitioned ? (null, null) : (sample.Fact("tuples") is > 0 and var n ? (double?)n : null, sample.Fact("pages") is > 0 and var p ? (double?)p : null);
-        double blocks = TableBlocks(sample) ?? seen.Blocks ?? pages ?? 1000;
-        double rows = blocks * (tuples is not null && pages is not null ? tuples.Value / pages.Value : 50);
-        double keys = Math.Max(1, partitioned ? rows : seen.Rows ?? rows);
-        double width = sample.Fact("key_width") is > 0 and var bytes ? bytes : slow ? 40 : 8;
-        double indexBlocks = phase.EndsWith("scanning index", StringComparison.Ordinal) && sample.Number("blocks_total") is > 0 and var leaves ? leaves : keys * (width + 16) / 7400;
+        (bool slow, double blocks, double rows, double keys, double width, double indexBlocks) = size;
         // That of its session is not to be seen, but the server gives each process 32 MB or does without it.
         double memory = Math.Max(sample.Fact("sort_memory") ?? 64 << 20, seen.Workers > 0 ? (32L << 20) * (seen.Workers + 1) : 0);
         double processes = 1 + seen.Workers;
@@ -181,10 +219,10 @@ internal static class IndexBuildModel
         bool pieces = run < 1;
         double reading = ((2.2e-6 * blocks) + ((slow ? 0.26e-6 : 0.16e-6) * rows)) / processes;
         // Rows that are in order are sorted in one pass, and so are the pointers to them.
-        double order = sample.Fact("key_sorted") > 0 ? InOrder : 1;
+        double order = ordered ? InOrder : 1;
         // Keys that are the same are quick to compare, whatever the language: below so many levels there are no others.
         double levels = Math.Log2(keys + 1);
-        double different = Math.Min(levels, sample.Fact("key_distinct") is > 0 and var values ? Math.Log2(values + 1) : levels);
+        double different = Math.Min(levels, distinct is > 0 and var values ? Math.Log2(values + 1) : levels);
         double sorting = order * ((0.36e-6 * levels) + (slow ? 0.84e-6 * different : 0)) * (pieces ? 1 : 1.25) * keys / 21 / processes;
         double merging = pieces && processes > 1 ? 0.12 : 0;
         double both = (reading + sorting) / (1 - merging);

@@ -15,27 +15,30 @@ internal sealed class LearntPhases(IReadOnlyList<LearntPhases.Build> builds)
     // A rebuild works on an index of another name, which takes the old one's in the end.
     private const string NewIndex = @"_ccnew\d*(""?)$";
 
-    /// <summary>
-    /// Seconds of one phase in all operations that built one index; slow is a first key that is compared by the rules of a language, null where the index is gone.
-    /// </summary>
-    internal sealed record Build(string Table, string? Index, bool? SlowKey, string Phase, double Seconds, long Operations);
+    /// <summary>Seconds of one phase in all operations that built one index; its size is null where it is gone.</summary>
+    internal sealed record Build(string Table, string? Index, IndexSize? Size, string Phase, double Seconds, long Operations);
 
     /// <summary>Nothing is known.</summary>
     internal static LearntPhases None { get; } = new([]);
 
-    /// <summary>
-    /// Seconds of work by phase, waiting left out, in the mean of the builds of this very index, else of those of this table with a first key of the same kind, else of any such;
-    /// null where the log has none. All that builds an index has the same phases: a plain CREATE INDEX learns from a concurrent one, which has more of them.
-    /// </summary>
+    /// <summary>Seconds of work by phase, waiting left out, in the mean of the builds of this very index; null where the log has none.</summary>
     /// <param name="table">Table as schema.name.</param>
     /// <param name="index">Index as schema.name; null where it is not to be seen yet: that of a plain CREATE INDEX.</param>
+    internal IReadOnlyDictionary<string, double>? Of(string? table, string? index) =>
+        index is null ? null : Mean(builds.Where(build => build.Table == table && build.Index == Regex.Replace(index, NewIndex, "$1")));
+
+    /// <summary>
+    /// The same for other indexes, one by one: those of this table with a first key of the same kind, else any such. All that builds an index has the same phases: a plain
+    /// CREATE INDEX learns from a concurrent one, which has more of them.
+    /// </summary>
+    /// <param name="table">Table as schema.name.</param>
     /// <param name="slowKey">Whether the index's first key is compared by the rules of a language.</param>
-    /// <param name="same">Whether they are those of this very index.</param>
-    internal IReadOnlyDictionary<string, double>? Of(string? table, string? index, bool slowKey, out bool same)
+    internal IReadOnlyList<(IndexSize Size, IReadOnlyDictionary<string, double> Seconds)> Related(string? table, bool slowKey)
     {
-        Dictionary<string, double>? own = index is null ? null : Mean(build => build.Table == table && build.Index == Regex.Replace(index, NewIndex, "$1"));
-        same = own is not null;
-        return own ?? Mean(build => build.Table == table && build.SlowKey == slowKey) ?? Mean(build => build.SlowKey == slowKey);
+        (string Table, IndexSize Size, IReadOnlyDictionary<string, double>? Seconds)[] alike =
+            [.. builds.Where(build => build.Size?.SlowKey == slowKey).GroupBy(build => (build.Table, build.Index, Size: build.Size!)).Select(build => (build.Key.Table, build.Key.Size, Mean(build))).Where(build => build.Item3 is not null)];
+        bool here = alike.Any(build => build.Table == table);
+        return [.. alike.Where(build => !here || build.Table == table).Select(build => (build.Size, build.Seconds!))];
     }
 
     /// <summary>Reads the log; nothing where there is none, or this role may not read it.</summary>
@@ -50,7 +53,8 @@ internal sealed class LearntPhases(IReadOnlyList<LearntPhases.Build> builds)
         const string Query = $"""
             select b.*, (select pg_catalog.count(*) > 0 from pg_catalog.pg_attribute k join pg_catalog.pg_collation l on l.oid = k.attcollation
                          where k.attrelid = i.oid and k.attnum = 1 and k.attlen = -1 and l.collname not in ('C', 'POSIX')
-                        and not exists (select from pg_catalog.pg_index d join pg_catalog.pg_opclass p on p.oid = d.indclass[0] where d.indexrelid = k.attrelid and p.opcname like '%\_pattern\_ops') having i.oid is not null)
+                        and not exists (select from pg_catalog.pg_index d join pg_catalog.pg_opclass p on p.oid = d.indclass[0] where d.indexrelid = k.attrelid and p.opcname like '%\_pattern\_ops') having i.oid is not null),
+                   i.reltuples::float8, i.relpages::float8, c.reltuples::float8, c.relpages::float8
             from (
                 select pg_catalog.format('%I.%I', o.table_schema, o.table_name), pg_catalog.regexp_replace(p.value->>'target', '{NewIndex}', '\1') as target, p.value->>'name',
                        pg_catalog.sum(greatest(0, (p.value->>'duration')::float8 - coalesce((p.value->>'wait_time')::float8, 0))), pg_catalog.count(distinct o.id)
@@ -59,7 +63,9 @@ internal sealed class LearntPhases(IReadOnlyList<LearntPhases.Build> builds)
                 where o.table_name is not null and p.value->>'command' like '% CONCURRENTLY' and p.value->>'name' not like 'waiting for %'
                 group by 1, 2, 3
             ) b
-            left join lateral (select pg_catalog.to_regclass(b.target)::oid as oid) i on true
+            left join pg_catalog.pg_class i on i.oid = pg_catalog.to_regclass(b.target)
+            left join pg_catalog.pg_index x on x.indexrelid = i.oid
+            left join pg_catalog.pg_class c on c.oid = x.indrelid
             """;
         await using NpgsqlCommand there = new(There, connection);
         if (!(bool)(await there.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!)
@@ -76,7 +82,10 @@ internal sealed class LearntPhases(IReadOnlyList<LearntPhases.Build> builds)
             await reader.NextResultAsync(cancellationToken).ConfigureAwait(false);
             while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
             {
-                builds.Add(new(reader.GetString(0), reader.Text(1), reader.IsDBNull(5) ? null : reader.GetBoolean(5), reader.GetString(2), reader.GetDouble(3), reader.GetInt64(4)));
+                IndexSize? size = await reader.IsDBNullAsync(9, cancellationToken).ConfigureAwait(false)
+                    ? null
+                    : IndexSize.Of(reader.GetBoolean(5), reader.GetDouble(6), reader.GetDouble(7), reader.GetDouble(8), reader.GetDouble(9));
+                builds.Add(new(reader.GetString(0), reader.Text(1), size, reader.GetString(2), reader.GetDouble(3), reader.GetInt64(4)));
             }
         }
         catch (PostgresException e) when (e.SqlState is SqlStates.UndefinedTable or SqlStates.InsufficientPrivilege or SqlStates.LockNotAvailable)
@@ -88,11 +97,36 @@ internal sealed class LearntPhases(IReadOnlyList<LearntPhases.Build> builds)
         return new(builds);
     }
 
-    private Dictionary<string, double>? Mean(Func<Build, bool> which)
+    private static Dictionary<string, double>? Mean(IEnumerable<Build> builds)
     {
-        Dictionary<string, double> phases = builds.Where(which)
+        Dictionary<string, double> phases = builds
             .GroupBy(build => build.Phase, StringComparer.Ordinal)
             .ToDictionary(phase => phase.Key, phase => phase.Sum(build => build.Seconds) / phase.Sum(build => build.Operations), StringComparer.Ordinal);
         return phases.Values.Sum() >= LeastSeconds ? phases : null;
     }
+}
+
+/// <summary>What the time that an index takes depends on.</summary>
+/// <param name="SlowKey">Whether its first key is compared by the rules of a language.</param>
+/// <param name="TableBlocks">Blocks of the table.</param>
+/// <param name="TableRows">Rows of the table.</param>
+/// <param name="Rows">Rows of the index.</param>
+/// <param name="Width">Bytes of an entry's keys.</param>
+/// <param name="Blocks">Blocks of the index.</param>
+internal sealed record IndexSize(bool SlowKey, double TableBlocks, double TableRows, double Rows, double Width, double Blocks)
+{
+    // Of a block as a build fills it: what is left for entries, and what an entry has besides its keys.
+    private const double BytesOfBlock = 7400;
+    private const double BytesOfEntry = 16;
+
+    /// <summary>Of an index that is there, as the catalog has it; what was never counted is taken for the least.</summary>
+    internal static IndexSize Of(bool slowKey, double rows, double blocks, double tableRows, double tableBlocks)
+    {
+        double counted = Math.Max(1, rows);
+        // Equal keys share an entry.
+        return new(slowKey, Math.Max(1, tableBlocks), Math.Max(1, tableRows), counted, Math.Max(8, (blocks * BytesOfBlock / counted) - BytesOfEntry), blocks);
+    }
+
+    /// <summary>Blocks of an index that is being built.</summary>
+    internal static double BlocksOf(double rows, double width) => rows * (width + BytesOfEntry) / BytesOfBlock;
 }

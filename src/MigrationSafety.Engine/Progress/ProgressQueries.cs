@@ -70,8 +70,13 @@ internal static class ProgressQueries
                     'slow_key', (select pg_catalog.count(*) from pg_catalog.pg_attribute k join pg_catalog.pg_collation l on l.oid = k.attcollation
                                  where k.attrelid = x.oid and k.attnum = 1 and k.attlen = -1 and l.collname not in ('C', 'POSIX')
                                   and not exists (select from pg_catalog.pg_index d join pg_catalog.pg_opclass p on p.oid = d.indclass[0] where d.indexrelid = k.attrelid and p.opcname like '%\_pattern\_ops')),
-                    'slow_columns', (select pg_catalog.string_agg(k.attname, E'\n') from pg_catalog.pg_attribute k join pg_catalog.pg_collation l on l.oid = k.attcollation
-                                     where x.oid is null and k.attrelid = c.oid and k.attlen = -1 and l.collname not in ('C', 'POSIX')),
+                    -- of an index that is not to be seen yet: its statement names them
+                    'columns', (select pg_catalog.string_agg(pg_catalog.format(E'%s\t%s\t%s', case when k.attlen > 0 then greatest(k.attlen, 8) else coalesce(s.avg_width, 40) end,
+                                           case when k.attlen = -1 and l.collname not in ('C', 'POSIX') then 1 else 0 end, pg_catalog.translate(k.attname, E'\n\t', '  ')), E'\n')
+                                from pg_catalog.pg_attribute k
+                                left join pg_catalog.pg_collation l on l.oid = k.attcollation
+                                left join pg_catalog.pg_stats s on s.schemaname = n.nspname and s.tablename = c.relname and s.attname = k.attname and not s.inherited
+                                where x.oid is null and p.view = 'create_index' and k.attrelid = c.oid and k.attnum > 0 and not k.attisdropped),
                     'key_width', k.width, 'key_sorted', k.sorted, 'key_distinct', k.different,
                     'workers', case when p.view in ('create_index', 'vacuum') then coalesce((select w.workers from w where w.leader_pid = p.pid), 0) end,
                     'sort_memory', pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')),
