@@ -193,7 +193,7 @@ insert into orders select i, i from generate_series(1, 20000) i
             $archive = (Start-Backfill orders -Delete -Where 'id > 19000' -KeepOldValues -Name kept).Archive
             $left = { Get-SqlValue "select (select count(*) from orders) + (select count(*) from $archive)" }
             $run = Invoke-Own $Script
-            $run.Output | Should -Match 'NonInteractive'
+            $run.Output -replace '[\s|]+', ' ' | Should -Match 'NonInteractive.*-Confirm:\$false says yes'
             & $left | Should -Be 20000
             (Invoke-Own "`$ConfirmPreference = 'Medium'; $Script").Output | Should -Match 'NonInteractive'
             (Invoke-Own "$Script -WhatIf").Output | Should -Match 'What if:'

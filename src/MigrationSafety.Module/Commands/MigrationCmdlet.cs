@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using System.Management.Automation.Host;
 using MigrationSafety.Module.Pipeline;
 
 namespace MigrationSafety.Module.Commands;
@@ -16,12 +17,32 @@ public abstract class MigrationCmdlet : PSCmdlet, IDisposable
     /// <summary>Asks, after ShouldProcess, before data goes, as a cmdlet of <see cref="ConfirmImpact.High"/> does: that attribute knows nothing of parameters.</summary>
     /// <param name="question">The question.</param>
     /// <param name="caption">Its heading.</param>
-    private protected bool ShouldDestroy(string question, string caption) =>
+    private protected bool ShouldDestroy(string question, string caption)
+    {
         // -Confirm or a lower preference has made ShouldProcess ask already, or nobody wants to be asked.
-        MyInvocation.BoundParameters.ContainsKey("Confirm")
-        || !LanguagePrimitives.TryConvertTo(GetVariableValue("ConfirmPreference"), out ConfirmImpact preference)
-        || preference != ConfirmImpact.High
-        || ShouldContinue(question, caption, ref _yesToAll, ref _noToAll);
+        if (MyInvocation.BoundParameters.ContainsKey("Confirm")
+            || !LanguagePrimitives.TryConvertTo(GetVariableValue("ConfirmPreference"), out ConfirmImpact preference)
+            || preference != ConfirmImpact.High)
+        {
+            return true;
+        }
+
+        try
+        {
+            return ShouldContinue(question, caption, ref _yesToAll, ref _noToAll);
+        }
+        catch (Exception e) when (e is PSInvalidOperationException or HostException)
+        {
+            // Under -NonInteractive. What PowerShell says of it names no way out.
+            ThrowTerminatingError(ErrorRecords.Of(new MigrationException(
+                "NobodyToAsk",
+                MigrationErrorKind.InvalidInput,
+                $"This asks first, because data goes, and nobody can be asked here ({e.Message.TrimEnd('.')}). Nothing was changed.",
+                "-Confirm:$false says yes beforehand; -WhatIf shows what would be done.",
+                e)));
+            return false;
+        }
+    }
 
     /// <inheritdoc />
     public void Dispose()
