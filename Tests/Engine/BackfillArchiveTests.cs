@@ -205,12 +205,17 @@ public sealed class BackfillArchiveTests(Servers servers)
             create table logs (at date not null, id int, n int default 0) partition by range (at);
             create table logs_1 partition of logs (primary key (id)) for values from ('2020-01-01') to ('2021-01-01');
             create table logs_2 partition of logs (primary key (at, id)) for values from ('2021-01-01') to ('2022-01-01');
+            create table tree (id int primary key); create table branch (primary key (id), more text) inherits (tree);
             """);
         MigrationException keyless = await bench.FailsAsync(Keeping() with { Table = "keyless", Set = [new("tier", "'a'")], Where = null });
         Assert.Equal("UniqueIndexMissing", keyless.ErrorId);
         Assert.Contains("Invoke-SafeIndexBuild -Unique", keyless.RecommendedAction, StringComparison.Ordinal);
         Assert.Equal("UniqueIndexMissing", (await bench.FailsAsync(Keeping() with { Set = [new("id", "id + 1000")], Where = "id < 1000" })).ErrorId);
         Assert.Equal("KeysDiffer", (await bench.FailsAsync(Keeping() with { Table = "logs", Set = [new("n", "1")], Where = "n = 0" })).ErrorId);
+        // Deleted from the parent, the child's rows would lose what the parent does not have.
+        MigrationException inherits = await bench.FailsAsync(Deleting() with { Table = "tree", Where = "id > 0" });
+        Assert.Equal(("ColumnsDiffer", "public.branch"), (inherits.ErrorId, inherits.Target));
+        Assert.Contains("(more)", inherits.Message, StringComparison.Ordinal);
         Assert.False(await bench.StateExistsAsync());
 
         BackfillPlan plan = await bench.PlanAsync(Keeping());

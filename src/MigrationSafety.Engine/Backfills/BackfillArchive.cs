@@ -96,6 +96,11 @@ internal sealed record BackfillArchive(string Name, string Id, string Source, IR
 
         IReadOnlyList<KeyColumn> key = definition.Leaves[0].Key;
         bool whole = definition.Kind == BackfillKind.Delete;
+        if (whole)
+        {
+            await RefuseMoreColumnsAsync(connection, definition, cancellationToken).ConfigureAwait(false);
+        }
+
         var columns = whole ? all : [.. definition.Set.Select(column => all.First(c => c.Name == column.Name))];
         HashSet<string> taken = [.. key.Select(column => column.Name), .. columns.Select(column => column.Name)];
         BackfillArchive archive = new(
@@ -119,6 +124,43 @@ internal sealed record BackfillArchive(string Name, string Id, string Source, IR
         BackfillTarget into = definition.Into!;
         HashSet<string> taken = [.. into.Key.Select(column => column.Name)];
         return new BackfillArchive(NameOf(definition), Free("kept_id", taken), Free("kept_from", taken), into.Key, [], FixedBytes + (16 * into.Key.Count)) { Copies = true };
+    }
+
+    /// <summary>Refuses a table that inherits and has columns of its own: the archive has those of the table that was named.</summary>
+    /// <exception cref="MigrationException"><c>ColumnsDiffer</c>.</exception>
+    private static async Task RefuseMoreColumnsAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
+    {
+        const string Query = """
+            select a.attrelid, pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' order by a.attnum)
+            from pg_catalog.pg_attribute a
+            where a.attrelid = any ($2) and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+              and not exists (select from pg_catalog.pg_attribute r where r.attrelid = $1 and r.attname = a.attname and r.attnum > 0 and not r.attisdropped and r.attgenerated = '')
+            group by 1
+            order by 1
+            limit 1
+            """;
+        await using NpgsqlCommand command = new(Query, connection)
+        {
+            Parameters =
+            {
+                new() { Value = definition.Table.Oid, NpgsqlDbType = NpgsqlDbType.Oid },
+                new() { Value = definition.Leaves.Select(leaf => leaf.Table.Oid).ToArray(), NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Oid },
+            },
+        };
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        if (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+        {
+            uint relation = reader.GetFieldValue<uint>(0);
+            string table = definition.Leaves.First(leaf => leaf.Table.Oid == relation).Table.Display;
+            throw new MigrationException(
+                "ColumnsDiffer",
+                MigrationErrorKind.NotSupported,
+                $"{table}, which inherits from {definition.Table.Display}, has columns of its own ({reader.GetString(1)}): the archive of {definition.Table.Display} could not keep them, and they could not be put back.",
+                "Delete from the tables one by one, each with an archive of its own; or leave -KeepOldValues out and copy what is needed beforehand.")
+            {
+                Target = table,
+            };
+        }
     }
 
     private static async Task<string[]> CascadesAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
