@@ -44,6 +44,34 @@ public sealed class BackfillClientsTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task Who_was_away_while_another_backfill_took_its_name_leaves_that_alone(int major)
+    {
+        PostgresServer server = await servers.Clusters.GetAsync(major);
+        await using TcpProxy proxy = TcpProxy.Start(server);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(server, "create table t (id int primary key, v int); insert into t select i from generate_series(1, 5000) i", proxy.ConnectionString);
+        BackfillRequest slow = BackfillBench.Request("t", "v", "1", "v is null", batchSize: 100) with { Throttle = new() { RowsPerSecond = 1000 } };
+        Task<BackfillResult> away = bench.RunAsync(slow);
+        await bench.UntilBatchesAsync(2, away);
+
+        proxy.Freeze();
+        await bench.Database.ExecuteAsync("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name like 'MigrationSafety%'", Token);
+        await bench.UntilNothingHeldAsync();
+        await bench.Database.ExecuteAsync("delete from migration_safety.backfill", Token);
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from t where id = 5000 for update");
+        Task<BackfillResult> another = bench.RunAsync(slow with { Set = [new("v", "2")], Throttle = new() }, session: await bench.SessionAsync(db => db.ConnectionString));
+        await Wait.UntilAsync(async () => another.IsCompleted || await bench.ScalarAsync<long>("select count(*) from t where v is null") == 1, "all rows but one", cancellationToken: Token);
+        Assert.False(another.IsCompleted);
+        proxy.Thaw();
+
+        MigrationException e = await Assert.ThrowsAsync<MigrationException>(() => away);
+        Assert.Equal("DefinitionDiffers", e.ErrorId);
+        Assert.Contains("While the connection was lost", e.Message, StringComparison.Ordinal);
+        await holder.CommitAsync(Token);
+        Assert.Equal((BackfillOutcome.Completed, 0L), ((await another).Outcome, (await another).Remaining));
+        Assert.Equal(2, await bench.ScalarAsync<int>("select v from t where id = 5000"));
+    }
+
+    [Theory, EachMajor]
     public async Task Who_joins_keeps_to_the_limits_that_are_there_and_what_it_asks_for_holds_for_all(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """

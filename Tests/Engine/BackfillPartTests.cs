@@ -49,6 +49,25 @@ public sealed class BackfillPartTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task A_table_that_gives_its_name_to_another_ends_it_and_the_other_stays_as_it_is(int major)
+    {
+        foreach ((string swap, string error) in new[] { ("alter table t rename to t_old", "TableRenamed"), ("drop table t", "TableDropped") })
+        {
+            foreach (BackfillStrategy strategy in (BackfillStrategy[])[BackfillStrategy.Block, BackfillStrategy.Key])
+            {
+                await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int, n int not null default 0); insert into t select i from generate_series(1, 4000) i");
+                Task<BackfillResult> run = bench.RunAsync(Slowly(strategy, 2));
+                await bench.UntilBatchesAsync(1, run);
+                await bench.Database.ExecuteAsync($"create table other (id int primary key, v int, n int not null default 0); insert into other select i from generate_series(1, 4000) i; begin; {swap}; alter table other rename to t; commit", Token);
+
+                Assert.Equal(error, (await Assert.ThrowsAsync<MigrationException>(() => run)).ErrorId);
+                Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) from t where n > 0"));
+                await bench.UntilNothingHeldAsync();
+            }
+        }
+    }
+
+    [Theory, EachMajor]
     public async Task A_part_that_goes_under_a_sweep_ends_nothing(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Parts);

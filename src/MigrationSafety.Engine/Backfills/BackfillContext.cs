@@ -46,6 +46,9 @@ internal sealed class BackfillContext
     /// <summary>Whether any worker has been let in by the server.</summary>
     internal bool HasConnected { get; set; }
 
+    /// <summary>Whether its record is there: it has begun, or goes on.</summary>
+    internal bool HasBegun { get; private set; }
+
     internal string Activity => $"Backfill {Plan.Name}";
 
     /// <summary>Where workers wait before each batch.</summary>
@@ -77,6 +80,7 @@ internal sealed class BackfillContext
     /// <summary>Where the run begins: what is seen and of how much.</summary>
     internal void Begins(BackfillRecord record)
     {
+        HasBegun = true;
         Interlocked.Exchange(ref _rowsInTable, record.RowsInTable);
         Interlocked.Exchange(ref _seen, record.RowsSeen);
         Interlocked.Exchange(ref _seenBefore, record.RowsSeen);

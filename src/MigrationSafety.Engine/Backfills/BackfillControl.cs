@@ -193,7 +193,7 @@ public static class BackfillControl
         {
             await using NpgsqlConnection connection = await OpenAsync(session, sink, cancellationToken).ConfigureAwait(false);
             await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false);
-            await RefuseRenamedAsync(connection, name, cancellationToken).ConfigureAwait(false);
+            await BackfillRecords.RefuseRenamedAsync(connection, name, cancellationToken).ConfigureAwait(false);
             const string Query = $"""
                 select table_schema, table_name, set_columns, set_expressions, case when predicate_given then predicate end, workers, target_batch_ms, max_errors, throttle::text, strategy, reason, kind, source, archive is not null, settings::text, into_schema, into_table
                 from {BackfillStore.Table}
@@ -233,33 +233,6 @@ public static class BackfillControl
         catch (Exception e) when (e is not OperationCanceledException)
         {
             throw BackfillSchema.Translate(e, session.Info.User, $"Reading backfill {name}", name, writes: false);
-        }
-    }
-
-    /// <summary>Refuses one whose table has another name now: its expressions and its record know it by the old one, which may be another table's by now.</summary>
-    /// <exception cref="MigrationException"><c>TableRenamed</c>.</exception>
-    private static async Task RefuseRenamedAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
-    {
-        const string Query = $"""
-            select b.table_schema, b.table_name, n.nspname::text, c.relname::text
-            from {BackfillStore.Table} b
-            join pg_catalog.pg_class c on c.oid = b.table_oid and c.relkind in ('r', 'p')
-            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-            where b.name = $1 and (n.nspname, c.relname) <> (b.table_schema, b.table_name)
-            """;
-        await using NpgsqlCommand command = BackfillStore.Command(connection, Query, name);
-        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
-        if (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
-        {
-            string Name(int first) => $"{SqlName.QuoteIfNeeded(reader.GetString(first))}.{SqlName.QuoteIfNeeded(reader.GetString(first + 1))}";
-            throw new MigrationException(
-                "TableRenamed",
-                MigrationErrorKind.InvalidState,
-                $"{Name(0)}, the table of backfill {name}, is named {Name(2)} now.",
-                $"Give it its old name back to finish the backfill; or begin one of {Name(2)} with Start-Backfill, which passes over the rows that are done, and remove this one (Remove-Backfill -Force).")
-            {
-                Target = Name(0),
-            };
         }
     }
 

@@ -136,6 +136,83 @@ internal static class BackfillRecords
         };
     }
 
+    /// <summary>Whoever was away looks whether the record is still that of its own definition: somebody may have removed it and begun another backfill under its name.</summary>
+    /// <exception cref="MigrationException"><c>CheckpointMissing</c>, <c>DefinitionDiffers</c>.</exception>
+    internal static async Task RefuseReplacedAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
+    {
+        BackfillRecord record = await ReadAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false) ?? throw BackfillStore.Missing(definition.Name);
+        if (Difference(record, definition) is { } difference)
+        {
+            throw new MigrationException(
+                "DefinitionDiffers",
+                MigrationErrorKind.InvalidState,
+                $"While the connection was lost somebody removed {definition.Name} and began another backfill under its name, which this one leaves alone. {difference}",
+                "Give this one another name with -Name if it is still wanted.")
+            {
+                Target = definition.Name,
+            };
+        }
+
+    }
+
+    /// <summary>Refuses one whose table has another name now: its expressions and its record know it by the old one, which may be another table's by now.</summary>
+    /// <exception cref="MigrationException"><c>TableRenamed</c>.</exception>
+    internal static async Task RefuseRenamedAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
+    {
+        (string asked, string? now) = await TableAsync(connection, name, cancellationToken).ConfigureAwait(false);
+        if (now is not null && now != asked)
+        {
+            throw new MigrationException(
+                "TableRenamed",
+                MigrationErrorKind.InvalidState,
+                $"{asked}, the table of backfill {name}, is named {now} now.",
+                $"Give it its old name back to finish the backfill; or begin one of {now} with Start-Backfill, which passes over the rows that are done, and remove this one (Remove-Backfill -Force).")
+            {
+                Target = asked,
+            };
+        }
+    }
+
+    /// <summary>The same while it runs, and one whose table is gone.</summary>
+    /// <exception cref="MigrationException"><c>TableRenamed</c>, <c>TableDropped</c>.</exception>
+    internal static async Task RefuseReplacedTableAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
+    {
+        await RefuseRenamedAsync(connection, name, cancellationToken).ConfigureAwait(false);
+        (string asked, string? now) = await TableAsync(connection, name, cancellationToken).ConfigureAwait(false);
+        if (now is null)
+        {
+            throw new MigrationException(
+                "TableDropped",
+                MigrationErrorKind.InvalidState,
+                $"{asked}, the table of backfill {name}, was dropped while the backfill ran.",
+                "Where another table has its name now, the same command begins a backfill of that one.")
+            {
+                Target = asked,
+            };
+        }
+    }
+
+    /// <summary>What the table of a backfill was called when it began, and what it is called now; null where it is gone.</summary>
+    private static async Task<(string Asked, string? Now)> TableAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
+    {
+        const string Query = $"""
+            select b.table_schema, b.table_name, n.nspname::text, c.relname::text
+            from {BackfillStore.Table} b
+            left join pg_catalog.pg_class c on c.oid = b.table_oid and c.relkind in ('r', 'p')
+            left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+            where b.name = $1
+            """;
+        await using NpgsqlCommand command = BackfillStore.Command(connection, Query, name);
+        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        if (!await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+        {
+            throw BackfillStore.Missing(name);
+        }
+
+        string Name(int first) => $"{SqlName.QuoteIfNeeded(reader.GetString(first))}.{SqlName.QuoteIfNeeded(reader.GetString(first + 1))}";
+        return (Name(0), await reader.IsDBNullAsync(3, cancellationToken).ConfigureAwait(false) ? null : Name(2));
+    }
+
     /// <summary>Whether the recorded ranges are those of this table and can be walked as they were cut: else it begins from the start, which is always right.</summary>
     /// <param name="connection">Connection.</param>
     /// <param name="definition">Definition.</param>

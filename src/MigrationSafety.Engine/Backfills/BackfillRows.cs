@@ -19,6 +19,7 @@ internal sealed record RowsOutcome(long Changed, long Failed, bool Stopped)
 internal sealed class BackfillRows
 {
     private const int MostPassedOver = 64;
+    private const int LookedFor = 1000;
     // So few are each waited for, one by one, in the queue for its lock.
     private const int Few = 32;
 
@@ -93,13 +94,17 @@ internal sealed class BackfillRows
 
                 if (rest.Length > 0 && outcome.Kept is { Length: > 0 } kept)
                 {
-                    foreach (long number in kept)
+                    // What somebody else did or copied while it was waited for looks the same, but matches no more.
+                    (RowPlace[] refused, _) = await FindAsync(leaf, [.. kept.Select(number => some[number - 1])], byKey: false, cancellationToken).ConfigureAwait(false);
+                    HashSet<(string, string)> matching = [.. refused.Select(place => (place.Place, place.Version))];
+                    long[] numbers = [.. kept.Where(number => matching.Contains((some[number - 1].Place, some[number - 1].Version)))];
+                    foreach (long number in numbers)
                     {
                         await FailedAsync(leaf, some[number - 1], RowRefusal.Kept(leaf, _context.Definition.Into), cancellationToken).ConfigureAwait(false);
                         failed++;
                     }
 
-                    rest = Without(some, [.. outcome.Done!, .. kept]);
+                    rest = Without(some, [.. outcome.Done!, .. numbers]);
                 }
 
                 left.AddRange(rest);
@@ -165,15 +170,54 @@ internal sealed class BackfillRows
         return new RowsOutcome(changed, failed, Stopped: false) { Left = left };
     }
 
+    /// <summary>Where rows lie by now that still match, and how many there are no more: found by key, or, without one, where they have not moved.</summary>
+    /// <param name="leaf">Their table.</param>
+    /// <param name="rows">Rows as they were found before.</param>
+    /// <param name="byKey">Whether all have a key.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    internal async Task<(RowPlace[] Places, int Gone)> FindAsync(BackfillLeaf leaf, RowPlace[] rows, bool byKey, CancellationToken cancellationToken)
+    {
+        string sql = new BackfillStatements(_context.Definition, leaf).Whereabouts(byKey);
+        List<(RowPlace Place, bool Matches)> there = [];
+        foreach (RowPlace[] some in rows.Chunk(LookedFor))
+        {
+            there.AddRange(await _worker.AskAsync(
+                async connection =>
+                {
+                    await using NpgsqlCommand command = new(sql, connection)
+                    {
+                        CommandTimeout = 60,
+                        Parameters =
+                        {
+                            new() { Value = _context.Plan.Name },
+                            new() { Value = some.Select(row => row.Key ?? row.Place).ToArray() },
+                            new() { Value = some.Select(row => row.Version).ToArray() },
+                        },
+                    };
+                    await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(CancellationToken.None).ConfigureAwait(false);
+                    List<(RowPlace, bool)> found = [];
+                    while (await reader.ReadAsync(CancellationToken.None).ConfigureAwait(false))
+                    {
+                        found.Add((new RowPlace(leaf.Table.Oid, reader.GetString(0), reader.GetString(1), reader.Text(2)), reader.GetBoolean(3)));
+                    }
+
+                    return found;
+                },
+                cancellationToken).ConfigureAwait(false));
+        }
+
+        return ([.. there.Where(row => row.Matches).Select(row => row.Place)], rows.Length - there.Count);
+    }
+
     /// <summary>The key of the row at a place, as texts; null where there is none.</summary>
-    internal static async Task<string[]?> KeyAtAsync(NpgsqlConnection connection, BackfillDefinition definition, BackfillLeaf leaf, string place)
+    internal static async Task<string[]?> KeyAtAsync(NpgsqlConnection connection, BackfillDefinition definition, BackfillLeaf leaf, string place, string? version = null)
     {
         if (leaf.Key.Count == 0)
         {
             return null;
         }
 
-        await using NpgsqlCommand command = new(new BackfillStatements(definition, leaf).KeyAt, connection) { CommandTimeout = 20, Parameters = { new() { Value = place } } };
+        await using NpgsqlCommand command = new(new BackfillStatements(definition, leaf).KeyAt, connection) { CommandTimeout = 20, Parameters = { new() { Value = place }, new() { Value = (object?)version ?? DBNull.Value, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Text } } };
         return (string[]?)await command.ExecuteScalarAsync(CancellationToken.None).ConfigureAwait(false);
     }
 
@@ -191,7 +235,7 @@ internal sealed class BackfillRows
         (string[]? key, long errors) = await _worker.AskAsync(
             async connection =>
             {
-                string[]? found = await KeyAtAsync(connection, _context.Definition, leaf, place.Place).ConfigureAwait(false);
+                string[]? found = await KeyAtAsync(connection, _context.Definition, leaf, place.Place, place.Version).ConfigureAwait(false);
                 return (found, await BackfillErrors.RecordAsync(connection, _context.Definition, leaf, place, found, refusal, CancellationToken.None).ConfigureAwait(false));
             },
             cancellationToken).ConfigureAwait(false);

@@ -68,8 +68,8 @@ internal sealed class BackfillStatements
         order by n
         """;
 
-    /// <summary>The key of the row at place $1, as texts.</summary>
-    internal string KeyAt => $"select array[{Join(", ", c => c + "::text")}] from only {Target} where {Qualifier}.ctid = $1::text::tid";
+    /// <summary>The key of the row at place $1, as texts; of that version ($2), where one is given.</summary>
+    internal string KeyAt => $"select array[{Join(", ", c => c + "::text")}] from only {Target} where {Qualifier}.ctid = $1::text::tid and ($2::text is null or {Qualifier}.xmin = $2::text::xid)";
 
     /// <summary>
     /// A batch of the range, whether its rows match or not. It waits shortly for rows that are locked.
@@ -177,12 +177,15 @@ internal sealed class BackfillStatements
     // Their numbers tell which of them were changed: two may name the same place, one of them for a row that has left it since.
     private static string PlaceList => "rows from (pg_catalog.unnest($2::text[]::tid[]), pg_catalog.unnest($3::text[]::xid[])) with ordinality as msb_place (msb_tid, msb_version, msb_number)";
 
-    private string AtPlace => $"{Qualifier}.ctid = msb_tid and {Qualifier}.xmin = msb_version";
+    private string AtPlace => $"{Qualifier}.ctid = msb_tid and {Qualifier}.xmin = msb_version and {IsOfTable}";
+
+    // Another table may take the name between two batches: its rows are somebody else's.
+    private string IsOfTable => $"{Qualifier}.tableoid = {_leaf.Table.Oid}";
 
     private string KeyList =>
         $"(select u.key as msb_key, u.number as msb_number, {string.Join(", ", _leaf.Key.Select((column, i) => $"(u.key::text[])[{i + 1}]::{column.Type} as msb_key{i + 1}"))} from pg_catalog.unnest($2::text[]) with ordinality as u (key, number)) as msb_place";
 
-    private string AtKey => string.Join(" and ", _leaf.Key.Select((column, i) => $"{Qualifier}.{SqlName.Quote(column.Name)} = msb_key{i + 1}"));
+    private string AtKey => string.Join(" and ", _leaf.Key.Select((column, i) => $"{Qualifier}.{SqlName.Quote(column.Name)} = msb_key{i + 1}").Append(IsOfTable));
 
     // Of what is copied the copy's key tells which were.
     private string Done(string from, string where) => _definition.Into is { } into
@@ -347,12 +350,12 @@ internal sealed class BackfillStatements
             order by at_end limit 1
         """;
 
-    private string InPiece(bool first) => _leaf.ByKey
+    private string InPiece(bool first) => (_leaf.ByKey
         ? $"{Above(first)}{Row} <= ({string.Join(", ", KeyAliases.Select(key => $"(select {key} from msb_stop)"))})"
         : $"{Qualifier}.ctid >= (select pg_catalog.format('(%s,0)', from_block)::tid from msb_stop) and {Qualifier}.ctid < (select pg_catalog.format('(%s,0)', to_block)::tid from msb_stop)"
             + (_leaf.Slices == 1 ? ""
                 : _leaf.TurnsBy is { Bounds: not null } by ? $" and {by.IsTurn(Qualifier, "slice", "msb_stop")}"
-                : $" and (pg_catalog.hashtid({Qualifier}.ctid) & {_leaf.Slices - 1}) = (select slice from msb_stop)");
+                : $" and (pg_catalog.hashtid({Qualifier}.ctid) & {_leaf.Slices - 1}) = (select slice from msb_stop)")) + $" and {IsOfTable}";
 
     private string Above(bool first) => first ? "" : $"{Row} > {Texts("position", "msb_range")} and ";
 

@@ -15,7 +15,6 @@ internal sealed class BackfillSweep
     private const int Fetched = 5000;
     // The client's memory: with more than that left over the whole table is swept again.
     private const int MostFollowed = 10_000;
-    private const int LookedFor = 1000;
     // An application may delete rows that match for ever: what is still not found by its key then is taken for deleted; the count at the end tells of any that is not.
     private const int SweepsForGone = 3;
     // Looking after some rows is cheap: no long pauses.
@@ -164,9 +163,12 @@ internal sealed class BackfillSweep
         }
     }
 
-    private async Task<long> SweepAsync(int number, CancellationToken cancellationToken)
+    private async Task<long?> SweepAsync(int number, CancellationToken cancellationToken)
     {
         _leaf = null;
+        await _worker.TellAsync(connection => BackfillRecords.RefuseReplacedTableAsync(connection, _context.Plan.Name, CancellationToken.None), cancellationToken).ConfigureAwait(false);
+        uint[] tables = [.. _context.Definition.Leaves.Select(leaf => leaf.Table.Oid)];
+        string files = await FilesAsync(tables, cancellationToken).ConfigureAwait(false);
         BackfillQueries queries = new(_context.Definition);
         _context.Sink.Debug(queries.DeclareSweep);
         // The end of the transaction fills the cursor; then no snapshot is held any more. A look at the whole table takes as long as it takes, but no row is locked by it.
@@ -179,13 +181,16 @@ internal sealed class BackfillSweep
         _context.Moved();
         (long found, long lost) = (0, 0);
         List<RowPlace> left = [];
-        while (await _worker.AskAsync(_ => FetchAsync(), cancellationToken).ConfigureAwait(false) is { Count: > 0 } places)
+        // Not again where it fails: the cursor may have moved on, and what it passed would be missing.
+        while (await _worker.AskAsync(_ => FetchAsync(), cancellationToken, repeat: false).ConfigureAwait(false) is { Count: > 0 } places)
         {
             found += places.Count;
             foreach (IGrouping<uint, RowPlace> ofTable in places.GroupBy(place => place.Relation))
             {
                 if (await LeafAsync(ofTable.Key, cancellationToken).ConfigureAwait(false) is not { } leaf)
                 {
+                    // Dropped or detached, and perhaps attached again by the next sweep.
+                    lost += ofTable.Count();
                     continue;
                 }
 
@@ -216,8 +221,29 @@ internal sealed class BackfillSweep
         }
 
         FoundNothing = found == 0;
-        return lost > 0 ? left.Count + lost : await FollowAsync(left, cancellationToken).ConfigureAwait(false);
+        long open = lost > 0 ? left.Count + lost : await FollowAsync(left, cancellationToken).ConfigureAwait(false);
+        if (open == 0 && found > 0 && await FilesAsync(tables, cancellationToken).ConfigureAwait(false) != files)
+        {
+            // VACUUM FULL and CLUSTER move rows and leave them their versions: what was found by place may have been another row.
+            _context.Sink.Verbose($"{_context.Definition.Table.Display} was written anew under a sweep.");
+            return null;
+        }
+
+        return open;
     }
+
+    /// <summary>The files of tables, which change where one is written anew.</summary>
+    private Task<string> FilesAsync(uint[] tables, CancellationToken cancellationToken) => _worker.AskAsync(
+        async connection =>
+        {
+            await using NpgsqlCommand command = new("select coalesce(pg_catalog.string_agg(coalesce(pg_catalog.pg_relation_filenode(t), 0)::text, ' ' order by t), '') from pg_catalog.unnest($1) t", connection)
+            {
+                CommandTimeout = BackfillStore.AnswerSeconds,
+                Parameters = { new() { Value = tables, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Array | NpgsqlTypes.NpgsqlDbType.Oid } },
+            };
+            return (string)(await command.ExecuteScalarAsync(CancellationToken.None).ConfigureAwait(false))!;
+        },
+        cancellationToken);
 
     /// <summary>Tries those that a sweep had to leave, and only those, until each is done or gone.</summary>
     /// <returns>How many are nowhere to be found; less than zero where the backfill does not run any more.</returns>
@@ -234,10 +260,11 @@ internal sealed class BackfillSweep
             {
                 if (await LeafAsync(ofTable.Key.Relation, cancellationToken).ConfigureAwait(false) is not { } leaf)
                 {
+                    lost += ofTable.Count();
                     continue;
                 }
 
-                (RowPlace[] places, int gone) = await FindAsync(leaf, [.. ofTable], ofTable.Key.HasKey, cancellationToken).ConfigureAwait(false);
+                (RowPlace[] places, int gone) = await _worker.Rows.FindAsync(leaf, [.. ofTable], ofTable.Key.HasKey, cancellationToken).ConfigureAwait(false);
                 lost += ofTable.Key.HasKey && _sweeps >= SweepsForGone ? 0 : gone;
                 RowsOutcome some = await _worker.Rows.UpdateAsync(leaf, places, isSweep: true, ofTable.Key.HasKey, cancellationToken).ConfigureAwait(false);
                 if (some.Stopped)
@@ -261,41 +288,6 @@ internal sealed class BackfillSweep
         }
 
         return lost;
-    }
-
-    /// <summary>Where rows lie by now that still match, and how many there are no more: found by key, or, without one, where they have not moved.</summary>
-    private async Task<(RowPlace[] Places, int Gone)> FindAsync(BackfillLeaf leaf, RowPlace[] rows, bool byKey, CancellationToken cancellationToken)
-    {
-        string sql = new BackfillStatements(_context.Definition, leaf).Whereabouts(byKey);
-        List<(RowPlace Place, bool Matches)> there = [];
-        foreach (RowPlace[] some in rows.Chunk(LookedFor))
-        {
-            there.AddRange(await _worker.AskAsync(
-                async connection =>
-                {
-                    await using NpgsqlCommand command = new(sql, connection)
-                    {
-                        CommandTimeout = 60,
-                        Parameters =
-                        {
-                            new() { Value = _context.Plan.Name },
-                            new() { Value = some.Select(row => row.Key ?? row.Place).ToArray() },
-                            new() { Value = some.Select(row => row.Version).ToArray() },
-                        },
-                    };
-                    await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(CancellationToken.None).ConfigureAwait(false);
-                    List<(RowPlace, bool)> found = [];
-                    while (await reader.ReadAsync(CancellationToken.None).ConfigureAwait(false))
-                    {
-                        found.Add((new RowPlace(leaf.Table.Oid, reader.GetString(0), reader.GetString(1), reader.Text(2)), reader.GetBoolean(3)));
-                    }
-
-                    return found;
-                },
-                cancellationToken).ConfigureAwait(false));
-        }
-
-        return ([.. there.Where(row => row.Matches).Select(row => row.Place)], rows.Length - there.Count);
     }
 
     private async Task<List<RowPlace>> FetchAsync()

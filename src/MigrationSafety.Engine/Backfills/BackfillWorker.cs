@@ -81,6 +81,11 @@ internal sealed class BackfillWorker : IAsyncDisposable
                 {
                     _connection = await BackfillConnection.OpenAsync(_context.Plan.Session, _context.Definition, _context.Request, _predecessor, Sink, cancellationToken).ConfigureAwait(false);
                     _context.HasConnected = true;
+                    if (_context.HasBegun)
+                    {
+                        await TellAsync(connection => BackfillRecords.RefuseReplacedAsync(connection, _context.Definition, CancellationToken.None), cancellationToken).ConfigureAwait(false);
+                    }
+
                     if (_predecessor is not null)
                     {
                         Sink.Verbose("Connected again; goes on from the checkpoint.");
@@ -111,7 +116,8 @@ internal sealed class BackfillWorker : IAsyncDisposable
     /// <typeparam name="T">Answer.</typeparam>
     /// <param name="ask">Asks on the open connection; it is not cancelled but left alone.</param>
     /// <param name="cancellationToken">Cancels.</param>
-    internal async Task<T> AskAsync<T>(Func<NpgsqlConnection, Task<T>> ask, CancellationToken cancellationToken)
+    /// <param name="repeat">Whether to ask again.</param>
+    internal async Task<T> AskAsync<T>(Func<NpgsqlConnection, Task<T>> ask, CancellationToken cancellationToken, bool repeat = true)
     {
         long start = Stopwatch.GetTimestamp();
         for (int attempt = 1; ; attempt++)
@@ -120,7 +126,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
             {
                 return await AnswerAsync().ConfigureAwait(false);
             }
-            catch (PostgresException e) when (BackfillContext.IsBusy(e) && Stopwatch.GetElapsedTime(start) < _context.Options.RetryFor)
+            catch (PostgresException e) when (repeat && BackfillContext.IsBusy(e) && Stopwatch.GetElapsedTime(start) < _context.Options.RetryFor)
             {
                 Sink.Verbose($"The server is slow to answer ({ServerErrors.Words(e)}); asks again.");
                 await BackfillContext.PauseAsync(attempt, cancellationToken).ConfigureAwait(false);
