@@ -152,7 +152,6 @@ internal static class BackfillRecords
                 Target = definition.Name,
             };
         }
-
     }
 
     /// <summary>Refuses one whose table has another name now: its expressions and its record know it by the old one, which may be another table's by now.</summary>

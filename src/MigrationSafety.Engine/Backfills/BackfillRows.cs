@@ -190,7 +190,7 @@ internal sealed class BackfillRows
                         Parameters =
                         {
                             new() { Value = _context.Plan.Name },
-                            new() { Value = some.Select(row => row.Key ?? row.Place).ToArray() },
+                            new() { Value = some.Select(row => byKey ? row.Key! : row.Place).ToArray() },
                             new() { Value = some.Select(row => row.Version).ToArray() },
                         },
                     };
