@@ -35,8 +35,13 @@ internal sealed class LearntPhases(IReadOnlyList<LearntPhases.Build> builds)
     /// <param name="slowKey">Whether the index's first key is compared by the rules of a language.</param>
     internal IReadOnlyList<(IndexSize Size, IReadOnlyDictionary<string, double> Seconds)> Related(string? table, bool slowKey)
     {
-        (string Table, IndexSize Size, IReadOnlyDictionary<string, double>? Seconds)[] alike =
-            [.. builds.Where(build => build.Size?.SlowKey == slowKey).GroupBy(build => (build.Table, build.Index, Size: build.Size!)).Select(build => (build.Key.Table, build.Key.Size, Mean(build))).Where(build => build.Item3 is not null)];
+        (string Table, IndexSize Size, Dictionary<string, double>? Seconds)[] alike =
+        [
+            .. builds.Where(build => build.Size?.SlowKey == slowKey)
+                .GroupBy(build => (build.Table, build.Index, Size: build.Size!))
+                .Select(build => (build.Key.Table, build.Key.Size, Seconds: Mean(build)))
+                .Where(build => build.Seconds is not null),
+        ];
         bool here = alike.Any(build => build.Table == table);
         return [.. alike.Where(build => !here || build.Table == table).Select(build => (build.Size, build.Seconds!))];
     }
