@@ -193,7 +193,7 @@ public static class BackfillControl
         {
             await using NpgsqlConnection connection = await OpenAsync(session, sink, cancellationToken).ConfigureAwait(false);
             await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false);
-            await BackfillRecords.RefuseRenamedAsync(connection, name, cancellationToken).ConfigureAwait(false);
+            await BackfillRecords.RefuseRenamedAsync(connection, name, runs: false, cancellationToken).ConfigureAwait(false);
             const string Query = $"""
                 select table_schema, table_name, set_columns, set_expressions, case when predicate_given then predicate end, workers, target_batch_ms, max_errors, throttle::text, strategy, reason, kind, source, archive is not null, settings::text, into_schema, into_table
                 from {BackfillStore.Table}

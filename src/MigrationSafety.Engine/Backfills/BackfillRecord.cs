@@ -154,11 +154,27 @@ internal static class BackfillRecords
         }
     }
 
-    /// <summary>Refuses one whose table has another name now: its expressions and its record know it by the old one, which may be another table's by now.</summary>
-    /// <exception cref="MigrationException"><c>TableRenamed</c>.</exception>
-    internal static async Task RefuseRenamedAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
+    /// <summary>Refuses one whose table has another name now: its expressions and its record know it by the old one, which may be another table's by now. While it runs, also one whose table is gone.</summary>
+    /// <param name="connection">Connection.</param>
+    /// <param name="name">The backfill's name.</param>
+    /// <param name="runs">Whether it runs.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <exception cref="MigrationException"><c>TableRenamed</c>, <c>TableDropped</c>.</exception>
+    internal static async Task RefuseRenamedAsync(NpgsqlConnection connection, string name, bool runs, CancellationToken cancellationToken)
     {
         (string asked, string? now) = await TableAsync(connection, name, cancellationToken).ConfigureAwait(false);
+        if (now is null && runs)
+        {
+            throw new MigrationException(
+                "TableDropped",
+                MigrationErrorKind.InvalidState,
+                $"{asked}, the table of backfill {name}, was dropped while the backfill ran.",
+                "Where another table has its name now, the same command begins a backfill of that one.")
+            {
+                Target = asked,
+            };
+        }
+
         if (now is not null && now != asked)
         {
             throw new MigrationException(
@@ -166,25 +182,6 @@ internal static class BackfillRecords
                 MigrationErrorKind.InvalidState,
                 $"{asked}, the table of backfill {name}, is named {now} now.",
                 $"Give it its old name back to finish the backfill; or begin one of {now} with Start-Backfill, which passes over the rows that are done, and remove this one (Remove-Backfill -Force).")
-            {
-                Target = asked,
-            };
-        }
-    }
-
-    /// <summary>The same while it runs, and one whose table is gone.</summary>
-    /// <exception cref="MigrationException"><c>TableRenamed</c>, <c>TableDropped</c>.</exception>
-    internal static async Task RefuseReplacedTableAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
-    {
-        await RefuseRenamedAsync(connection, name, cancellationToken).ConfigureAwait(false);
-        (string asked, string? now) = await TableAsync(connection, name, cancellationToken).ConfigureAwait(false);
-        if (now is null)
-        {
-            throw new MigrationException(
-                "TableDropped",
-                MigrationErrorKind.InvalidState,
-                $"{asked}, the table of backfill {name}, was dropped while the backfill ran.",
-                "Where another table has its name now, the same command begins a backfill of that one.")
             {
                 Target = asked,
             };

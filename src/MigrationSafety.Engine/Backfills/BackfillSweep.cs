@@ -166,7 +166,7 @@ internal sealed class BackfillSweep
     private async Task<long?> SweepAsync(int number, CancellationToken cancellationToken)
     {
         _leaf = null;
-        await _worker.TellAsync(connection => BackfillRecords.RefuseReplacedTableAsync(connection, _context.Plan.Name, CancellationToken.None), cancellationToken).ConfigureAwait(false);
+        await _worker.TellAsync(connection => BackfillRecords.RefuseRenamedAsync(connection, _context.Plan.Name, runs: true, CancellationToken.None), cancellationToken).ConfigureAwait(false);
         uint[] tables = [.. _context.Definition.Leaves.Select(leaf => leaf.Table.Oid)];
         string files = await FilesAsync(tables, cancellationToken).ConfigureAwait(false);
         BackfillQueries queries = new(_context.Definition);
