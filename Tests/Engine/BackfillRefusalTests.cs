@@ -162,6 +162,62 @@ public sealed class BackfillRefusalTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task A_refused_row_that_is_mended_before_the_end_is_done_and_no_error(int major)
+    {
+        foreach ((BackfillStrategy strategy, bool keep) in ((BackfillStrategy, bool)[])[(BackfillStrategy.Block, false), (BackfillStrategy.Key, true)])
+        {
+            await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+                create table t (id int primary key, note text, v int, key text, place text);
+                insert into t select i, case when i % 500 = 0 then 'x' else i::text end from generate_series(1, 2000) i
+                """);
+            // 500 is just being mended, 1000 deleted; 1500 is mended while these are waited for, 2000 stays what it is.
+            await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "update t set note = '500' where id = 500", "delete from t where id = 1000");
+
+            Task<BackfillResult> run = bench.RunAsync(BackfillBench.Request("t", "v", "note::int") with { MaxErrors = 4, Strategy = strategy, KeepOldValues = keep });
+            await Wait.UntilAsync(() => run.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.StartsWith("2 rows that the server refused are just being changed", StringComparison.Ordinal)), "the end to wait for two rows", cancellationToken: Token);
+            Assert.False(run.IsCompleted);
+            Assert.Equal(4, await bench.ScalarAsync<long>("select count(*) from migration_safety.backfill_error"));
+            await bench.Database.ExecuteAsync("update t set note = '1500' where id = 1500", Token);
+            await holder.CommitAsync(Token);
+            BackfillResult result = await run;
+
+            Assert.Equal((BackfillOutcome.CompletedWithErrors, 1998L, 1L, 1L), (result.Outcome, result.Rows, result.Errors, result.Remaining));
+            Assert.Equal("2000", await bench.ScalarAsync<string>("select key[1] from migration_safety.backfill_error"));
+            Assert.Equal(1998, await bench.ScalarAsync<long>("select count(*) from t where v = id"));
+            Assert.Contains("3 rows were changed or deleted since the server refused them; sweeps again.", bench.Sink.VerboseMessages);
+        }
+    }
+
+    [Theory, EachMajor]
+    public async Task Another_row_at_the_place_of_a_refused_one_is_done(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t select i from generate_series(1, 4) i; create table u (id int primary key, v int)");
+        await bench.RunAsync(BackfillBench.Request("u", "v", "1"));
+        // As VACUUM FULL leaves it: what was recorded of row 2 has the place and the version of row 4 now.
+        await bench.Database.ExecuteAsync(
+            """
+            create function moved() returns trigger language plpgsql as $$
+            begin
+                insert into migration_safety.backfill_error (backfill, relation, relation_name, place, version, key_columns, key, sqlstate, message)
+                select b.name, 't'::regclass, 't', r.ctid::text, r.xmin::text, '{id}', '{2}', '22000', 'refused' from migration_safety.backfill b, t r where b.name = 'moved' and r.id = 4;
+                return new;
+            end $$;
+            create trigger moved before update on t for each row when (old.id = 1) execute function moved()
+            """,
+            Token);
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from t where id = 4 for update");
+
+        Task<BackfillResult> run = bench.RunAsync(BackfillBench.Request("t", "v", "id") with { Name = "moved", MaxErrors = 4 });
+        await Wait.UntilAsync(() => run.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains("of which 1 were locked", StringComparison.Ordinal)), "the sweep to meet the locked row", cancellationToken: Token);
+        Assert.False(run.IsCompleted);
+        await holder.CommitAsync(Token);
+        BackfillResult result = await run;
+
+        Assert.Equal((BackfillOutcome.Completed, 4L, 0L, 0L), (result.Outcome, result.Rows, result.Errors, result.Remaining));
+        Assert.Equal(4, await bench.ScalarAsync<long>("select count(*) from t where v = id"));
+    }
+
+    [Theory, EachMajor]
     public async Task A_standby_is_refused(int major)
     {
         await using PostgresServer primary = await PostgresServer.StartAsync(major, cancellationToken: Token);

@@ -216,6 +216,18 @@ public sealed class BackfillSweepTests(Servers servers)
         Assert.Equal(1, await bench.ScalarAsync<int>("select sweep from migration_safety.backfill"));
     }
 
+    [Theory, EachMajor]
+    public async Task A_refused_row_that_somebody_changes_for_ever_does_not_keep_it_from_its_end(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, note text, v int); insert into t select i, i::text from generate_series(1, 2000) i; update t set note = 'x' where id = 7");
+        await using Traffic hot = Traffic.Start(bench, 2, i => $"update t set note = 'x{i}' where id = 7");
+
+        BackfillResult result = await bench.RunAsync(BackfillBench.Request("t", "v", "note::int") with { MaxErrors = 4 });
+        await hot.DisposeAsync();
+
+        Assert.Equal((BackfillOutcome.CompletedWithErrors, 1999L, 1L, 1L), (result.Outcome, result.Rows, result.Errors, result.Remaining));
+    }
+
     /// <summary>An application that goes on and on.</summary>
     private sealed class Traffic : IAsyncDisposable
     {

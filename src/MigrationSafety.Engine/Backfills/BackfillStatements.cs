@@ -129,6 +129,23 @@ internal sealed class BackfillStatements
         from {(byKey ? KeyList : PlaceList)} join only {Target} on {(byKey ? AtKey : AtPlace)}
         """;
 
+    /// <summary>
+    /// Of the next $3 rows that were recorded as refused, after place $2: the place, whether the very row still lies there and matches, and whether nobody has it locked. After VACUUM FULL
+    /// another row may have its place and version, but not its key.
+    /// </summary>
+    internal string Recorded => $"""
+        with msb_recorded as materialized (
+            select place as msb_place, place::tid as msb_tid, version::xid as msb_version, key as msb_key, key_columns as msb_names
+            from {BackfillStore.Errors} where backfill = $1 and relation = {_leaf.Table.Oid} and not again and place > $2 order by place limit $3
+        ), msb_there as materialized (
+            select msb_place from msb_recorded, only {Target}
+            where {AtPlace} and {Predicate}{(_leaf.Key.Count == 0 ? "" : $" and (msb_names is distinct from array[{string.Join(", ", _leaf.KeyNames.Select(SqlName.Literal))}]::text[] or msb_key = array[{Join(", ", c => c + "::text")}])")}
+        ), msb_free as materialized (
+            select msb_place from msb_recorded, only {Target} where {AtPlace} {LockClause} of {LockTarget} skip locked
+        )
+        select msb_place, msb_place in (select t.msb_place from msb_there t), msb_place in (select f.msb_place from msb_free f) from msb_recorded order by msb_place
+        """;
+
     /// <summary>The same as <see cref="Places"/>, but it passes over the rows that others have locked. Returns besides which it locked and did not change, because a trigger kept it from that.</summary>
     internal string SkippingPlaces => $"""
         with {Changed($"{AtPlace} and {IsRunning}", PlaceList, skip: true)}

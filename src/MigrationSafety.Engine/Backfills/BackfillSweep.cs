@@ -46,6 +46,7 @@ internal sealed class BackfillSweep
     {
         await _worker.AttendAsync(cancellationToken).ConfigureAwait(false);
         (long progress, long fewest) = (Clock(), long.MaxValue);
+        BackfillReview review = new(_context, _worker);
         for (int inVain = 0; ; inVain++)
         {
             if (!await TakeTurnAsync(cancellationToken).ConfigureAwait(false)
@@ -64,20 +65,33 @@ internal sealed class BackfillSweep
 
             if (open == 0)
             {
-                await _worker.TellAsync(connection => BackfillStore.CompleteAsync(connection, _context.Plan.Name, CancellationToken.None), cancellationToken).ConfigureAwait(false);
-                return true;
+                bool? again = await review.RunAsync(cancellationToken).ConfigureAwait(false);
+                if (again == false)
+                {
+                    await _worker.TellAsync(connection => BackfillStore.CompleteAsync(connection, _context.Plan.Name, CancellationToken.None), cancellationToken).ConfigureAwait(false);
+                }
+
+                if (again != true)
+                {
+                    return true;
+                }
+
+                (progress, fewest, inVain) = (Clock(), long.MaxValue, 0);
+            }
+            else
+            {
+                if (open < fewest)
+                {
+                    (progress, fewest, inVain) = (Clock(), open.Value, 0);
+                }
+                else if (Stopwatch.GetElapsedTime(progress, Clock()) > _context.Options.RetryFor)
+                {
+                    throw StayLocked();
+                }
+
+                _context.Sink.Verbose($"After sweep {number} of {_context.Plan.Name} it is not known {(open is null ? "what is left" : $"what became of {open:N0} rows, which were locked or changed meanwhile")}; sweeps again.");
             }
 
-            if (open < fewest)
-            {
-                (progress, fewest, inVain) = (Clock(), open.Value, 0);
-            }
-            else if (Stopwatch.GetElapsedTime(progress, Clock()) > _context.Options.RetryFor)
-            {
-                throw StayLocked();
-            }
-
-            _context.Sink.Verbose($"After sweep {number} of {_context.Plan.Name} it is not known {(open is null ? "what is left" : $"what became of {open:N0} rows, which were locked or changed meanwhile")}; sweeps again.");
             await _worker.AskAsync(connection => BackfillLock.ReleaseSweepAsync(connection, _context.Definition, CancellationToken.None), cancellationToken).ConfigureAwait(false);
             await BackfillContext.PauseAsync(inVain + 1, cancellationToken).ConfigureAwait(false);
         }
