@@ -123,6 +123,24 @@ public sealed class BackfillArchiveTests(Servers servers)
         Assert.Equal(50, await bench.ScalarAsync<long>("select count(*) from orders where v = id and n = 0"));
     }
 
+    [Theory, EachMajor]
+    public async Task What_is_kept_while_all_else_is_put_back_stays(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table orders (id int primary key, v int); insert into orders select i from generate_series(1, 50) i");
+        BackfillResult result = await bench.RunAsync(new() { Table = "orders", Set = [new("v", "id")], KeepOldValues = true });
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, $"insert into {result.Archive} (kept_from, id, new_v) values ('orders', 51, 51)");
+
+        Task<List<string>> back = bench.RollBackAsync(result);
+        await Wait.UntilAsync(
+            async () => back.IsCompleted || await bench.ScalarAsync<bool>($"select exists (select from pg_locks where relation = '{result.Archive}'::regclass and not granted)"),
+            "the end to ask for the archive", cancellationToken: Token);
+        await holder.CommitAsync(Token);
+
+        Assert.StartsWith("1 old values are not put back", Assert.Single(await back), StringComparison.Ordinal);
+        Assert.Equal(51, await bench.ScalarAsync<int>($"select id from {result.Archive}"));
+        Assert.Equal(50, await bench.ScalarAsync<long>("select count(*) from orders where v is null"));
+    }
+
     [Theory, EachWalk]
     public async Task Partitions_share_an_archive(int major, BackfillStrategy strategy, int workers)
     {

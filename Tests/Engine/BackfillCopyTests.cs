@@ -56,6 +56,27 @@ public sealed class BackfillCopyTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task Clients_for_which_the_target_was_and_was_not_empty_do_not_share_a_copy(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders);
+        BackfillPlan empty = await bench.PlanAsync(Copying());
+        await bench.Database.ExecuteAsync("insert into orders_new (total) values (1)", Token);
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from orders where id = 5 for update");
+        Task<BackfillResult> run = bench.RunAsync(Copying());
+        await Wait.UntilAsync(() => run.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains("were locked or changed", StringComparison.Ordinal)), "the sweep to leave a row", cancellationToken: Token);
+
+        MigrationException e = await Assert.ThrowsAsync<MigrationException>(() => Backfill.RunAsync(empty, bench.Sink, Token));
+
+        Assert.Equal("BegunMeanwhile", e.ErrorId);
+        Assert.Contains("public.orders_new was no longer empty; by the plan of this one it was still so", e.Message, StringComparison.Ordinal);
+        await holder.CommitAsync(Token);
+        BackfillResult result = await run;
+        Assert.Equal((BackfillOutcome.Completed, Rows - 1L, 0L), (result.Outcome, result.Rows, result.Remaining));
+        await bench.RollBackAsync(result);
+        Assert.Equal(1, await bench.ScalarAsync<long>("select count(*) from orders_new"));
+    }
+
+    [Theory, EachMajor]
     public async Task What_came_since_is_counted_and_copied_by_the_next_run(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders);

@@ -70,10 +70,15 @@ internal sealed class ArchiveReversal
                 exit when msb_put = 0;
             end loop;
             select count(*) into msb_left from {_archive.Sql};
+            if msb_left = 0 then
+                perform set_config('lock_timeout', '2s', true);
+                -- A backfill that still runs may have added to it.
+                lock table {_archive.Sql} in access exclusive mode;
+                select count(*) into msb_left from {_archive.Sql};
+            end if;
             if msb_left > 0 then
                 raise warning {SqlName.Literal(Left)}, msb_left, {SqlName.Literal(_archive.Display)};
             else
-                perform set_config('lock_timeout', '2s', true);
                 drop table {_archive.Sql};
             end if;
         end

@@ -154,6 +154,23 @@ internal static class BackfillRecords
         }
     }
 
+    /// <summary>Refuses to share a copy that another client has begun since this one was planned, when the target was empty for one of them only: what one copies would not be in the archive of the other.</summary>
+    /// <exception cref="MigrationException"><c>BegunMeanwhile</c>.</exception>
+    internal static void RefuseOtherArchive(BackfillRecord record, BackfillDefinition definition)
+    {
+        if (definition.Into is { } into && !record.IsCompleted && record.WasEmpty != into.IsEmpty)
+        {
+            throw new MigrationException(
+                "BegunMeanwhile",
+                MigrationErrorKind.InvalidState,
+                $"Another client has just begun {definition.Name}, when {into.Table.Display} was {(record.WasEmpty == true ? "still" : "no longer")} empty; by the plan of this one it was {(into.IsEmpty ? "still" : "no longer")} so, and what is copied would be kept in two ways.",
+                "Run the command again: it then works with the other client, in its way.")
+            {
+                Target = into.Table.Display,
+            };
+        }
+    }
+
     /// <summary>Refuses one whose table has another name now: its expressions and its record know it by the old one, which may be another table's by now. While it runs, also one whose table is gone.</summary>
     /// <param name="connection">Connection.</param>
     /// <param name="name">The backfill's name.</param>

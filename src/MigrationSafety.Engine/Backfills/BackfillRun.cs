@@ -220,6 +220,7 @@ internal sealed class BackfillRun : IAsyncDisposable
             // What was refused, or came since, is found by a sweep alone.
             if (canResume && (!record.IsCompleted || record.Errors > 0))
             {
+                BackfillRecords.RefuseOtherArchive(record, _definition);
                 return new Beginning(record, record.IsCompleted || begun, []);
             }
 
