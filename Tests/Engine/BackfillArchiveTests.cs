@@ -123,6 +123,37 @@ public sealed class BackfillArchiveTests(Servers servers)
         Assert.Equal(50, await bench.ScalarAsync<long>("select count(*) from orders where v = id and n = 0"));
     }
 
+    [Theory, EachWalk]
+    public async Task No_row_is_deleted_whose_new_column_the_archive_lacks(int major, BackfillStrategy strategy, int workers)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders);
+        BackfillRequest request = Deleting(strategy, workers);
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from orders where id = 3000 for update");
+        Task<BackfillResult> run = bench.RunAsync(request);
+        await Wait.UntilAsync(() => run.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains("were locked or changed", StringComparison.Ordinal)), "the sweep to leave a row", cancellationToken: Token);
+        BackfillPlan late = await bench.PlanAsync(request with { Name = "late", Where = "id <= 1000" });
+
+        // By who holds the row, which is free and has the column from one moment to the next.
+        await using (NpgsqlCommand add = new("alter table orders add column since text default 'since'", holder.Connection))
+        {
+            await add.ExecuteNonQueryAsync(Token);
+        }
+
+        await holder.CommitAsync(Token);
+
+        foreach (Func<Task> failing in (Func<Task>[])[() => run, () => Backfill.RunAsync(late, bench.Sink, Token)])
+        {
+            MigrationException e = await Assert.ThrowsAsync<MigrationException>(failing);
+            Assert.Equal("ArchiveDiffers", e.ErrorId);
+            Assert.Contains("A column was added to public.orders while the backfill ran", e.Message, StringComparison.Ordinal);
+        }
+
+        Assert.Equal(1001, await bench.ScalarAsync<long>("select count(*) from orders where since = 'since'"));
+        BackfillResult other = await bench.RunAsync(request with { Name = "other" });
+        Assert.Equal(1, other.Rows);
+        Assert.Equal("since", await bench.ScalarAsync<string>($"select since from {other.Archive} where id = 3000"));
+    }
+
     [Theory, EachMajor]
     public async Task What_is_kept_while_all_else_is_put_back_stays(int major)
     {

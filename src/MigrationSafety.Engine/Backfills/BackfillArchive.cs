@@ -27,6 +27,8 @@ internal sealed record KeptColumn(string Name, string Type, string? Written);
 /// <param name="EntryBytes">Size of an entry, index included, estimated.</param>
 internal sealed record BackfillArchive(string Name, string Id, string Source, IReadOnlyList<KeyColumn> Key, IReadOnlyList<KeptColumn> Columns, double EntryBytes)
 {
+    private const string NotKeptMark = "msb_not_kept";
+
     // Of an entry: header and line pointer, counter, source, and its place in the index.
     private const double FixedBytes = 24 + 4 + 8 + 4 + 20;
 
@@ -255,13 +257,32 @@ internal sealed record BackfillArchive(string Name, string Id, string Source, IR
             };
     }
 
-    /// <summary>Adds what a statement has changed, from the rows of its CTE <c>msb_changed</c>.</summary>
+    /// <summary>Adds what a statement has changed, from the rows of its CTE <c>msb_changed</c>. Where rows are deleted it fails when they have a column that is not kept: one that was added since.</summary>
     /// <param name="relation">Oid of the part of the table.</param>
     internal string Add(uint relation)
     {
         string columns = string.Join(", ", Shape.Skip(1).Select(column => SqlName.Quote(column.Name)));
-        return string.Create(CultureInfo.InvariantCulture, $"insert into {Sql} ({columns}) select {relation}::oid::pg_catalog.regclass, {string.Join(", ", Outputs)} from msb_changed");
+        string from = string.Create(CultureInfo.InvariantCulture, $"{relation}::oid::pg_catalog.regclass");
+        return $"insert into {Sql} ({columns}) select {(Whole ? $"coalesce({NotKept(from)}, {from})" : from)}, {string.Join(", ", Outputs)} from msb_changed";
     }
+
+    /// <summary>What a statement that deletes rows fails with, because a column was added to them that is not kept; null where it is something else.</summary>
+    internal MigrationException? Outgrown(PostgresException e, string table) => !Whole || e.SqlState != SqlStates.UndefinedTable || !e.MessageText.Contains(NotKeptMark, StringComparison.Ordinal) ? null : new MigrationException(
+        "ArchiveDiffers",
+        MigrationErrorKind.InvalidState,
+        $"A column was added to {table} while the backfill ran, which {Display} does not keep: no row is deleted any more.",
+        "What is deleted is kept, and can be put back. Give the backfill of the rows that are left another -Name: it keeps the new column too, in an archive of its own.",
+        e)
+    {
+        SqlState = e.SqlState,
+        Target = table,
+    };
+
+    // The name of a table that is not there: as an error it is one of the statement, and of no row.
+    private string NotKept(string relation) => $"""
+        (select pg_catalog.quote_ident('{NotKeptMark} ' || a.attname)::pg_catalog.regclass from pg_catalog.pg_attribute a
+         where a.attrelid = {relation} and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attname <> all (array[{string.Join(", ", Columns.Select(column => SqlName.Literal(column.Name)))}]) limit 1)
+        """;
 
     /// <summary>What is read of a row before it is changed.</summary>
     /// <param name="qualifier">The table's name in the statement.</param>

@@ -242,6 +242,10 @@ internal sealed class BackfillWorker : IAsyncDisposable
 
             return outcome;
         }
+        catch (PostgresException e) when (_context.Definition.Archive?.Outgrown(e, leaf.Table.Display) is { } outgrown)
+        {
+            throw outgrown;
+        }
         catch (PostgresException e) when (e.SqlState == SqlStates.QueryCanceled && Stopwatch.GetElapsedTime(sent) < 0.9 * Connection.HoldLimit)
         {
             throw new MigrationException(
