@@ -217,6 +217,20 @@ public sealed class HistoryTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task A_table_is_found_by_its_name_as_it_stands_too(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, "create table \"Order\" (id int)");
+        await BuildAsync(bench, new() { Table = "Order", Column = ["id"] });
+
+        foreach (string name in (string[])["Order", "public.Order", "\"Order\"", "public.\"Order\""])
+        {
+            Assert.Single(await ReadAsync(bench.Session, new() { Table = name }));
+        }
+
+        Assert.Empty(await ReadAsync(bench.Session, new() { Table = "order" }));
+    }
+
+    [Theory, EachMajor]
     public async Task Many_clients_make_the_log_at_the_same_time(int major)
     {
         const int Clients = 8;

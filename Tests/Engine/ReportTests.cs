@@ -147,7 +147,7 @@ public sealed class ReportTests
     [InlineData("Cancelled", OperationOutcome.Cancelled)]
     public void What_was_stopped_did_not_fail(string verdict, params OperationOutcome[] outcomes)
     {
-        string html = MigrationReport.Write("Release 12", [.. outcomes.Select(outcome => Index() with { Outcome = outcome })], s_start);
+        string html = MigrationReport.Write("Release 12", [.. outcomes.Select((outcome, i) => Index() with { Id = i, Outcome = outcome })], s_start);
         XElement badge = XDocument.Parse(html).Descendants().First(e => e.Attribute("class")?.Value.StartsWith("badge", StringComparison.Ordinal) == true);
         Assert.Equal(verdict, badge.Value);
     }
@@ -179,6 +179,12 @@ public sealed class ReportTests
         {
             Assert.Contains(part, text, StringComparison.Ordinal);
         }
+    }
+
+    [Fact]
+    public void The_order_is_that_in_which_they_began_however_they_come()
+    {
+        Assert.Equal(MigrationReport.Write("Change", [Index(), Fill(10)], s_start), MigrationReport.Write("Change", [Fill(10), Index(), Fill(10)], s_start));
     }
 
     [Fact]

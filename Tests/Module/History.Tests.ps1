@@ -109,6 +109,11 @@ Describe 'Get-MigrationHistory' {
         $rollback.Statements[0].Statement | Should -BeLike '*update*' -Because 'the backfill was last'
     }
 
+    It 'makes the same script in whatever order, and how often, operations come' {
+        $forward = (Get-MigrationHistory -Id 1, 2 | New-RollbackScript).Text
+        (@(Get-MigrationHistory -Id 2) + @(Get-MigrationHistory -Id 1) + @(Get-MigrationHistory -Id 2) | New-RollbackScript).Text | Should -BeExactly $forward
+    }
+
     It 'finds the entry of a result, and of each alone' {
         $index = Invoke-SafeIndexBuild orders n
         $fill = Start-Backfill orders @{ n = '1' } -Where 'n is null'

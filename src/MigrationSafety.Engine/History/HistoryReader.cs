@@ -85,7 +85,7 @@ public static class HistoryReader
                             then 'running' else 'interrupted' end as outcome
                 from {OperationStore.Table} o
                 where ($1::int8[] is null or o.id = any ($1))
-                  and ($2::text is null or o.table_name = $2) and ($3::text is null or o.table_schema = $3)
+                  and ($2::text[] is null or o.table_name = any ($2)) and ($3::text is null or o.table_schema = $3)
                   and ($4::text[] is null or o.operation ilike any ($4))
                   and ($5::timestamptz is null or o.started_at >= $5) and ($6::timestamptz is null or o.started_at <= $6)
             ), latest as (
@@ -98,12 +98,14 @@ public static class HistoryReader
             order by id
             """;
         (string? schema, string? table) = filter.Table is null ? (null, null) : SqlName.Parse(filter.Table);
+        // The text as it stands as well, as where a table is looked for: people type Order for a table that SQL calls "Order".
+        string[]? names = table is null ? null : filter.Table!.Contains('"', StringComparison.Ordinal) ? [table] : [table, filter.Table.Trim().Split('.')[^1]];
         await using NpgsqlCommand command = new(Query, connection)
         {
             Parameters =
             {
                 Value(filter.Id.Count == 0 ? null : filter.Id.ToArray(), NpgsqlDbType.Array | NpgsqlDbType.Bigint),
-                Value(table, NpgsqlDbType.Text),
+                Value(names, NpgsqlDbType.Array | NpgsqlDbType.Text),
                 Value(schema, NpgsqlDbType.Text),
                 Value(filter.Operation.Count == 0 ? null : filter.Operation.Select(Like).ToArray(), NpgsqlDbType.Array | NpgsqlDbType.Text),
                 Value(filter.Since?.ToUniversalTime(), NpgsqlDbType.TimestampTz),
@@ -121,6 +123,19 @@ public static class HistoryReader
 
         return found;
     }
+
+    /// <summary>What belongs to operations in the order in which these began, each once: the way back depends on it.</summary>
+    /// <typeparam name="T">What belongs to an operation.</typeparam>
+    /// <param name="items">What belongs to operations, in any order.</param>
+    /// <param name="operation">The operation of an item.</param>
+    /// <returns>The items in order.</returns>
+    public static IReadOnlyList<T> InOrder<T>(IEnumerable<T> items, Func<T, MigrationOperation> operation) =>
+    [
+        .. items
+            .DistinctBy(item => (operation(item).Server, operation(item).Port, operation(item).Database, operation(item).Id))
+            .OrderBy(item => operation(item).StartedAt)
+            .ThenBy(item => operation(item).Id),
+    ];
 
     private static MigrationOperation Read(NpgsqlDataReader reader, MigrationSession session)
     {

@@ -1,3 +1,4 @@
+using MigrationSafety.Engine.History;
 using MigrationSafety.Engine.Rollback;
 
 namespace MigrationSafety.Engine.Report;
@@ -9,7 +10,7 @@ public static class MigrationReport
 {
     /// <summary>Writes the report.</summary>
     /// <param name="title">Its title.</param>
-    /// <param name="operations">The operations, in their order; one at least.</param>
+    /// <param name="operations">The operations, one at least; they are told in the order in which they began, each once.</param>
     /// <param name="now">When it is made.</param>
     /// <returns>HTML, well-formed as XML too.</returns>
     public static string Write(string title, IReadOnlyList<MigrationOperation> operations, DateTimeOffset now)
@@ -17,6 +18,7 @@ public static class MigrationReport
         ArgumentNullException.ThrowIfNull(title);
         ArgumentNullException.ThrowIfNull(operations);
         ArgumentOutOfRangeException.ThrowIfZero(operations.Count);
+        operations = HistoryReader.InOrder(operations, operation => operation);
         HtmlWriter html = new();
         html.Raw("<!DOCTYPE html>\n").Open("html", ("lang", "en")).Open("head");
         html.Open("meta", ("charset", "utf-8"));

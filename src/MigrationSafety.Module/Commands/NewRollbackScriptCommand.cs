@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Management.Automation;
+using MigrationSafety.Engine.History;
 using MigrationSafety.Engine.Rollback;
 using MigrationSafety.Engine.Rollback.Formats;
 using MigrationSafety.Engine.Rollback.Writing;
@@ -19,7 +20,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
     private const string SqlSet = "Sql";
 
     // Results that are piped together are one migration: their script is made when all are known.
-    private readonly List<(string Server, string Database, string What, MigrationStep[] Steps)> _results = [];
+    private readonly List<(string Server, string Database, string What, MigrationStep[] Steps, MigrationOperation? Operation)> _results = [];
     private readonly List<(RollbackScript Script, MigrationFile? File)> _scripts = [];
     private readonly HashSet<string> _written = [];
 
@@ -104,8 +105,10 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
         base.EndProcessing();
         foreach (var database in _results.GroupBy(result => (result.Server, result.Database)))
         {
-            string source = string.Join(", ", database.Select(result => result.What));
-            _scripts.Add((RollbackGenerator.FromSteps(source, [.. database.SelectMany(result => result.Steps)]), null));
+            // Of the log it is known which came first, however they were sorted or read; results are taken in their order.
+            var ordered = database.All(result => result.Operation is not null) ? HistoryReader.InOrder(database, result => result.Operation!) : [.. database];
+            string source = string.Join(", ", ordered.Select(result => result.What));
+            _scripts.Add((RollbackGenerator.FromSteps(source, [.. ordered.SelectMany(result => result.Steps)]), null));
         }
 
         foreach ((RollbackScript script, MigrationFile? file) in _scripts)
@@ -150,22 +153,22 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
         switch (Deserialized.Of<MigrationOperation>(input) ?? input.BaseObject)
         {
             case IndexBuildResult index:
-                _results.Add((index.Server, index.Database, $"index {index.Schema}.{index.Name}", index.Steps));
+                _results.Add((index.Server, index.Database, $"index {index.Schema}.{index.Name}", index.Steps, null));
                 break;
             case IndexRebuildResult index:
-                _results.Add((index.Server, index.Database, $"rebuild of index {index.Schema}.{index.Name}", index.Steps));
+                _results.Add((index.Server, index.Database, $"rebuild of index {index.Schema}.{index.Name}", index.Steps, null));
                 break;
             case IndexDropResult index:
-                _results.Add((index.Server, index.Database, $"drop of index {index.Schema}.{index.Name}", index.Steps));
+                _results.Add((index.Server, index.Database, $"drop of index {index.Schema}.{index.Name}", index.Steps, null));
                 break;
             case BackfillResult backfill:
-                _results.Add((backfill.Server, backfill.Database, $"backfill {backfill.Name}", [.. backfill.Steps.Select(step => Named(step, backfill))]));
+                _results.Add((backfill.Server, backfill.Database, $"backfill {backfill.Name}", [.. backfill.Steps.Select(step => Named(step, backfill))], null));
                 break;
             case MigrationOperation operation:
-                _results.Add((operation.Server, operation.Database, $"operation {operation.Id} ({operation.Action})", operation.Steps));
+                _results.Add((operation.Server, operation.Database, $"operation {operation.Id} ({operation.Action})", operation.Steps, operation));
                 break;
             case MigrationStep step:
-                _results.Add(("", "", step.Purpose, [step]));
+                _results.Add(("", "", step.Purpose, [step], null));
                 break;
             case FileInfo file:
                 FromFiles([file.FullName], named: false);
