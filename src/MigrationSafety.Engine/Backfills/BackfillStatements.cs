@@ -196,6 +196,9 @@ internal sealed class BackfillStatements
 
     private string AtPlace => $"{Qualifier}.ctid = msb_tid and {Qualifier}.xmin = msb_version and {IsOfTable}";
 
+    // Of a range nothing is passed over in another table that has the name by now.
+    private string IsNamed => $"pg_catalog.to_regclass({SqlName.Literal(_leaf.Table.Sql)}) = {_leaf.Table.Oid}::oid";
+
     // Another table may take the name between two batches: its rows are somebody else's.
     private string IsOfTable => $"{Qualifier}.tableoid = {_leaf.Table.Oid}";
 
@@ -340,7 +343,7 @@ internal sealed class BackfillStatements
     private string Piece(bool first, bool locks = true) => $"""
         with msb_range as materialized (
             select g.position, g.lower, g.upper, g.rows_seen, g.slices, g.stretch from {BackfillStore.Ranges} g
-            where g.backfill = $1 and g.id = $2 and not g.finished and g.position is {(first ? "" : "not ")}null and {IsRunning}{IsPart}{(locks ? " for update of g skip locked" : "")}
+            where g.backfill = $1 and g.id = $2 and not g.finished and g.position is {(first ? "" : "not ")}null and {IsRunning}{IsPart} and {IsNamed}{(locks ? " for update of g skip locked" : "")}
         ), msb_stop as materialized (
             {(_leaf.ByKey ? KeyStop(first) : BlockStop)}
         )

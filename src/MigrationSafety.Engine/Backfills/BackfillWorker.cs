@@ -322,12 +322,14 @@ internal sealed class BackfillWorker : IAsyncDisposable
     }
 
     /// <summary>The part of the table; one that came since the backfill began is looked up. Null where it is none any more.</summary>
+    /// <exception cref="MigrationException"><c>TableRenamed</c>, <c>TableDropped</c>: it is the table itself.</exception>
     internal async Task<BackfillLeaf?> PartAsync(uint relation, CancellationToken cancellationToken)
     {
         uint root = _context.Definition.Table.Oid;
         BackfillLeaf? Known() => _context.Definition.Leaves.FirstOrDefault(l => l.Table.Oid == relation);
         if (relation == root)
         {
+            await TellAsync(connection => BackfillRecords.RefuseRenamedAsync(connection, Name, runs: true, CancellationToken.None), cancellationToken).ConfigureAwait(false);
             return Known();
         }
 
