@@ -13,6 +13,7 @@ internal sealed class BackfillReview(BackfillContext context, BackfillWorker wor
     private const int LookedAt = 1000;
     // Somebody may change refused rows for ever.
     private const int MostTimes = 3;
+    private static readonly TimeSpan s_quiet = TimeSpan.FromSeconds(15);
     private int _times;
 
     private string Name => context.Plan.Name;
@@ -27,7 +28,7 @@ internal sealed class BackfillReview(BackfillContext context, BackfillWorker wor
         }
 
         long start = Stopwatch.GetTimestamp();
-        long changed = 0;
+        (long changed, bool told) = (0, false);
         for (int attempt = 1; ; attempt++)
         {
             (long gone, long locked) = (0, 0);
@@ -52,9 +53,15 @@ internal sealed class BackfillReview(BackfillContext context, BackfillWorker wor
                 return changed > 0;
             }
 
+            string waits = $"{Counts.Rows(locked, "that the server refused is", "that the server refused are")} just being changed by others: waits to see what becomes of {(locked == 1 ? "it" : "them")}.";
             if (attempt == 1)
             {
-                context.Sink.Verbose($"{Counts.Rows(locked, "that the server refused is", "that the server refused are")} just being changed by others: waits to see what becomes of {(locked == 1 ? "it" : "them")}.");
+                context.Sink.Verbose(waits);
+            }
+            else if (!told && Stopwatch.GetElapsedTime(start) > s_quiet)
+            {
+                context.Sink.Warning($"{Name}: {waits} Their transactions are open.");
+                told = true;
             }
 
             await worker.AttendAsync(cancellationToken).ConfigureAwait(false);

@@ -61,7 +61,7 @@ internal sealed class BatchSize
         Rows = (int)Math.Clamp(rows, 1, _most);
         if (Rows >= 2L * _said || 2L * Rows <= _said)
         {
-            _sink.Verbose($"A batch looks at {Rows:N0} rows now.");
+            _sink.Verbose($"A batch looks at {Counts.Rows(Rows)} now.");
             _said = Rows;
         }
     }
