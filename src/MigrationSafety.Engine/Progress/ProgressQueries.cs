@@ -220,7 +220,12 @@ internal static class ProgressQueries
             ), target as materialized (
                 select distinct on (l.pid) l.* from l join a on a.pid = l.pid
                 where l.relkind in ('r', 'p', 'm', 'f')
-                order by l.pid, pg_catalog.strpos(a.query, l.relname) = 0, l.granted, pg_catalog.strpos(a.query, l.relname), l.oid
+                -- the one whose name, as a whole word, stands first: what is before it is all of the text where it is not there
+                order by l.pid, pg_catalog.length(pg_catalog.regexp_replace(a.query,
+                    '(?i)(?<![\w$])' || pg_catalog.regexp_replace(pg_catalog.replace(l.relname, '"', '""'), '[][().*+?|\u007b\u007d^$\\]', '\\\&', 'g') || '(?![\w$]).*', '')),
+                    pg_catalog.length(l.relname) desc, l.granted, l.oid
+            ), part (pid, oid) as (
+                select pid, oid from target union select p.pid, i.inhrelid from part p join pg_catalog.pg_inherits i on i.inhparent = p.oid
             ), file (pid, new, path, segment, size) as (
                 select w.pid, w.new, w.path, 0, {Size("w.path")}
                 from (
