@@ -47,6 +47,53 @@ public sealed class ProgressDdlTests(Servers servers)
         }
     }
 
+    [Theory, EachMajor]
+    public async Task What_is_queued_for_its_lock_is_seen_before_its_view_shows_it(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(
+            servers, major, "create table orders (id int, tier text); create index orders_tier on orders (tier); create function f() returns trigger language plpgsql as 'begin return new; end'");
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "lock table orders in share update exclusive mode");
+        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
+        await using ProgressReader reader = new(bench.Session, new() { Table = "orders" });
+        foreach ((string sql, string operation) in ((string, string)[])
+        [
+            ("create unique index on orders (id)", "CREATE INDEX"),
+            ("create index concurrently on orders (id)", "CREATE INDEX CONCURRENTLY"),
+            ("reindex index orders_tier", "REINDEX"),
+            ("reindex (verbose, concurrently) table orders", "REINDEX CONCURRENTLY"),
+            ("vacuum orders", "VACUUM"),
+            ("vacuum (full, analyze) orders", "VACUUM FULL"),
+            ("cluster orders using orders_tier", "CLUSTER"),
+            ("analyze orders", "ANALYZE"),
+            ("truncate orders", "TRUNCATE"),
+            ("drop table orders", "DROP TABLE"),
+            ("-- no longer asked for\ndrop index orders_tier", "DROP INDEX"),
+            ("/* V7 */ create or replace trigger f before insert on orders for each row execute function f()", "CREATE TRIGGER"),
+            ("create table more (n int generated always as identity) inherits (orders)", "CREATE TABLE"),
+        ])
+        {
+            Task work = connection.ExecuteAsync(sql, Token);
+            MigrationProgress queued = await UntilAsync(reader, bench, p => p.Pid == connection.ProcessID && p.BlockedBy.Contains(holder.Pid));
+            Assert.Equal((operation, "public.orders", "waiting for a lock", $"lock of pid {holder.Pid}"), (queued.Operation, queued.Target, queued.Phase, queued.WaitingFor));
+            Assert.Null(queued.Percent);
+            Assert.True(ProgressFilter.IsKnown(queued.Operation), queued.Operation);
+            await bench.Database.ExecuteAsync($"select pg_cancel_backend({connection.ProcessID})", Token);
+            await Assert.ThrowsAsync<PostgresException>(() => work);
+        }
+
+        // A word in what is written to a table is no statement.
+        await using LockHolder row = await LockHolder.HoldAsync(bench.Database, "create table log (id int primary key, what text)", "insert into log values (1)");
+        await row.CommitAsync(Token);
+        await using LockHolder again = await LockHolder.HoldAsync(bench.Database, "update log set what = ''");
+        Task<int> update = bench.Database.ExecuteAsync("update log set what = 'x;\n drop table log'", Token);
+        await Wait.UntilAsync(
+            async () => await bench.Database.ScalarAsync<bool>($"select exists (select from pg_stat_activity where {again.Pid} = any (pg_blocking_pids(pid)))", Token), "the update to wait", cancellationToken: Token);
+        await using ProgressReader all = new(bench.Session, new());
+        Assert.DoesNotContain(await all.ReadAsync(bench.Sink, Token), p => p.Database == bench.Database.Name);
+        await again.CommitAsync(Token);
+        await update;
+    }
+
     private static async Task<MigrationProgress> UntilAsync(ProgressReader reader, IndexBench bench, Func<MigrationProgress, bool> condition)
     {
         MigrationProgress? found = null;

@@ -63,13 +63,12 @@ internal static partial class OwnModels
 
     internal static OperationState LongDdl(ProgressSample sample)
     {
-        Match match = DdlPattern().Match(sample.Query ?? "");
-        string operation = match.Success ? SpacePattern().Replace(match.Value, " ").ToUpperInvariant() : SelectPattern().IsMatch(sample.Query ?? "") ? "SELECT INTO" : "DDL";
+        string operation = CommandOf(sample.Query ?? "");
         long files = sample.Number("new_files") ?? 0;
         long begun = sample.Number("indexes_begun") ?? 0;
         long indexes = sample.Number("indexes") ?? 0;
         bool queued = sample.WaitEventType == "Lock";
-        OperationState state = new() { Operation = operation.StartsWith("CREATE", StringComparison.Ordinal) ? operation + " AS" : operation };
+        OperationState state = new() { Operation = operation };
         if (operation.StartsWith("DROP", StringComparison.Ordinal))
         {
             return state with { Phase = !queued ? "running" : sample.WaitEvent == "virtualxid" ? TurnWaits.ForOldTransactions : "waiting for a lock" };
@@ -156,8 +155,38 @@ internal static partial class OwnModels
         };
     }
 
+    /// <summary>The command by the text of its statement.</summary>
+    private static string CommandOf(string query)
+    {
+        Match match = DdlPattern().Match(query);
+        if (match.Success && (!match.Value.StartsWith("CREATE", StringComparison.OrdinalIgnoreCase) || AsPattern().IsMatch(query)))
+        {
+            string command = SpacePattern().Replace(match.Value, " ").ToUpperInvariant();
+            return command.StartsWith("CREATE", StringComparison.Ordinal) ? command + " AS" : command;
+        }
+
+        Match queued = QueuedPattern().Match(query);
+        return queued.Success ? SpacePattern().Replace($"{queued.Groups["verb"]} {queued.Groups["kind"]} {queued.Groups["how"]}", " ").Trim().ToUpperInvariant()
+            : SelectPattern().IsMatch(query) ? "SELECT INTO" : "DDL";
+    }
+
     [GeneratedRegex(@"\b(ALTER\s+(TABLE|MATERIALIZED\s+VIEW|DOMAIN|FOREIGN\s+TABLE)|REFRESH\s+MATERIALIZED\s+VIEW(\s+CONCURRENTLY)?|CREATE\s+(UNLOGGED\s+|TEMP(ORARY)?\s+)?(TABLE|MATERIALIZED\s+VIEW)|DROP\s+INDEX\s+CONCURRENTLY)\b", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
     private static partial Regex DdlPattern();
+
+    [GeneratedRegex(@"\bAS[\s(]+(SELECT|WITH|TABLE|VALUES|EXECUTE)\b", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
+    private static partial Regex AsPattern();
+
+    /// <summary>What is shown only while it waits for its lock; by the names that the views have for the same.</summary>
+    [GeneratedRegex(
+        """
+        (?:^|;|\n|\*/)\s*(?:
+            (?<verb>CREATE)\s+(?:UNIQUE\s+)?(?<kind>INDEX)(?<how>\s+CONCURRENTLY\b)?
+            |(?<verb>CREATE|DROP)(?:\s+(?:OR\s+REPLACE|CONSTRAINT|UNLOGGED|TEMP|TEMPORARY))*\s+(?<kind>MATERIALIZED\s+VIEW|FOREIGN\s+TABLE|\w+)
+            |(?<verb>REINDEX|VACUUM)\b(?:[^;]*?\b(?<how>CONCURRENTLY|FULL)\b)?
+            |(?<verb>TRUNCATE|CLUSTER|ANALYZE)\b)
+        """,
+        RegexOptions.IgnoreCase | RegexOptions.CultureInvariant | RegexOptions.IgnorePatternWhitespace)]
+    private static partial Regex QueuedPattern();
 
     [GeneratedRegex(@"^\s*(WITH|SELECT)\b", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
     private static partial Regex SelectPattern();

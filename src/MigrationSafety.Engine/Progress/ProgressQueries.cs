@@ -205,18 +205,22 @@ internal static class ProgressQueries
         // Without the privilege the sizes stay null.
         string Size(string path) => catalog.MaySeeFiles ? $"(pg_catalog.pg_stat_file({path}, true)).size" : "null::int8";
         return $"""
-            with recursive {Tables}, a as materialized (
+            with recursive {Tables}, strong as materialized (
+                select pid, relation, database, mode, granted from pg_catalog.pg_locks
+                where locktype = 'relation' and database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+                  and mode not in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
+            ), a as materialized (
                 select * from pg_catalog.pg_stat_activity
                 where datname = pg_catalog.current_database() and pid <> pg_catalog.pg_backend_pid() and ($1::int4 is null or pid = $1)
-                  -- the expression last: of some hundred idle sessions it is most of what a look costs
-                  and case when state = 'active' and leader_pid is null
-                      then query ~* '\m(alter\s+(table|materialized|domain|foreign)|refresh\s+materialized|create\s+((unlogged|temp|temporary)\s+)?(table|materialized)\M.*\mas|drop\s+index\s+concurrently)\M|^\s*(with\M.*)?\mselect\M.*\minto\M' end
+                  -- the expressions last: of some hundred sessions, idle or queued behind an ALTER, they are most of what a look costs
+                  and case when state = 'active' and leader_pid is null and pid in (select pid from strong)
+                      then query ~* '\m(alter\s+(table|materialized|domain|foreign)|refresh\s+materialized|create\s+((unlogged|temp|temporary)\s+)?(table|materialized)\M.*\mas|drop\s+index\s+concurrently)\M|^\s*(with\M.*)?\mselect\M.*\minto\M'
+                          -- what shows in a view, or is over at once, as soon as it has its lock
+                          or (wait_event_type = 'Lock' and query ~* '(^|;|\n|\*/)\s*(create|drop|truncate|reindex|vacuum|cluster|analyze)\M') end
             ), l as materialized (
-                select l.pid, l.relation, l.mode, l.granted, c.oid, c.relname, c.relkind, c.relpages, c.reltoastrelid, c.relnamespace, c.relfilenode, l.database
-                from pg_catalog.pg_locks l
-                left join pg_catalog.pg_class c on c.oid = l.relation
-                where l.locktype = 'relation' and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
-                  and l.pid in (select pid from a) and l.mode not in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
+                select s.*, c.oid, c.relname, c.relkind, c.relpages, c.reltoastrelid, c.relnamespace
+                from strong s left join pg_catalog.pg_class c on c.oid = s.relation
+                where s.pid in (select pid from a)
             ), target as materialized (
                 select distinct on (l.pid) l.* from l join a on a.pid = l.pid
                 where l.relkind in ('r', 'p', 'm', 'f')
