@@ -94,6 +94,22 @@ public sealed class ProgressDdlTests(Servers servers)
         await update;
     }
 
+    [Theory, EachMajor]
+    public async Task Work_on_the_toast_table_is_work_on_its_table(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, "create table big (id int primary key, v text)");
+        await using LockHolder writer = await LockHolder.HoldAsync(bench.Database, "insert into big values (1, 'x')");
+        Task<int> reindex = bench.Database.ExecuteAsync("reindex table concurrently big", Token);
+        await bench.UntilPhaseAsync("waiting for writers before build");
+        Assert.Equal("t", await bench.Database.ScalarAsync<string>("select c.relkind::text from pg_stat_progress_create_index p join pg_class c on c.oid = p.relid where p.datname = current_database()", Token));
+        await using ProgressReader reader = new(bench.Session, new() { Table = "big" });
+        MigrationProgress seen = Assert.Single(await reader.ReadAsync(bench.Sink, Token));
+        Assert.Equal(("REINDEX CONCURRENTLY", "public.big", "waiting for writers before build"), (seen.Operation, seen.Target, seen.Phase));
+        Assert.Equal([writer.Pid], seen.BlockedBy);
+        await writer.CommitAsync(Token);
+        await reindex;
+    }
+
     private static async Task<MigrationProgress> UntilAsync(ProgressReader reader, IndexBench bench, Func<MigrationProgress, bool> condition)
     {
         MigrationProgress? found = null;

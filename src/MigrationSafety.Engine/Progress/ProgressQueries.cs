@@ -38,8 +38,14 @@ internal static class ProgressQueries
         a.backend_xid::text
         """;
 
-    // The table that is asked about, and what inherits from it: they are worked on one by one.
-    private const string Tables = "tables (oid) as (select $2::oid union select i.inhrelid from pg_catalog.pg_inherits i join tables t on i.inhparent = t.oid)";
+    // The table that is asked about, what inherits from it, and their TOAST tables: they are worked on one by one.
+    private const string Tables = """
+        tables (oid) as (
+            select $2::oid
+            union
+            select x.oid from tables t cross join lateral (
+                select inhrelid from pg_catalog.pg_inherits where inhparent = t.oid union all select reltoastrelid from pg_catalog.pg_class where oid = t.oid and reltoastrelid <> 0) x (oid))
+        """;
 
     /// <summary>One session, none where it has no pid. Each pg_stat_activity in a query goes through all sessions; what makes it can be asked for one.</summary>
     private static string SessionOf(string pid) => $"pg_catalog.pg_stat_get_activity(coalesce({pid}, 0))";
@@ -59,7 +65,7 @@ internal static class ProgressQueries
             left join lateral {SessionOf("p.pid")} a on true
             left join lateral (
                 select pg_catalog.jsonb_build_object(
-                    'table', pg_catalog.format('%I.%I', n.nspname, c.relname), 'tuples', c.reltuples, 'pages', c.relpages, 'file', c.relfilenode,
+                    'table', pg_catalog.format('%I.%I', coalesce(m.nspname, n.nspname), coalesce(o.relname, c.relname)), 'toast_of', o.oid::int8, 'tuples', c.reltuples, 'pages', c.relpages, 'file', nullif(c.relfilenode, 0)::int8,
                     'toast_pages', (select relpages from pg_catalog.pg_class where oid = c.reltoastrelid),
                     'vacuums', pg_catalog.pg_stat_get_vacuum_count(c.oid) + pg_catalog.pg_stat_get_autovacuum_count(c.oid),
                     'analyzes', pg_catalog.pg_stat_get_analyze_count(c.oid) + pg_catalog.pg_stat_get_autoanalyze_count(c.oid),
@@ -86,6 +92,9 @@ internal static class ProgressQueries
                     'index_pages_rebuilt', y.rebuilt, 'index_pages_rebuilding', y.rebuilding) as facts
                 from pg_catalog.pg_class c
                 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                -- a TOAST table has its owner's number in its name: no index leads from the one to the other
+                left join pg_catalog.pg_class o on c.relkind = 't' and o.reltoastrelid = c.oid and o.oid = pg_catalog.substring(c.relname, '^pg_toast_(\d+)$')::oid
+                left join pg_catalog.pg_namespace m on m.oid = o.relnamespace
                 cross join (select nullif(coalesce((p.counters->>'index_relid')::oid, (p.counters->>'cluster_index_relid')::oid), 0) as oid) x
                 cross join lateral (
                     select pg_catalog.count(*) as indexes, pg_catalog.sum(o.relpages) as pages, pg_catalog.string_agg(o.relpages::text, ' ' order by o.place) as sizes, pg_catalog.count(*) filter (where not o.indisvalid) as unfinished,
