@@ -110,6 +110,47 @@ public sealed class ProgressDdlTests(Servers servers)
         await reindex;
     }
 
+    [Theory, EachMajor]
+    public async Task Files_that_its_transaction_made_before_are_not_of_a_rewrite(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things + "; create table other as select * from things");
+        await using LockHolder transaction = await LockHolder.HoldAsync(bench.Database, "alter table other add column n int", "create table made as select * from things");
+        await using ProgressReader reader = new(bench.Session, new() { Pid = transaction.Pid });
+        LockHolder gate = await LockHolder.HoldAsync(bench.Database, "select pg_advisory_xact_lock(1)");
+        Task scan = transaction.Connection.ExecuteAsync("alter table things add check (gate(id, 10000, 1) > 0)", Token);
+        try
+        {
+            await UntilAsync(reader, bench, p => p.BlockedBy.Contains(gate.Pid));
+            MigrationProgress scanning = Assert.Single(await reader.ReadAsync(bench.Sink, Token));
+            Assert.Equal(("ALTER TABLE", "public.things", "waiting for a lock"), (scanning.Operation, scanning.Target, scanning.Phase));
+            Assert.Equal((null, null, null), (scanning.Done, scanning.Total, scanning.Percent));
+        }
+        finally
+        {
+            await gate.DisposeAsync();
+            await scan;
+        }
+
+        LockHolder first = await LockHolder.HoldAsync(bench.Database, "select pg_advisory_xact_lock(2)");
+        LockHolder second = await LockHolder.HoldAsync(bench.Database, "select pg_advisory_xact_lock(3)");
+        Task rewrite = transaction.Connection.ExecuteAsync("alter table things alter column v type varchar using left(v, 1000 + 0 * gate(gate(id, 5000, 2), 10000, 3))", Token);
+        try
+        {
+            await UntilAsync(reader, bench, p => p.BlockedBy.Contains(first.Pid));
+            await first.CommitAsync(Token);
+            // Its file has grown since.
+            MigrationProgress half = await UntilAsync(reader, bench, p => p.BlockedBy.Contains(second.Pid));
+            Assert.Equal(("public.things", "rewriting table", "bytes"), (half.Target, half.Phase, half.Unit));
+            Assert.Equal(50, half.PhasePercent!.Value, 10.0);
+        }
+        finally
+        {
+            await first.DisposeAsync();
+            await second.DisposeAsync();
+            await rewrite;
+        }
+    }
+
     private static async Task<MigrationProgress> UntilAsync(ProgressReader reader, IndexBench bench, Func<MigrationProgress, bool> condition)
     {
         MigrationProgress? found = null;

@@ -247,7 +247,7 @@ internal static class ProgressQueries
                     where n.granted and n.mode = 'AccessExclusiveLock' and n.oid is null
                     union
                     select o.pid, false, pg_catalog.pg_relation_filepath(r.oid)
-                    from l o cross join lateral (values (o.oid), (nullif(o.reltoastrelid, 0))) as r (oid)
+                    from part p join l o on o.pid = p.pid and o.oid = p.oid cross join lateral (values (o.oid), (nullif(o.reltoastrelid, 0))) as r (oid)
                     where o.granted and o.mode = 'AccessExclusiveLock' and o.relkind in ('r', 'm') and r.oid is not null
                 ) w
                 where w.path is not null
@@ -258,7 +258,8 @@ internal static class ProgressQueries
                    pg_catalog.jsonb_build_object('relid', t.oid::int8, 'new_files', f.new_files, 'new_bytes', f.new_bytes, 'old_bytes', f.old_bytes,
                        'indexes', x.indexes, 'indexes_begun', x.begun, 'index_pages', x.pages, 'index_pages_begun', x.pages_begun, 'index_pages_current', x.pages_current,
                        'lock_mode', t.mode, 'lock_granted', t.granted, 'index_relid', d.oid::int8)::text,
-                   pg_catalog.jsonb_build_object('table', case when t.oid is not null then pg_catalog.format('%I.%I', n.nspname, t.relname) end, 'pages', t.relpages, 'file', t.relfilenode, 'index', d.index)::text,
+                   pg_catalog.jsonb_build_object('table', case when t.oid is not null then pg_catalog.format('%I.%I', n.nspname, t.relname) end, 'pages', t.relpages, 'index', d.index,
+                       'files', f.files, 'seconds_before', pg_catalog.date_part('epoch', a.query_start - a.xact_start))::text,
                    a.datname::text, {Activity}
             from a
             left join target t on t.pid = a.pid
@@ -268,7 +269,9 @@ internal static class ProgressQueries
                 where l.pid = a.pid and l.relkind = 'i' and a.query ~* '\mdrop\s+index\s+concurrently\M' order by l.oid limit 1
             ) d on true
             cross join lateral (
-                select pg_catalog.count(*) filter (where new and segment = 0) as new_files, pg_catalog.sum(size) filter (where new) as new_bytes, pg_catalog.sum(size) filter (where not new) as old_bytes
+                select pg_catalog.count(*) filter (where new and segment = 0) as new_files, pg_catalog.sum(size) filter (where new) as new_bytes, pg_catalog.sum(size) filter (where not new) as old_bytes,
+                       -- with their sizes, -1 where this role may not see them
+                       (select pg_catalog.string_agg(g.path || ' ' || g.size, E'\n') from (select path, coalesce(pg_catalog.sum(size), -1) as size from file where file.pid = a.pid and new group by 1) g) as files
                 from file where file.pid = a.pid
             ) f
             cross join lateral (
