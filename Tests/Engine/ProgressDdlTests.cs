@@ -1,3 +1,5 @@
+using MigrationSafety.Engine.History;
+using MigrationSafety.Engine.Indexes;
 using MigrationSafety.Engine.Progress;
 using MigrationSafety.Tests.Engine.Support;
 using MigrationSafety.Tests.Postgres;
@@ -149,6 +151,49 @@ public sealed class ProgressDdlTests(Servers servers)
             await second.DisposeAsync();
             await rewrite;
         }
+    }
+
+    [Theory, EachMajor]
+    public async Task Who_locks_the_log_holds_no_look_up(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, "create table orders (id int, tier text); create index ix on orders (tier)");
+        await using LockHolder old = await LockHolder.HoldAsync(bench.Database, "lock table orders in access share mode");
+        await Wait.UntilAsync(
+            async () => await bench.Database.ScalarAsync<bool>($"select clock_timestamp() - xact_start > interval '1 s' from pg_stat_activity where pid = {old.Pid}", Token), "an old transaction", cancellationToken: Token);
+        IndexDropPlan drop = await IndexDropper.PlanAsync(bench.Session, new() { Name = "ix" }, bench.Sink, Token);
+        Task<IndexDropResult> dropping = OperationLog.RunAsync(drop, bench.Sink, recorder => IndexDropper.RunAsync(drop, recorder, Token), Token);
+        await using ProgressReader reader = new(bench.Session, new() { Table = "orders" });
+        await UntilAsync(reader, bench, p => p.Operation == "INDEX DROP");
+        List<ProgressResult> ended = [];
+        RecordingSink sink = new();
+        Task waiting = ProgressWait.RunAsync(bench.Session, new() { Table = "orders" }, TimeSpan.FromMilliseconds(50), ended.Add, sink, Token);
+        await Wait.UntilAsync(() => sink.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
+
+        await using (LockHolder locked = await LockHolder.HoldAsync(bench.Database, "lock table migration_safety.operation in access exclusive mode"))
+        {
+            // One that looked before, and one that begins.
+            await using ProgressReader another = new(bench.Session, new() { Table = "orders" });
+            foreach (ProgressReader one in (ProgressReader[])[reader, another])
+            {
+                RecordingSink told = new();
+                using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(Token);
+                limit.CancelAfter(TimeSpan.FromSeconds(20));
+                Assert.Empty(await one.ReadAsync(told, limit.Token));
+                Assert.Contains("somebody locks", Assert.Single(told.Warnings), StringComparison.Ordinal);
+            }
+
+            await Wait.UntilAsync(() => sink.Warnings.Count > 0, "the wait to say so", cancellationToken: Token);
+            await locked.RollbackAsync(Token);
+        }
+
+        // What could not be seen for a while was not taken for ended.
+        Assert.Equal("INDEX DROP", Assert.Single(await reader.ReadAsync(bench.Sink, Token)).Operation);
+        Assert.Empty(ended);
+        await old.CommitAsync(Token);
+        await dropping;
+        await waiting;
+        Assert.Equal((ProgressOutcome.Finished, "It is recorded as done."), (Assert.Single(ended).Outcome, ended[0].Detail));
+        Assert.Single(sink.Warnings);
     }
 
     private static async Task<MigrationProgress> UntilAsync(ProgressReader reader, IndexBench bench, Func<MigrationProgress, bool> condition)
