@@ -154,6 +154,32 @@ public sealed class ProgressDdlTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task New_files_prove_that_a_rebuild_is_done(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things + "; create index things_gate on things (gate(id, 10000, 1)); create index things_v on things (v)");
+        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
+        foreach (string sql in (string[])["vacuum full things", "reindex index things_gate", "reindex table things"])
+        {
+            await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, "select pg_advisory_xact_lock(1)");
+            Task work = connection.ExecuteAsync(sql, Token);
+            await using (ProgressReader reader = new(bench.Session, new() { Pid = connection.ProcessID }))
+            {
+                await UntilAsync(reader, bench, p => p.BlockedBy.Contains(gate.Pid));
+            }
+
+            List<ProgressResult> ended = [];
+            RecordingSink sink = new();
+            Task waiting = ProgressWait.RunAsync(bench.Session, new() { Pid = connection.ProcessID }, TimeSpan.FromMilliseconds(20), ended.Add, sink, Token);
+            await Wait.UntilAsync(() => sink.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
+            await gate.CommitAsync(Token);
+            await work;
+            await waiting;
+            Assert.DoesNotContain(ended, result => result.Outcome == ProgressOutcome.Failed);
+            Assert.Equal((sql, ProgressOutcome.Finished, "It has new files."), (sql, ended[^1].Outcome, ended[^1].Detail));
+        }
+    }
+
+    [Theory, EachMajor]
     public async Task Who_locks_the_log_holds_no_look_up(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, "create table orders (id int, tier text); create index ix on orders (tier)");

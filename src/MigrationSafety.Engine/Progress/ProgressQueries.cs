@@ -71,7 +71,7 @@ internal static class ProgressQueries
                     'analyzes', pg_catalog.pg_stat_get_analyze_count(c.oid) + pg_catalog.pg_stat_get_autoanalyze_count(c.oid),
                     'dead_tuples', pg_catalog.pg_stat_get_dead_tuples(c.oid), 'live_tuples', pg_catalog.pg_stat_get_live_tuples(c.oid),
                     'index', (select pg_catalog.format('%I.%I', s.nspname, i.relname) from pg_catalog.pg_class i join pg_catalog.pg_namespace s on s.oid = i.relnamespace where i.oid = x.oid),
-                    'index_file', (select relfilenode from pg_catalog.pg_class where oid = x.oid),
+                    'index_file', (select nullif(relfilenode, 0)::int8 from pg_catalog.pg_class where oid = x.oid),
                     -- a first key that is compared by the rules of a language takes several times as long to sort; those behind it are seldom looked at
                     'slow_key', (select pg_catalog.count(*) from pg_catalog.pg_attribute k join pg_catalog.pg_collation l on l.oid = k.attcollation
                                  where k.attrelid = x.oid and k.attnum = 1 and k.attlen = -1 and l.collname not in ('C', 'POSIX')
