@@ -222,6 +222,53 @@ public sealed class ProgressDdlTests(Servers servers)
         Assert.Single(sink.Warnings);
     }
 
+    [Theory, EachMajor]
+    public async Task A_subscription_is_one_row_without_a_lag_that_its_publisher_alone_knows(int major)
+    {
+        await using PostgresServer server = await PostgresServer.StartAsync(
+            major, new() { Settings = new Dictionary<string, string> { ["wal_level"] = "logical", ["logical_decoding_work_mem"] = "64kB" } }, Token);
+        await using IndexBench publisher = await IndexBench.CreateAsync(server, "create table things (id int primary key, v text); create publication pub for table things");
+        await using IndexBench subscriber = await IndexBench.CreateAsync(server, "create table things (id int primary key, v text)");
+        await publisher.Database.ExecuteAsync("select pg_create_logical_replication_slot('sub', 'pgoutput')", Token);
+        await subscriber.Database.ExecuteAsync(
+            $"""
+            create subscription sub connection 'host={server.Host} port={server.Port} user=postgres dbname={publisher.Database.Name}' publication pub
+                with (create_slot = false, slot_name = 'sub', copy_data = false{(major >= 16 ? ", streaming = parallel" : "")})
+            """,
+            Token);
+        await using ProgressReader here = new(subscriber.Session, new() { Operations = ["LOGICAL REPLICATION"] });
+        await using ProgressReader there = new(publisher.Session, new() { Operations = ["LOGICAL REPLICATION"] });
+
+        try
+        {
+            await publisher.Database.ExecuteAsync("insert into things select i, repeat('x', 100) from generate_series(1, 20000) i", Token);
+            await Wait.UntilAsync(async () => await subscriber.Database.ScalarAsync<long>("select count(*) from things", Token) == 20000, "the rows", cancellationToken: Token);
+            if (major >= 16)
+            {
+                // The worker that applied them stays.
+                Assert.Equal(2L, await subscriber.Database.ScalarAsync<long>("select count(*) from pg_stat_subscription where pid is not null", Token));
+            }
+
+            await UntilAsync(here, subscriber, p => p.Phase == "streaming");
+            MigrationProgress idle = Assert.Single(await here.ReadAsync(subscriber.Sink, Token), p => p.Database == subscriber.Database.Name);
+            Assert.Equal(("sub", await subscriber.Database.ScalarAsync<int>("select pid from pg_stat_subscription where received_lsn is not null", Token)), (idle.Target, idle.Pid));
+
+            await using LockHolder reading = await LockHolder.HoldAsync(subscriber.Database, "lock table things in share mode");
+            await publisher.Database.ExecuteAsync("update things set v = 'z' where id <= 10", Token);
+            MigrationProgress stuck = await UntilAsync(here, subscriber, p => p.BlockedBy.Contains(reading.Pid));
+            Assert.Equal(("applying; its publisher knows how far behind it is", null, null, null), (stuck.Phase, stuck.Total, stuck.Remaining, stuck.PhasePercent));
+            Assert.DoesNotContain("lag_bytes", stuck.Counters.Keys);
+            MigrationProgress behind = await UntilAsync(there, publisher, p => p.Phase == "catching up");
+            Assert.True(behind.Total > behind.Done, behind.ToString());
+            await reading.CommitAsync(Token);
+            await UntilAsync(there, publisher, p => p.Phase == "streaming");
+        }
+        finally
+        {
+            await subscriber.Database.ExecuteAsync("alter subscription sub disable; alter subscription sub set (slot_name = none); drop subscription sub", CancellationToken.None);
+        }
+    }
+
     private static async Task<MigrationProgress> UntilAsync(ProgressReader reader, IndexBench bench, Func<MigrationProgress, bool> condition)
     {
         MigrationProgress? found = null;

@@ -177,7 +177,11 @@ internal static partial class OwnModels
 
         return state with
         {
-            Phase = sample.Pid == 0 ? "without a worker" : sample.Text("state") is { } at and not "streaming" ? at : lag > 0 ? "catching up" : "streaming",
+            // What a subscriber has not been sent yet it does not know; while it waits for its publisher, it has applied the rest.
+            Phase = sample.Pid == 0 ? "without a worker"
+                : sample.Text("state") is { } at and not "streaming" ? at
+                : lag > 0 ? "catching up"
+                : sample.View == ProgressQueries.Publication || sample.Hidden || sample.WaitEventType == "Activity" ? "streaming" : "applying; its publisher knows how far behind it is",
             PhaseNumber = sample.View == ProgressQueries.Subscription ? 2 : null,
             PhaseCount = sample.View == ProgressQueries.Subscription ? 2 : null,
             Total = lag,

@@ -293,12 +293,12 @@ internal static class ProgressQueries
     internal static string Replication => $"""
         select '{Subscription}', coalesce(s.pid, 0),
                pg_catalog.jsonb_build_object('name', b.subname, 'tables', r.tables, 'tables_ready', r.ready, 'tables_copied', r.copied,
-                   'lag_bytes', case when s.pid is not null then greatest(pg_catalog.pg_wal_lsn_diff(s.received_lsn, s.latest_end_lsn), 0) end,
-                   'position', pg_catalog.pg_wal_lsn_diff(s.latest_end_lsn, '0/0'),
                    'last_message_seconds', pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.last_msg_receipt_time))::text,
                pg_catalog.jsonb_build_object('table', b.subname)::text, pg_catalog.current_database()::text, {Activity}
         from pg_catalog.pg_subscription b
-        left join pg_catalog.pg_stat_subscription s on s.subid = b.oid and s.relid is null and s.pid is not null
+        -- a worker that applies in parallel stays when it is done, and receives nothing itself
+        left join lateral (
+            select * from pg_catalog.pg_stat_subscription where subid = b.oid and relid is null and pid is not null order by received_lsn is null, pid limit 1) s on true
         left join lateral {SessionOf("s.pid")} a on true
         cross join lateral (
             select pg_catalog.count(*) as tables, pg_catalog.count(*) filter (where srsubstate = 'r') as ready, pg_catalog.count(*) filter (where srsubstate in ('f', 's', 'r')) as copied
