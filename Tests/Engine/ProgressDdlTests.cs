@@ -223,6 +223,29 @@ public sealed class ProgressDdlTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task A_prepared_transaction_is_named_as_what_a_drop_waits_for(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, "create table orders (id int, tier text); create index ix on orders (tier)");
+        await bench.Database.ExecuteAsync($"begin; insert into orders values (1); prepare transaction '{bench.Database.Name}'", Token);
+        await Wait.UntilAsync(
+            async () => await bench.Database.ScalarAsync<bool>($"select clock_timestamp() - prepared > interval '1 s' from pg_prepared_xacts where gid = '{bench.Database.Name}'", Token), "an old transaction", cancellationToken: Token);
+        IndexDropPlan drop = await IndexDropper.PlanAsync(bench.Session, new() { Name = "ix" }, bench.Sink, Token);
+        Task<IndexDropResult> dropping = OperationLog.RunAsync(drop, bench.Sink, recorder => IndexDropper.RunAsync(drop, recorder, Token), Token);
+        try
+        {
+            await using ProgressReader reader = new(bench.Session, new() { Table = "orders" });
+            MigrationProgress waiting = await UntilAsync(reader, bench, p => p.Phase == "waiting for old transactions");
+            Assert.Equal(("INDEX DROP", 0, "a prepared transaction"), (waiting.Operation, Assert.Single(waiting.BlockedBy), waiting.WaitingFor));
+        }
+        finally
+        {
+            await bench.Database.ExecuteAsync($"rollback prepared '{bench.Database.Name}'", CancellationToken.None);
+        }
+
+        await dropping;
+    }
+
+    [Theory, EachMajor]
     public async Task A_subscription_is_one_row_without_a_lag_that_its_publisher_alone_knows(int major)
     {
         await using PostgresServer server = await PostgresServer.StartAsync(

@@ -193,8 +193,13 @@ internal static class ProgressQueries
                a.backend_start, pg_catalog.clock_timestamp() - e.started_at, a.wait_event_type, a.wait_event,
                case when e.phase = '{TurnWaits.ForTable}' then array(select h.pid from held h where h.classid = {TableOperationLock.ClassId} and h.objsubid = 2 and h.objid = e.relid)
                     when e.phase = '{TurnWaits.ForOldTransactions}' then array(
-                        select l.pid from pg_catalog.pg_locks l, pg_catalog.pg_stat_get_activity(l.pid) s
-                        where l.locktype = 'relation' and l.relation = e.relid and l.granted and l.pid <> all (w.pids) and s.xact_start < e.phase_started_at
+                        -- a prepared transaction has no session: 0 stands for it, as in pg_blocking_pids
+                        select coalesce(l.pid, 0)
+                        from pg_catalog.pg_locks l
+                        left join lateral {SessionOf("l.pid")} s on true
+                        left join pg_catalog.pg_prepared_xact() x on l.pid is null and exists (
+                            select from pg_catalog.pg_locks i where i.locktype = 'transactionid' and i.pid is null and i.transactionid = x.transaction and i.virtualtransaction = l.virtualtransaction)
+                        where l.locktype = 'relation' and l.relation = e.relid and l.granted and coalesce(l.pid, 0) <> all (w.pids) and coalesce(s.xact_start, x.prepared) < e.phase_started_at
                           and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()))
                     when a.wait_event_type = 'Lock' or a.query = '<insufficient privilege>' then pg_catalog.array_remove(pg_catalog.pg_blocking_pids(a.pid), pg_catalog.pg_backend_pid()) end,
                null::text
