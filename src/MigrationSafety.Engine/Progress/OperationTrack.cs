@@ -59,6 +59,11 @@ internal sealed class OperationTrack(LearntPhases learnt)
     /// <param name="nextTransaction">The server's next one: what makes a whole number of a transaction's 32 bits.</param>
     internal MigrationProgress Add(ProgressSample sample, DateTime time, MigrationSession session, ulong nextTransaction)
     {
+        if (sample.View == ProgressQueries.Ddl)
+        {
+            sample = OwnModels.OfStatement(sample, _sample is null ? null : First);
+        }
+
         IndexOid = sample.Number("index_relid") is { } index and > 0 ? index : IndexOid;
         Entry = sample.View == ProgressQueries.Operation ? sample : sample.Entry ?? Entry;
         Transaction = Whole(sample.Xid, nextTransaction) ?? Transaction;

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.RegularExpressions;
 using MigrationSafety.Engine.Backfills.Throttling;
 using MigrationSafety.Engine.Execution;
@@ -10,6 +11,10 @@ internal static partial class OwnModels
     internal const string Stream = "LOGICAL REPLICATION";
 
     internal const string InitialCopy = "initial copy";
+
+    // More than any session writes, and how much a file is taken to hold whose size this role may not see.
+    private const double BytesPerSecond = 1e9;
+    private const long UnseenSize = 5_000_000;
 
     // Beside the pass, where it finds nothing: one scan of the table.
     private const double OfSweep = 0.02;
@@ -61,15 +66,39 @@ internal static partial class OwnModels
     /// <summary>What the log calls <c>IndexDrop</c> is INDEX DROP here.</summary>
     internal static string NameOf(string recorded) => WordPattern().Replace(recorded, " $0").ToUpperInvariant();
 
+    /// <summary>
+    /// A sample of long DDL without the files that its transaction had made before: they neither came nor grew since it was first looked at, and hold no more than was to be written before it began.
+    /// </summary>
+    /// <param name="sample">Sample.</param>
+    /// <param name="first">The first one of the same statement; null for that one itself.</param>
+    internal static ProgressSample OfStatement(ProgressSample sample, ProgressSample? first)
+    {
+        Dictionary<string, long> files = NewFiles(sample);
+        Dictionary<string, long> before = first is null ? files : NewFiles(first);
+        double written = BytesPerSecond * (sample.Facts.GetValueOrDefault("seconds_before") switch { double some => some, long whole => whole, _ => 0 });
+        long[] own = [.. files.Where(file => !before.TryGetValue(file.Key, out long was) || file.Value > was || file.Value > written).Select(file => file.Value)];
+        if (own.Length == files.Count)
+        {
+            return sample;
+        }
+
+        Dictionary<string, object> counters = new(sample.Counters, StringComparer.Ordinal) { ["new_files"] = (long)own.Length };
+        if (counters.Remove("new_bytes") && own.Length > 0)
+        {
+            counters["new_bytes"] = own.Sum();
+        }
+
+        return sample with { Counters = counters };
+    }
+
     internal static OperationState LongDdl(ProgressSample sample)
     {
-        Match match = DdlPattern().Match(sample.Query ?? "");
-        string operation = match.Success ? SpacePattern().Replace(match.Value, " ").ToUpperInvariant() : SelectPattern().IsMatch(sample.Query ?? "") ? "SELECT INTO" : "DDL";
+        string operation = CommandOf(sample.Query ?? "");
         long files = sample.Number("new_files") ?? 0;
         long begun = sample.Number("indexes_begun") ?? 0;
         long indexes = sample.Number("indexes") ?? 0;
         bool queued = sample.WaitEventType == "Lock";
-        OperationState state = new() { Operation = operation.StartsWith("CREATE", StringComparison.Ordinal) ? operation + " AS" : operation };
+        OperationState state = new() { Operation = operation };
         if (operation.StartsWith("DROP", StringComparison.Ordinal))
         {
             return state with { Phase = !queued ? "running" : sample.WaitEvent == "virtualxid" ? TurnWaits.ForOldTransactions : "waiting for a lock" };
@@ -78,7 +107,7 @@ internal static partial class OwnModels
         if (files == 0)
         {
             // Whether it scans the table or merely writes to the catalog, no server tells.
-            return state with { Phase = queued ? "waiting for a lock" : "running, without new files so far" };
+            return state with { Phase = queued ? "waiting for a lock" : NewFiles(sample).Count > 0 ? "running" : "running, without new files so far" };
         }
 
         long? written = sample.Number("new_bytes");
@@ -148,7 +177,11 @@ internal static partial class OwnModels
 
         return state with
         {
-            Phase = sample.Pid == 0 ? "without a worker" : sample.Text("state") is { } at and not "streaming" ? at : lag > 0 ? "catching up" : "streaming",
+            // What a subscriber has not been sent yet it does not know; while it waits for its publisher, it has applied the rest.
+            Phase = sample.Pid == 0 ? "without a worker"
+                : sample.Text("state") is { } at and not "streaming" ? at
+                : lag > 0 ? "catching up"
+                : sample.View == ProgressQueries.Publication || sample.Hidden || sample.WaitEventType == "Activity" ? "streaming" : "applying; its publisher knows how far behind it is",
             PhaseNumber = sample.View == ProgressQueries.Subscription ? 2 : null,
             PhaseCount = sample.View == ProgressQueries.Subscription ? 2 : null,
             Total = lag,
@@ -156,8 +189,44 @@ internal static partial class OwnModels
         };
     }
 
+    /// <summary>The command by the text of its statement.</summary>
+    private static string CommandOf(string query)
+    {
+        Match match = DdlPattern().Match(query);
+        if (match.Success && (!match.Value.StartsWith("CREATE", StringComparison.OrdinalIgnoreCase) || AsPattern().IsMatch(query)))
+        {
+            string command = SpacePattern().Replace(match.Value, " ").ToUpperInvariant();
+            return command.StartsWith("CREATE", StringComparison.Ordinal) ? command + " AS" : command;
+        }
+
+        Match queued = QueuedPattern().Match(query);
+        return queued.Success ? SpacePattern().Replace($"{queued.Groups["verb"]} {queued.Groups["kind"]} {queued.Groups["how"]}", " ").Trim().ToUpperInvariant()
+            : SelectPattern().IsMatch(query) ? "SELECT INTO" : "DDL";
+    }
+
+    /// <summary>Files that nobody else sees yet in pg_class, with their sizes.</summary>
+    private static Dictionary<string, long> NewFiles(ProgressSample sample) =>
+        ((sample.Facts.GetValueOrDefault("files") as string)?.Split('\n') ?? [])
+            .Select(file => file.Split(' '))
+            .ToDictionary(file => file[0], file => long.Parse(file[1], CultureInfo.InvariantCulture) is >= 0 and var size ? size : UnseenSize, StringComparer.Ordinal);
+
     [GeneratedRegex(@"\b(ALTER\s+(TABLE|MATERIALIZED\s+VIEW|DOMAIN|FOREIGN\s+TABLE)|REFRESH\s+MATERIALIZED\s+VIEW(\s+CONCURRENTLY)?|CREATE\s+(UNLOGGED\s+|TEMP(ORARY)?\s+)?(TABLE|MATERIALIZED\s+VIEW)|DROP\s+INDEX\s+CONCURRENTLY)\b", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
     private static partial Regex DdlPattern();
+
+    [GeneratedRegex(@"\bAS[\s(]+(SELECT|WITH|TABLE|VALUES|EXECUTE)\b", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
+    private static partial Regex AsPattern();
+
+    /// <summary>What is shown only while it waits for its lock; by the names that the views have for the same.</summary>
+    [GeneratedRegex(
+        """
+        (?:^|;|\n|\*/)\s*(?:
+            (?<verb>CREATE)\s+(?:UNIQUE\s+)?(?<kind>INDEX)(?<how>\s+CONCURRENTLY\b)?
+            |(?<verb>CREATE|DROP)(?:\s+(?:OR\s+REPLACE|CONSTRAINT|UNLOGGED|TEMP|TEMPORARY))*\s+(?<kind>MATERIALIZED\s+VIEW|FOREIGN\s+TABLE|\w+)
+            |(?<verb>REINDEX|VACUUM)\b(?:[^;]*?\b(?<how>CONCURRENTLY|FULL)\b)?
+            |(?<verb>TRUNCATE|CLUSTER|ANALYZE)\b)
+        """,
+        RegexOptions.IgnoreCase | RegexOptions.CultureInvariant | RegexOptions.IgnorePatternWhitespace)]
+    private static partial Regex QueuedPattern();
 
     [GeneratedRegex(@"^\s*(WITH|SELECT)\b", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
     private static partial Regex SelectPattern();

@@ -28,6 +28,11 @@ internal static class ProgressModels
     {
         if (sample.BlockedBy.Length > 0)
         {
+            if (sample.BlockedBy is [0])
+            {
+                return "a prepared transaction";
+            }
+
             return $"{(sample.WaitEvent is "virtualxid" or "transactionid" || state.Phase == TurnWaits.ForOldTransactions ? "transaction of" : "lock of")} {string.Join(", ", sample.BlockedBy.Select(pid => pid == 0 ? "a prepared transaction" : $"pid {pid}"))}";
         }
 

@@ -38,8 +38,14 @@ internal static class ProgressQueries
         a.backend_xid::text
         """;
 
-    // The table that is asked about, and what inherits from it: they are worked on one by one.
-    private const string Tables = "tables (oid) as (select $2::oid union select i.inhrelid from pg_catalog.pg_inherits i join tables t on i.inhparent = t.oid)";
+    // The table that is asked about, what inherits from it, and their TOAST tables: they are worked on one by one.
+    private const string Tables = """
+        tables (oid) as (
+            select $2::oid
+            union
+            select x.oid from tables t cross join lateral (
+                select inhrelid from pg_catalog.pg_inherits where inhparent = t.oid union all select reltoastrelid from pg_catalog.pg_class where oid = t.oid and reltoastrelid <> 0) x (oid))
+        """;
 
     /// <summary>One session, none where it has no pid. Each pg_stat_activity in a query goes through all sessions; what makes it can be asked for one.</summary>
     private static string SessionOf(string pid) => $"pg_catalog.pg_stat_get_activity(coalesce({pid}, 0))";
@@ -59,13 +65,13 @@ internal static class ProgressQueries
             left join lateral {SessionOf("p.pid")} a on true
             left join lateral (
                 select pg_catalog.jsonb_build_object(
-                    'table', pg_catalog.format('%I.%I', n.nspname, c.relname), 'tuples', c.reltuples, 'pages', c.relpages, 'file', c.relfilenode,
+                    'table', pg_catalog.format('%I.%I', coalesce(m.nspname, n.nspname), coalesce(o.relname, c.relname)), 'toast_of', o.oid::int8, 'tuples', c.reltuples, 'pages', c.relpages, 'file', nullif(c.relfilenode, 0)::int8,
                     'toast_pages', (select relpages from pg_catalog.pg_class where oid = c.reltoastrelid),
                     'vacuums', pg_catalog.pg_stat_get_vacuum_count(c.oid) + pg_catalog.pg_stat_get_autovacuum_count(c.oid),
                     'analyzes', pg_catalog.pg_stat_get_analyze_count(c.oid) + pg_catalog.pg_stat_get_autoanalyze_count(c.oid),
                     'dead_tuples', pg_catalog.pg_stat_get_dead_tuples(c.oid), 'live_tuples', pg_catalog.pg_stat_get_live_tuples(c.oid),
                     'index', (select pg_catalog.format('%I.%I', s.nspname, i.relname) from pg_catalog.pg_class i join pg_catalog.pg_namespace s on s.oid = i.relnamespace where i.oid = x.oid),
-                    'index_file', (select relfilenode from pg_catalog.pg_class where oid = x.oid),
+                    'index_file', (select nullif(relfilenode, 0)::int8 from pg_catalog.pg_class where oid = x.oid),
                     -- a first key that is compared by the rules of a language takes several times as long to sort; those behind it are seldom looked at
                     'slow_key', (select pg_catalog.count(*) from pg_catalog.pg_attribute k join pg_catalog.pg_collation l on l.oid = k.attcollation
                                  where k.attrelid = x.oid and k.attnum = 1 and k.attlen = -1 and l.collname not in ('C', 'POSIX')
@@ -86,6 +92,9 @@ internal static class ProgressQueries
                     'index_pages_rebuilt', y.rebuilt, 'index_pages_rebuilding', y.rebuilding) as facts
                 from pg_catalog.pg_class c
                 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                -- a TOAST table has its owner's number in its name: no index leads from the one to the other
+                left join pg_catalog.pg_class o on c.relkind = 't' and o.reltoastrelid = c.oid and o.oid = pg_catalog.substring(c.relname, '^pg_toast_(\d+)$')::oid
+                left join pg_catalog.pg_namespace m on m.oid = o.relnamespace
                 cross join (select nullif(coalesce((p.counters->>'index_relid')::oid, (p.counters->>'cluster_index_relid')::oid), 0) as oid) x
                 cross join lateral (
                     select pg_catalog.count(*) as indexes, pg_catalog.sum(o.relpages) as pages, pg_catalog.string_agg(o.relpages::text, ' ' order by o.place) as sizes, pg_catalog.count(*) filter (where not o.indisvalid) as unfinished,
@@ -184,8 +193,13 @@ internal static class ProgressQueries
                a.backend_start, pg_catalog.clock_timestamp() - e.started_at, a.wait_event_type, a.wait_event,
                case when e.phase = '{TurnWaits.ForTable}' then array(select h.pid from held h where h.classid = {TableOperationLock.ClassId} and h.objsubid = 2 and h.objid = e.relid)
                     when e.phase = '{TurnWaits.ForOldTransactions}' then array(
-                        select l.pid from pg_catalog.pg_locks l, pg_catalog.pg_stat_get_activity(l.pid) s
-                        where l.locktype = 'relation' and l.relation = e.relid and l.granted and l.pid <> all (w.pids) and s.xact_start < e.phase_started_at
+                        -- a prepared transaction has no session: 0 stands for it, as in pg_blocking_pids
+                        select coalesce(l.pid, 0)
+                        from pg_catalog.pg_locks l
+                        left join lateral {SessionOf("l.pid")} s on true
+                        left join pg_catalog.pg_prepared_xact() x on l.pid is null and exists (
+                            select from pg_catalog.pg_locks i where i.locktype = 'transactionid' and i.pid is null and i.transactionid = x.transaction and i.virtualtransaction = l.virtualtransaction)
+                        where l.locktype = 'relation' and l.relation = e.relid and l.granted and coalesce(l.pid, 0) <> all (w.pids) and coalesce(s.xact_start, x.prepared) < e.phase_started_at
                           and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()))
                     when a.wait_event_type = 'Lock' or a.query = '<insufficient privilege>' then pg_catalog.array_remove(pg_catalog.pg_blocking_pids(a.pid), pg_catalog.pg_backend_pid()) end,
                null::text
@@ -205,22 +219,31 @@ internal static class ProgressQueries
         // Without the privilege the sizes stay null.
         string Size(string path) => catalog.MaySeeFiles ? $"(pg_catalog.pg_stat_file({path}, true)).size" : "null::int8";
         return $"""
-            with recursive {Tables}, a as materialized (
+            with recursive {Tables}, strong as materialized (
+                select pid, relation, database, mode, granted from pg_catalog.pg_locks
+                where locktype = 'relation' and database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+                  and mode not in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
+            ), a as materialized (
                 select * from pg_catalog.pg_stat_activity
                 where datname = pg_catalog.current_database() and pid <> pg_catalog.pg_backend_pid() and ($1::int4 is null or pid = $1)
-                  -- the expression last: of some hundred idle sessions it is most of what a look costs
-                  and case when state = 'active' and leader_pid is null
-                      then query ~* '\m(alter\s+(table|materialized|domain|foreign)|refresh\s+materialized|create\s+((unlogged|temp|temporary)\s+)?(table|materialized)\M.*\mas|drop\s+index\s+concurrently)\M|^\s*(with\M.*)?\mselect\M.*\minto\M' end
+                  -- the expressions last: of some hundred sessions, idle or queued behind an ALTER, they are most of what a look costs
+                  and case when state = 'active' and leader_pid is null and pid in (select pid from strong)
+                      then query ~* '\m(alter\s+(table|materialized|domain|foreign)|refresh\s+materialized|create\s+((unlogged|temp|temporary)\s+)?(table|materialized)\M.*\mas|drop\s+index\s+concurrently)\M|^\s*(with\M.*)?\mselect\M.*\minto\M'
+                          -- what shows in a view, or is over at once, as soon as it has its lock
+                          or (wait_event_type = 'Lock' and query ~* '(^|;|\n|\*/)\s*(create|drop|truncate|reindex|vacuum|cluster|analyze)\M') end
             ), l as materialized (
-                select l.pid, l.relation, l.mode, l.granted, c.oid, c.relname, c.relkind, c.relpages, c.reltoastrelid, c.relnamespace, c.relfilenode, l.database
-                from pg_catalog.pg_locks l
-                left join pg_catalog.pg_class c on c.oid = l.relation
-                where l.locktype = 'relation' and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
-                  and l.pid in (select pid from a) and l.mode not in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
+                select s.*, c.oid, c.relname, c.relkind, c.relpages, c.reltoastrelid, c.relnamespace
+                from strong s left join pg_catalog.pg_class c on c.oid = s.relation
+                where s.pid in (select pid from a)
             ), target as materialized (
                 select distinct on (l.pid) l.* from l join a on a.pid = l.pid
                 where l.relkind in ('r', 'p', 'm', 'f')
-                order by l.pid, pg_catalog.strpos(a.query, l.relname) = 0, l.granted, pg_catalog.strpos(a.query, l.relname), l.oid
+                -- the one whose name, as a whole word, stands first: what is before it is all of the text where it is not there
+                order by l.pid, pg_catalog.length(pg_catalog.regexp_replace(a.query,
+                    '(?i)(?<![\w$])' || pg_catalog.regexp_replace(pg_catalog.replace(l.relname, '"', '""'), '[][().*+?|\u007b\u007d^$\\]', '\\\&', 'g') || '(?![\w$]).*', '')),
+                    pg_catalog.length(l.relname) desc, l.granted, l.oid
+            ), part (pid, oid) as (
+                select pid, oid from target union select p.pid, i.inhrelid from part p join pg_catalog.pg_inherits i on i.inhparent = p.oid
             ), file (pid, new, path, segment, size) as (
                 select w.pid, w.new, w.path, 0, {Size("w.path")}
                 from (
@@ -229,7 +252,7 @@ internal static class ProgressQueries
                     where n.granted and n.mode = 'AccessExclusiveLock' and n.oid is null
                     union
                     select o.pid, false, pg_catalog.pg_relation_filepath(r.oid)
-                    from l o cross join lateral (values (o.oid), (nullif(o.reltoastrelid, 0))) as r (oid)
+                    from part p join l o on o.pid = p.pid and o.oid = p.oid cross join lateral (values (o.oid), (nullif(o.reltoastrelid, 0))) as r (oid)
                     where o.granted and o.mode = 'AccessExclusiveLock' and o.relkind in ('r', 'm') and r.oid is not null
                 ) w
                 where w.path is not null
@@ -240,7 +263,8 @@ internal static class ProgressQueries
                    pg_catalog.jsonb_build_object('relid', t.oid::int8, 'new_files', f.new_files, 'new_bytes', f.new_bytes, 'old_bytes', f.old_bytes,
                        'indexes', x.indexes, 'indexes_begun', x.begun, 'index_pages', x.pages, 'index_pages_begun', x.pages_begun, 'index_pages_current', x.pages_current,
                        'lock_mode', t.mode, 'lock_granted', t.granted, 'index_relid', d.oid::int8)::text,
-                   pg_catalog.jsonb_build_object('table', case when t.oid is not null then pg_catalog.format('%I.%I', n.nspname, t.relname) end, 'pages', t.relpages, 'file', t.relfilenode, 'index', d.index)::text,
+                   pg_catalog.jsonb_build_object('table', case when t.oid is not null then pg_catalog.format('%I.%I', n.nspname, t.relname) end, 'pages', t.relpages, 'index', d.index,
+                       'files', f.files, 'seconds_before', pg_catalog.date_part('epoch', a.query_start - a.xact_start))::text,
                    a.datname::text, {Activity}
             from a
             left join target t on t.pid = a.pid
@@ -250,7 +274,9 @@ internal static class ProgressQueries
                 where l.pid = a.pid and l.relkind = 'i' and a.query ~* '\mdrop\s+index\s+concurrently\M' order by l.oid limit 1
             ) d on true
             cross join lateral (
-                select pg_catalog.count(*) filter (where new and segment = 0) as new_files, pg_catalog.sum(size) filter (where new) as new_bytes, pg_catalog.sum(size) filter (where not new) as old_bytes
+                select pg_catalog.count(*) filter (where new and segment = 0) as new_files, pg_catalog.sum(size) filter (where new) as new_bytes, pg_catalog.sum(size) filter (where not new) as old_bytes,
+                       -- with their sizes, -1 where this role may not see them
+                       (select pg_catalog.string_agg(g.path || ' ' || g.size, E'\n') from (select path, coalesce(pg_catalog.sum(size), -1) as size from file where file.pid = a.pid and new group by 1) g) as files
                 from file where file.pid = a.pid
             ) f
             cross join lateral (
@@ -272,12 +298,12 @@ internal static class ProgressQueries
     internal static string Replication => $"""
         select '{Subscription}', coalesce(s.pid, 0),
                pg_catalog.jsonb_build_object('name', b.subname, 'tables', r.tables, 'tables_ready', r.ready, 'tables_copied', r.copied,
-                   'lag_bytes', case when s.pid is not null then greatest(pg_catalog.pg_wal_lsn_diff(s.received_lsn, s.latest_end_lsn), 0) end,
-                   'position', pg_catalog.pg_wal_lsn_diff(s.latest_end_lsn, '0/0'),
                    'last_message_seconds', pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.last_msg_receipt_time))::text,
                pg_catalog.jsonb_build_object('table', b.subname)::text, pg_catalog.current_database()::text, {Activity}
         from pg_catalog.pg_subscription b
-        left join pg_catalog.pg_stat_subscription s on s.subid = b.oid and s.relid is null and s.pid is not null
+        -- a worker that applies in parallel stays when it is done, and receives nothing itself
+        left join lateral (
+            select * from pg_catalog.pg_stat_subscription where subid = b.oid and relid is null and pid is not null order by received_lsn is null, pid limit 1) s on true
         left join lateral {SessionOf("s.pid")} a on true
         cross join lateral (
             select pg_catalog.count(*) as tables, pg_catalog.count(*) filter (where srsubstate = 'r') as ready, pg_catalog.count(*) filter (where srsubstate in ('f', 's', 'r')) as copied

@@ -16,6 +16,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
     private NpgsqlConnection? _connection;
     private NpgsqlBatch? _batch;
     private ulong _nextTransaction;
+    private bool _ownLocked;
     private LearntPhases _learnt = LearntPhases.None;
 
     /// <summary>The operations of the last sample.</summary>
@@ -36,6 +37,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
     internal async Task<IReadOnlyList<MigrationProgress>> SampleAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
         IReadOnlyList<ProgressSample> samples;
+        _ownLocked = false;
         try
         {
             samples = await ReadAsync(connection, cancellationToken).ConfigureAwait(false);
@@ -45,6 +47,14 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
             // The table of the backfills went, or was barred, since it was looked for: look again.
             await ForgetAsync().ConfigureAwait(false);
             samples = await ReadAsync(connection, cancellationToken).ConfigureAwait(false);
+        }
+        catch (PostgresException e) when (e.SqlState == SqlStates.LockNotAvailable)
+        {
+            // Without this module's own tables, for this once.
+            _ownLocked = true;
+            await ForgetAsync().ConfigureAwait(false);
+            samples = await ReadAsync(connection, cancellationToken).ConfigureAwait(false);
+            await ForgetAsync().ConfigureAwait(false);
         }
 
         return Track(samples);
@@ -70,6 +80,13 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
         if (_connection != connection || _batch is null)
         {
             await ForgetAsync().ConfigureAwait(false);
+            if (!filter.ViewsOnly)
+            {
+                // Whoever waits for a lock holds a snapshot, which index builds wait for in turn: who locks this module's tables would stop them. For the session, as preparing asks for the locks too.
+                await using NpgsqlCommand limit = new("select pg_catalog.set_config('lock_timeout', '100ms', false)", connection);
+                await limit.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+            }
+
             _catalog = await ProgressCatalog.ReadAsync(connection, filter.Table, cancellationToken).ConfigureAwait(false);
             (_batch, _connection) = (Batch(connection, _catalog), connection);
             _learnt = await LearntPhases.ReadAsync(connection, cancellationToken).ConfigureAwait(false);
@@ -110,12 +127,12 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
     {
         NpgsqlBatch batch = new(connection) { BatchCommands = { new(ProgressQueries.Server) } };
         List<string> queries = filter.ViewsOnly ? [ProgressQueries.Views(catalog)] : [ProgressQueries.Views(catalog), ProgressQueries.LongDdl(catalog), ProgressQueries.Replication];
-        if (catalog.MayReadBackfills == true && !filter.ViewsOnly)
+        if (catalog.MayReadBackfills == true && !filter.ViewsOnly && !_ownLocked)
         {
             queries.Add(ProgressQueries.Backfills);
         }
 
-        if (catalog.MayReadLog == true && !filter.ViewsOnly)
+        if (catalog.MayReadLog == true && !filter.ViewsOnly && !_ownLocked)
         {
             queries.Add(ProgressQueries.Operations);
         }
@@ -139,7 +156,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
     {
         HashSet<int> inViews = [.. samples.Where(sample => sample.View is not (ProgressQueries.Ddl or ProgressQueries.Operation)).Select(sample => sample.Pid)];
         ProgressSample[] entries = [.. samples.Where(sample => sample.View == ProgressQueries.Operation)];
-        Entries = entries.Select(entry => entry.Number("id")!.Value).ToHashSet();
+        Entries = _ownLocked ? Entries : entries.Select(entry => entry.Number("id")!.Value).ToHashSet();
         Dictionary<string, ProgressSample> workers = entries
             .SelectMany(entry => ((string)entry.Facts["workers"]).Split(' ', StringSplitOptions.RemoveEmptyEntries).Select(pid => (pid, entry)))
             .ToDictionary(worker => worker.pid, worker => worker.entry, StringComparer.Ordinal);
@@ -173,6 +190,12 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
             found.Add(track.Add(sample, Time, session, _nextTransaction));
         }
 
+        foreach ((string key, OperationTrack unseen) in _tracks.Where(track => _ownLocked && track.Value.Last.View is ProgressQueries.Backfill or ProgressQueries.Operation))
+        {
+            // They are not over because nobody could look.
+            tracks.TryAdd(key, unseen);
+        }
+
         _tracks = tracks;
         return found;
     }
@@ -195,6 +218,11 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
         if (catalog.MayReadLog == false)
         {
             warnings.Add($"{session.User} may not read the log of operations of this database. Have its owner run: GRANT USAGE ON SCHEMA migration_safety TO {role}; GRANT SELECT ON {OperationStore.Table} TO {role};");
+        }
+
+        if (_ownLocked)
+        {
+            warnings.Add("Operations and backfills of this module are not shown: somebody locks their tables in the schema migration_safety. They are looked for again the next time.");
         }
 
         if (!catalog.MaySeeFiles && samples.Any(sample => sample.View == ProgressQueries.Ddl && sample.Number("new_files") > 0))
