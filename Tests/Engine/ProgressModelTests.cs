@@ -1,0 +1,36 @@
+using System.Runtime.CompilerServices;
+using MigrationSafety.Engine.Progress;
+using Xunit;
+
+namespace MigrationSafety.Tests.Engine;
+
+/// <summary>What is said of moments that no test can hold a server at.</summary>
+public sealed class ProgressModelTests
+{
+    private static readonly DateTime s_start = new(2026, 1, 1, 0, 0, 0, DateTimeKind.Utc);
+
+    // Names of the server alone are taken from it.
+    private static readonly MigrationSession s_session = (MigrationSession)RuntimeHelpers.GetUninitializedObject(typeof(MigrationSession));
+
+    [Theory]
+    [InlineData("scanning heap", 99)]
+    [InlineData("scanning heap", 100)]
+    [InlineData("vacuuming indexes", 100)]
+    [InlineData("vacuuming heap", 200)]
+    public void A_vacuum_may_go_through_its_indexes_any_number_of_times(string phase, long rounds)
+    {
+        ProgressSample vacuum = Sample("vacuum", 60, ("phase", phase), ("heap_blks_total", 100_000L), ("heap_blks_scanned", 50_000L), ("heap_blks_vacuumed", 49_000L), ("index_vacuum_count", rounds), ("num_dead_tuples", 10L), ("max_dead_tuples", 1000L));
+        MigrationProgress said = new OperationTrack(LearntPhases.None).Add(vacuum, s_start, s_session, 1000);
+        Assert.InRange(said.Percent!.Value, 30, 70);
+    }
+
+    private static ProgressSample Sample(string view, double elapsed, params (string Name, object Value)[] counters) => new()
+    {
+        View = view,
+        Pid = 1,
+        User = "postgres",
+        Counters = counters.ToDictionary(counter => counter.Name, counter => counter.Value, StringComparer.Ordinal),
+        Facts = new(StringComparer.Ordinal),
+        Elapsed = TimeSpan.FromSeconds(elapsed),
+    };
+}
