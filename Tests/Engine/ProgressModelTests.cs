@@ -24,6 +24,34 @@ public sealed class ProgressModelTests
         Assert.InRange(said.Percent!.Value, 30, 70);
     }
 
+    [Fact]
+    public void A_rate_is_that_of_the_partition_in_work()
+    {
+        OperationTrack track = new(LearntPhases.None);
+        MigrationProgress At(double second, long partition, long blocks) => track.Add(
+            Sample("create_index", second, ("command", "CREATE INDEX"), ("phase", "building index: scanning table"), ("blocks_total", 10_000L), ("blocks_done", blocks), ("partitions_total", 4L), ("partitions_done", partition)),
+            s_start + TimeSpan.FromSeconds(second), s_session, 1000);
+        At(1, 0, 7000);
+        At(2, 0, 9000);
+        Assert.Null(At(3, 1, 1000).Rate);
+        Assert.Equal(2000, At(4, 1, 3000).Rate!.Value, 1e-6);
+        // One that ended, and one that began, between two looks.
+        Assert.Null(At(5, 3, 100).Rate);
+    }
+
+    [Fact]
+    public void A_rate_is_that_of_the_index_in_work()
+    {
+        OperationTrack track = new(LearntPhases.None);
+        MigrationProgress At(double second, long tuples) => track.Add(
+            Sample("create_index", second, ("command", "CREATE INDEX"), ("phase", "building index: loading tuples in tree"), ("tuples_total", 10_000L), ("tuples_done", tuples)),
+            s_start + TimeSpan.FromSeconds(second), s_session, 1000);
+        At(1, 7000);
+        At(2, 9000);
+        At(3, 500);
+        Assert.Equal(1000, At(4, 1500).Rate!.Value, 1e-6);
+    }
+
     private static ProgressSample Sample(string view, double elapsed, params (string Name, object Value)[] counters) => new()
     {
         View = view,

@@ -31,7 +31,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
     private ProgressSample? _sample;
 
     /// <summary>A moment: seconds of work seen so far (waiting for locks left out), work done of the whole, and the phase's counter.</summary>
-    private sealed record Point(double Worked, double Work, int Part, string? Phase, long? Done, long? Lag);
+    private sealed record Point(double Worked, double Work, int Part, long Round, string? Phase, long? Done, long? Lag);
 
     /// <summary>The first sample, which the end is compared with.</summary>
     internal ProgressSample First { get; private set; } = null!;
@@ -116,7 +116,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
         double? speed = Speed(sample);
         double? work = Work(state, speed);
         _firstWork ??= work;
-        _points.Enqueue(new Point(_worked, work ?? 0, state.Part, state.Phase, state.Done, state.Endless ? state.Total : null));
+        _points.Enqueue(new Point(_worked, work ?? 0, state.Part, state.Rounds.Done, state.Phase, state.Done, state.Endless ? state.Total : null));
         Forget();
 
         double all = state.Shares * state.Rounds.Total;
@@ -228,10 +228,15 @@ internal sealed class OperationTrack(LearntPhases learnt)
         (long? before, long? now) = (begin.Done, last.Done);
         if (state.Endless)
         {
-            return null;
+            if (point.Done is null || point.Done > begin.Done)
+            {
+                break;
+            }
+
+            begin = point;
         }
 
-        return before is { } b && now is { } n && last.Worked - begin.Worked > 0.05 ? Math.Max(0, (n - b) / (last.Worked - begin.Worked)) : null;
+        return !state.Endless && begin.Done is { } before && last.Done is { } now && last.Worked - begin.Worked > 0.05 ? (now - before) / (last.Worked - begin.Worked) : null;
     }
 
     private ProgressConfidence Confidence(OperationState state)
