@@ -52,6 +52,19 @@ public sealed class ProgressModelTests
         Assert.Equal(1000, At(4, 1500).Rate!.Value, 1e-6);
     }
 
+    [Theory]
+    [InlineData((1UL << 32) + 500, "501", (1UL << 32) + 501)]
+    [InlineData((1UL << 32) + 500, "499", (1UL << 32) + 499)]
+    [InlineData((1UL << 32) + 500, "4294967290", 4294967290UL)]
+    [InlineData((2UL << 32) - 3, "5", (2UL << 32) + 5)]
+    [InlineData(1000UL, "1001", 1001UL)]
+    public void A_transaction_may_be_younger_than_those_that_have_ended(ulong next, string xid, ulong whole)
+    {
+        OperationTrack track = new(LearntPhases.None);
+        track.Add(Sample("cluster", 1) with { Xid = xid }, s_start, s_session, next);
+        Assert.Equal(whole, track.Transaction);
+    }
+
     private static ProgressSample Sample(string view, double elapsed, params (string Name, object Value)[] counters) => new()
     {
         View = view,

@@ -147,8 +147,8 @@ internal sealed class OperationTrack(LearntPhases learnt)
             return null;
         }
 
-        ulong whole = (next & ~(ulong)uint.MaxValue) | low;
-        return whole > next && whole > uint.MaxValue ? whole - uint.MaxValue - 1 : whole;
+        // The next one that a snapshot knows of is the one after the last that ended: a running one may be older or younger.
+        return unchecked(next + (ulong)(int)(low - (uint)next));
     }
 
     /// <summary>How much of the whole is done, in the unit of the shares.</summary>
