@@ -65,6 +65,29 @@ public sealed class ProgressModelTests
         Assert.Equal(whole, track.Transaction);
     }
 
+    [Theory]
+    [InlineData(900, 90.0)]
+    [InlineData(1000, null)]
+    [InlineData(1500, null)]
+    public void What_passes_its_estimate_is_not_said_to_be_done(long done, double? percent)
+    {
+        ProgressSample copy = Sample("copy", 10, ("command", "COPY TO"), ("tuples_processed", done)) with { Facts = new() { ["tuples"] = 1000L } };
+        ProgressSample backup = Sample("basebackup", 10, ("phase", "streaming database files"), ("backup_total", 1000L), ("backup_streamed", done));
+        foreach (ProgressSample sample in new[] { copy, backup })
+        {
+            MigrationProgress said = new OperationTrack(LearntPhases.None).Add(sample, s_start, s_session, 1000);
+            Assert.Equal((done, percent, percent), (said.Done!.Value, said.Percent, said.PhasePercent));
+            Assert.Equal(percent is null, said.Remaining is null);
+            Assert.Equal(percent is null ? null : 1000L, said.Total);
+        }
+
+        ProgressSample cluster = Sample("cluster", 10, ("command", "CLUSTER"), ("phase", "index scanning heap"), ("cluster_index_relid", 1L), ("heap_tuples_scanned", done)) with { Facts = new() { ["tuples"] = 1000L, ["pages"] = 100L, ["index_pages"] = 100L } };
+        OperationTrack clusters = new(LearntPhases.None);
+        MigrationProgress scanning = clusters.Add(cluster, s_start, s_session, 1000);
+        Assert.Equal((done, percent), (scanning.Done!.Value, scanning.PhasePercent));
+        Assert.Equal(percent is null, clusters.State.Within is null);
+    }
+
     private static ProgressSample Sample(string view, double elapsed, params (string Name, object Value)[] counters) => new()
     {
         View = view,
