@@ -19,7 +19,17 @@ internal static class ProgressEnds
             return own;
         }
 
-        Traces traces = await TracesAsync(connection, track, cancellationToken).ConfigureAwait(false);
+        Traces traces;
+        try
+        {
+            traces = await TracesAsync(connection, track, track.Transaction, cancellationToken).ConfigureAwait(false);
+        }
+        catch (PostgresException e) when (e.SqlState == SqlStates.InvalidParameterValue)
+        {
+            // The server has not come to that transaction: it crashed, or another has taken its place, before anything of it was kept.
+            traces = await TracesAsync(connection, track, null, cancellationToken).ConfigureAwait(false);
+        }
+
         (ProgressOutcome, string) unknown = traces.Alive || last.View == "basebackup" || last.Text("command") == "COPY TO"
             ? (ProgressOutcome.Ended, $"The server keeps no record of how it ended.{LastSeen(track)}")
             : (ProgressOutcome.Vanished, "Its session is gone, and nothing shows that it came to its end.");
@@ -133,7 +143,7 @@ internal static class ProgressEnds
         return last.View == ProgressQueries.Backfill ? (ProgressOutcome.Vanished, "It is not finished, and nobody works on it: the same Start-Backfill command goes on with it.") : null;
     }
 
-    private static async Task<Traces> TracesAsync(NpgsqlConnection connection, OperationTrack track, CancellationToken cancellationToken)
+    private static async Task<Traces> TracesAsync(NpgsqlConnection connection, OperationTrack track, ulong? transaction, CancellationToken cancellationToken)
     {
         const string Query = """
             select exists (select from pg_catalog.pg_stat_activity where pid = $1 and backend_start is not distinct from $2),
@@ -153,7 +163,7 @@ internal static class ProgressEnds
             {
                 new() { Value = last.Pid },
                 new() { Value = (object?)last.BackendStart ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.TimestampTz },
-                new() { Value = (object?)track.Transaction?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
+                new() { Value = (object?)transaction?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
                 new() { Value = index is { } i ? (uint)i : DBNull.Value, NpgsqlDbType = NpgsqlDbType.Oid },
                 new() { Value = last.Number("relid") is { } table ? (uint)table : DBNull.Value, NpgsqlDbType = NpgsqlDbType.Oid },
                 new() { Value = here },

@@ -1,0 +1,95 @@
+using System.Runtime.CompilerServices;
+using MigrationSafety.Engine.Progress;
+using MigrationSafety.Engine.Sessions;
+using MigrationSafety.Tests.Engine.Support;
+using MigrationSafety.Tests.Postgres;
+using Npgsql;
+using Xunit;
+
+namespace MigrationSafety.Tests.Engine;
+
+/// <summary>What is waited for is over when its statement is: not when the view that shows it changes, or shows nothing for a while.</summary>
+public sealed class ProgressWaitTests(Servers servers)
+{
+    // A gate stands still at the last row while somebody holds its advisory lock; the first takes a transaction's id, too.
+    private const string Things = """
+        create table things (id int, v text);
+        insert into things select i, repeat('x', 100) from generate_series(1, 100) i;
+        create table others (id int);
+        insert into others select generate_series(1, 100);
+        create function gate(i int) returns int immutable language plpgsql as
+            'begin if i = 100 then perform pg_catalog.pg_current_xact_id(); perform pg_catalog.pg_advisory_xact_lock_shared(42); end if; return i; end';
+        create function gate_behind(i int) returns int volatile language plpgsql as
+            'begin if i = 100 then perform pg_catalog.pg_advisory_xact_lock_shared(43); end if; return i; end';
+        """;
+
+    private const string Close = "select pg_advisory_xact_lock(42)";
+    private const string CloseBehind = "select pg_advisory_xact_lock(43)";
+
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    [Theory, EachMajor]
+    public async Task A_transaction_that_the_server_has_lost_is_told(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things);
+        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
+        // As before a crash, or on the server that another took the place of: here it is yet to come.
+        ProgressSample sample = new()
+        {
+            View = "copy",
+            Pid = int.MaxValue,
+            Counters = new(StringComparer.Ordinal) { ["command"] = "COPY FROM" },
+            Facts = new(StringComparer.Ordinal),
+            Database = bench.Database.Name,
+            Xid = "2000000000",
+        };
+        OperationTrack track = new(LearntPhases.None);
+        track.Add(sample, DateTime.UtcNow, (MigrationSession)RuntimeHelpers.GetUninitializedObject(typeof(MigrationSession)), 2_000_000_001);
+        Assert.Equal(ProgressOutcome.Vanished, (await ProgressEnds.OfAsync(connection, track, Token)).Outcome);
+    }
+
+    private static async Task<MigrationProgress> UntilAsync(ProgressReader reader, IndexBench bench, Func<MigrationProgress, bool> condition)
+    {
+        MigrationProgress? found = null;
+        IReadOnlyList<MigrationProgress> last = [];
+        try
+        {
+            await Wait.UntilAsync(
+                async () => (found = (last = await reader.ReadAsync(bench.Sink, Token)).FirstOrDefault(condition)) is not null, "the operation to get there", cancellationToken: Token);
+        }
+        catch (TimeoutException e)
+        {
+            throw new TimeoutException($"{e.Message} Last seen: {string.Join("; ", last)}", e);
+        }
+
+        return found!;
+    }
+
+    /// <summary>Somebody who waits, and has looked at least once.</summary>
+    private sealed class Waiting
+    {
+        private readonly RecordingSink _sink = new();
+        private readonly Task _task;
+
+        private Waiting(EngineSession session, ProgressFilter filter) => _task = ProgressWait.RunAsync(session, filter, TimeSpan.FromMilliseconds(50), Ended.Add, _sink, Token);
+
+        internal List<ProgressResult> Ended { get; } = [];
+
+        internal static async Task<Waiting> StartAsync(EngineSession session, ProgressFilter filter)
+        {
+            Waiting waiting = new(session, filter);
+            await waiting.LooksAgainAsync();
+            return waiting;
+        }
+
+        /// <summary>Until it has looked twice more: what one look may have begun before, the other has not.</summary>
+        internal async Task LooksAgainAsync()
+        {
+            int before = _sink.ProgressRecords.Count;
+            await Wait.UntilAsync(() => _task.IsCompleted || _sink.ProgressRecords.Count >= before + 2, "two looks", cancellationToken: Token);
+            Assert.False(_task.IsCompleted, $"It waits no more: {string.Join("; ", Ended)}");
+        }
+
+        internal Task EndsAsync() => _task.WaitAsync(TimeSpan.FromSeconds(30), Token);
+    }
+}
