@@ -29,6 +29,28 @@ public sealed class ProgressWaitTests(Servers servers)
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
     [Theory, EachMajor]
+    public async Task One_transaction_of_several_is_no_proof(int major)
+    {
+        await using IndexBench here = await IndexBench.CreateAsync(servers, major, "create table orders (id int)");
+        await using IndexBench there = await IndexBench.CreateAsync(servers, major, Things);
+        await using LockHolder old = await LockHolder.HoldAsync(there.Database, "set transaction isolation level repeatable read", "select 1");
+        await using LockHolder gate = await LockHolder.HoldAsync(there.Database, Close);
+        await using NpgsqlConnection connection = await there.Database.OpenAsync(Token);
+        await using ProgressReader reader = new(here.Session, new() { Pid = connection.ProcessID });
+        Task build = connection.ExecuteAsync("create index concurrently on things (gate(id))", Token);
+        await UntilAsync(reader, here, p => p.BlockedBy.Contains(gate.Pid));
+        Assert.NotNull(Assert.Single(reader.Tracker.Running).Transaction);
+        Waiting waiting = await Waiting.StartAsync(here.Session, new() { Pid = connection.ProcessID });
+        await gate.CommitAsync(Token);
+        await UntilAsync(reader, here, p => p.BlockedBy.Contains(old.Pid));
+        await waiting.LooksAgainAsync();
+        await there.Database.ExecuteAsync($"select pg_cancel_backend({connection.ProcessID})", Token);
+        await Assert.ThrowsAsync<PostgresException>(() => build);
+        await waiting.EndsAsync();
+        Assert.Equal(ProgressOutcome.Ended, Assert.Single(waiting.Ended).Outcome);
+    }
+
+    [Theory, EachMajor]
     public async Task A_transaction_that_the_server_has_lost_is_told(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things);

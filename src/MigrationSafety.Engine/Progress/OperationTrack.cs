@@ -51,6 +51,9 @@ internal sealed class OperationTrack(LearntPhases learnt)
 
     /// <summary>Its last transaction, as a whole number.</summary>
     internal ulong? Transaction { get; private set; }
+    /// <summary>Whether it commits on its way: no transaction of it tells how it ended.</summary>
+    internal bool InSeveralTransactions => State.Operation is "CREATE INDEX CONCURRENTLY" or "REINDEX CONCURRENTLY" or "DROP INDEX CONCURRENTLY";
+
 
     /// <summary>Takes the next sample.</summary>
     /// <param name="sample">Sample.</param>

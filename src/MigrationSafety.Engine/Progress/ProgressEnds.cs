@@ -35,6 +35,7 @@ internal static class ProgressEnds
             : (ProgressOutcome.Vanished, "Its session is gone, and nothing shows that it came to its end.");
         (ProgressOutcome, string)? transaction = traces.Transaction switch
         {
+            _ when track.InSeveralTransactions => null,
             "committed" => (ProgressOutcome.Finished, "Its transaction was committed."),
             "aborted" => (ProgressOutcome.Failed, "Its transaction was rolled back."),
             "in progress" => (ProgressOutcome.Ended, "It is over, but its transaction is still open: it can be rolled back yet."),
