@@ -29,6 +29,42 @@ public sealed class ProgressWaitTests(Servers servers)
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
     [Theory, EachMajor]
+    public async Task A_concurrent_reindex_of_a_table_with_toast_is_one(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things + "create index things_gate on things (gate(id));");
+        foreach (bool cancel in (bool[])[true, false])
+        {
+            await using LockHolder writing = await LockHolder.HoldAsync(bench.Database, "insert into things values (0)");
+            await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, Close);
+            await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
+            await using ProgressReader reader = new(bench.Session, new() { Pid = connection.ProcessID });
+            Task reindex = connection.ExecuteAsync("reindex table concurrently things", Token);
+            // There the view shows the old index of the table's TOAST table.
+            await UntilAsync(reader, bench, p => p.Phase == "waiting for writers before build");
+            OperationTrack track = Assert.Single(reader.Tracker.Running);
+            Waiting waiting = await Waiting.StartAsync(bench.Session, new() { Pid = connection.ProcessID });
+            if (cancel)
+            {
+                await bench.Database.ExecuteAsync($"select pg_cancel_backend({connection.ProcessID})", Token);
+                await Assert.ThrowsAsync<PostgresException>(() => reindex);
+            }
+            else
+            {
+                await writing.CommitAsync(Token);
+                await UntilAsync(reader, bench, p => p.BlockedBy.Contains(gate.Pid));
+                Assert.Same(track, Assert.Single(reader.Tracker.Running));
+                await waiting.LooksAgainAsync();
+                Assert.Empty(waiting.Ended);
+                await gate.CommitAsync(Token);
+                await reindex;
+            }
+
+            await waiting.EndsAsync();
+            Assert.Equal(("REINDEX CONCURRENTLY", cancel ? ProgressOutcome.Failed : ProgressOutcome.Finished), (Assert.Single(waiting.Ended).Operation, waiting.Ended[0].Outcome));
+        }
+    }
+
+    [Theory, EachMajor]
     public async Task One_transaction_of_several_is_no_proof(int major)
     {
         await using IndexBench here = await IndexBench.CreateAsync(servers, major, "create table orders (id int)");

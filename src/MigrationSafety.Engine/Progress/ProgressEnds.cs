@@ -41,6 +41,12 @@ internal static class ProgressEnds
             "in progress" => (ProgressOutcome.Ended, "It is over, but its transaction is still open: it can be rolled back yet."),
             _ => null,
         };
+        if (last.Text("command") == "REINDEX CONCURRENTLY" && last.Text("phase") is "initializing" or "waiting for writers before build" && traces.Index is not null && traces.Here)
+        {
+            // Until then, the index that the view shows is the old one.
+            return traces.IndexFile is null ? (ProgressOutcome.Finished, "A new index has taken its place.") : (ProgressOutcome.Failed, "It is still the index that it was before.");
+        }
+
         if (last.View == "create_index" && last.Text("command") != "REINDEX")
         {
             return traces.IndexValid switch
