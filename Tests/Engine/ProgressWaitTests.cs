@@ -106,6 +106,33 @@ public sealed class ProgressWaitTests(Servers servers)
         Assert.Equal(ProgressOutcome.Vanished, (await ProgressEnds.OfAsync(connection, track, Token)).Outcome);
     }
 
+    [Theory, EachMajor]
+    public async Task What_an_earlier_build_left_behind_is_none_of_this_one(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things + "create index things_id on things (id); create index things_gate on things (gate(id));");
+        await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, Close);
+        // Cancelled there, each leaves an index that is not valid.
+        foreach (string sql in new[] { "create index concurrently things_left on things (gate(id))", "reindex index concurrently things_gate" })
+        {
+            await using NpgsqlConnection doomed = await bench.Database.OpenAsync(Token);
+            Task left = doomed.ExecuteAsync(sql, Token);
+            await using ProgressReader building = new(bench.Session, new() { Pid = doomed.ProcessID });
+            await UntilAsync(building, bench, p => p.BlockedBy.Contains(gate.Pid));
+            await bench.Database.ExecuteAsync($"select pg_cancel_backend({doomed.ProcessID})", Token);
+            await Assert.ThrowsAsync<PostgresException>(() => left);
+        }
+
+        Assert.Equal(2, await bench.Database.ScalarAsync<long>("select count(*) from pg_index where indrelid = 'things'::regclass and not indisvalid", Token));
+        await using ProgressReader reader = new(bench.Session, new() { Table = "things" });
+        Task<int> reindex = bench.Database.ExecuteAsync("reindex table concurrently things", Token);
+        await UntilAsync(reader, bench, p => p.BlockedBy.Contains(gate.Pid));
+        // Of two indexes, the first is built.
+        OperationState state = Assert.Single(reader.Tracker.Running).State;
+        Assert.Equal((18, 1), (state.Parts.Count, state.Part / 6));
+        await gate.CommitAsync(Token);
+        await reindex;
+    }
+
     private static async Task<MigrationProgress> UntilAsync(ProgressReader reader, IndexBench bench, Func<MigrationProgress, bool> condition)
     {
         MigrationProgress? found = null;

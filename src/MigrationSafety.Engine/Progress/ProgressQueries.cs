@@ -88,12 +88,14 @@ internal static class ProgressQueries
                 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                 cross join (select nullif(coalesce((p.counters->>'index_relid')::oid, (p.counters->>'cluster_index_relid')::oid), 0) as oid) x
                 cross join lateral (
-                    select pg_catalog.count(*) as indexes, pg_catalog.sum(o.relpages) as pages, pg_catalog.string_agg(o.relpages::text, ' ' order by o.place) as sizes, pg_catalog.count(*) filter (where not o.indisvalid) as unfinished,
-                           pg_catalog.count(*) filter (where not o.indisvalid and o.indexrelid < x.oid) as before,
+                    select pg_catalog.count(*) as indexes, pg_catalog.sum(o.relpages) as pages, pg_catalog.string_agg(o.relpages::text, ' ' order by o.place) as sizes, pg_catalog.count(*) filter (where not o.indisvalid and o.made = m.made) as unfinished,
+                           pg_catalog.count(*) filter (where not o.indisvalid and o.made = m.made and o.indexrelid < x.oid) as before,
                            pg_catalog.sum(o.relpages) filter (where o.place <= (p.counters->>'index_rebuild_count')::int8) as rebuilt,
                            pg_catalog.sum(o.relpages) filter (where o.place <= (p.counters->>'index_rebuild_count')::int8 + 1) as rebuilding
-                    from (select d.indexrelid, d.indisvalid, i.relpages, pg_catalog.row_number() over (order by d.indexrelid) as place
-                          from pg_catalog.pg_index d join pg_catalog.pg_class i on i.oid = d.indexrelid where d.indrelid = c.oid) o) y
+                    from (select d.indexrelid, d.indisvalid, i.relpages, i.xmin as made, pg_catalog.row_number() over (order by d.indexrelid) as place
+                          from pg_catalog.pg_index d join pg_catalog.pg_class i on i.oid = d.indexrelid where d.indrelid = c.oid) o
+                    -- one REINDEX makes all of its indexes in one transaction: others that are not valid were left behind
+                    left join (select oid, xmin as made from pg_catalog.pg_class) m on m.oid = x.oid) y
                 -- what the statistics of the table know of the keys: how long they are, whether the rows are in the order of the first one, and how many differ
                 left join lateral (
                     select pg_catalog.sum(case when a.attlen > 0 then greatest(a.attlen, 8) else coalesce(s.avg_width, 40) end) as width,
