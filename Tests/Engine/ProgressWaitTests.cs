@@ -29,6 +29,119 @@ public sealed class ProgressWaitTests(Servers servers)
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
     [Theory, EachMajor]
+    public async Task An_alter_that_builds_an_index_on_its_way_is_one(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things);
+        await using LockHolder reading = await LockHolder.HoldAsync(bench.Database, "lock table things in access share mode");
+        await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, Close);
+        await using LockHolder behind = await LockHolder.HoldAsync(bench.Database, CloseBehind);
+        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
+        await using ProgressReader reader = new(bench.Session, new() { Pid = connection.ProcessID });
+        Task alter = connection.ExecuteAsync("alter table things add constraint one exclude using btree (gate(id) with =), add constraint positive check (gate_behind(id) > 0)", Token);
+        await UntilAsync(reader, bench, p => p.BlockedBy.Contains(reading.Pid));
+        Waiting waiting = await Waiting.StartAsync(bench.Session, new() { Pid = connection.ProcessID });
+
+        await reading.CommitAsync(Token);
+        Assert.Equal("CREATE INDEX", (await UntilAsync(reader, bench, p => p.BlockedBy.Contains(gate.Pid))).Operation);
+        await waiting.LooksAgainAsync();
+        Assert.Empty(waiting.Ended);
+        Waiting late = await Waiting.StartAsync(bench.Session, new() { Pid = connection.ProcessID });
+        Waiting building = await Waiting.StartAsync(bench.Session, new() { Pid = connection.ProcessID, Operations = ["CREATE INDEX"] });
+
+        await gate.CommitAsync(Token);
+        Assert.Equal("ALTER TABLE", (await UntilAsync(reader, bench, p => p.BlockedBy.Contains(behind.Pid))).Operation);
+        foreach (Waiting each in new[] { waiting, late, building })
+        {
+            await each.LooksAgainAsync();
+            Assert.Empty(each.Ended);
+        }
+
+        await behind.CommitAsync(Token);
+        await alter;
+        foreach ((Waiting each, string operation) in new[] { (waiting, "ALTER TABLE"), (late, "ALTER TABLE"), (building, "CREATE INDEX") })
+        {
+            await each.EndsAsync();
+            ProgressResult result = Assert.Single(each.Ended);
+            Assert.Equal((operation, "public.things", ProgressOutcome.Finished), (result.Operation, result.Target, result.Outcome));
+        }
+    }
+
+    [Theory, EachMajor]
+    public async Task An_alter_that_is_rolled_back_is_told_once(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things);
+        await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, Close);
+        await using LockHolder behind = await LockHolder.HoldAsync(bench.Database, CloseBehind);
+        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
+        await using ProgressReader reader = new(bench.Session, new() { Table = "things" });
+        Task alter = connection.ExecuteAsync("alter table things add constraint one exclude using btree (gate(id) with =), add constraint positive check (gate_behind(id) > 0)", Token);
+        await UntilAsync(reader, bench, p => p.BlockedBy.Contains(gate.Pid));
+        Waiting waiting = await Waiting.StartAsync(bench.Session, new() { Table = "things" });
+        await gate.CommitAsync(Token);
+        await UntilAsync(reader, bench, p => p.BlockedBy.Contains(behind.Pid));
+        await bench.Database.ExecuteAsync($"select pg_cancel_backend({connection.ProcessID})", Token);
+        await Assert.ThrowsAsync<PostgresException>(() => alter);
+        await waiting.EndsAsync();
+        Assert.Equal(("public.things", ProgressOutcome.Failed), (Assert.Single(waiting.Ended).Target, waiting.Ended[0].Outcome));
+    }
+
+    [Theory, EachMajor]
+    public async Task A_vacuum_that_waits_for_its_next_table_goes_on(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things);
+        // Freezing waits for who looks at a page: there it is seen.
+        await using LockHolder looking = await LockHolder.HoldAsync(bench.Database, "declare pin cursor for select from things", "fetch pin");
+        await using LockHolder reading = await LockHolder.HoldAsync(bench.Database, "lock table others in share update exclusive mode");
+        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
+        await using ProgressReader reader = new(bench.Session, new() { Pid = connection.ProcessID });
+        Task vacuum = connection.ExecuteAsync("vacuum (freeze) things, others", Token);
+        await UntilAsync(reader, bench, p => p is { Operation: "VACUUM", Target: "public.things", Phase: "scanning heap" });
+        Waiting waiting = await Waiting.StartAsync(bench.Session, new() { Pid = connection.ProcessID });
+        Waiting table = await Waiting.StartAsync(bench.Session, new() { Table = "things" });
+
+        await looking.CommitAsync(Token);
+        await Wait.UntilAsync(() => waiting.Ended.Count > 0, "the end of the first table", cancellationToken: Token);
+        Assert.Equal(("public.things", ProgressOutcome.Finished), (waiting.Ended[0].Target, waiting.Ended[0].Outcome));
+        // The statement has left the table that was asked for.
+        await table.EndsAsync();
+        Assert.Equal("public.things", Assert.Single(table.Ended).Target);
+
+        // No view shows it, yet it is there: who watches sees what it waits for.
+        MigrationProgress between = await UntilAsync(reader, bench, p => p.BlockedBy.Contains(reading.Pid));
+        Assert.Equal(("VACUUM", null, null, $"lock of pid {reading.Pid}"), (between.Operation, between.Phase, between.Percent, between.WaitingFor));
+        Assert.True(ProgressReader.Ends(between));
+        await waiting.LooksAgainAsync();
+        await reading.CommitAsync(Token);
+        await vacuum;
+        await waiting.EndsAsync();
+        Assert.Equal(waiting.Ended.Select(result => result.Target).Distinct(), waiting.Ended.Select(result => result.Target));
+        Assert.Empty(await reader.ReadAsync(bench.Sink, Token));
+    }
+
+    [Theory, EachMajor]
+    public async Task A_reindex_of_a_schema_commits_table_by_table(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things + "create index things_gate on things (gate(id)); create index others_id on others (id)");
+        await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, Close);
+        await using LockHolder writing = await LockHolder.HoldAsync(bench.Database, "lock table others in row exclusive mode");
+        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
+        await using ProgressReader reader = new(bench.Session, new() { Pid = connection.ProcessID });
+        Task reindex = connection.ExecuteAsync("reindex schema public", Token);
+        await UntilAsync(reader, bench, p => p.BlockedBy.Contains(gate.Pid));
+        Waiting waiting = await Waiting.StartAsync(bench.Session, new() { Pid = connection.ProcessID });
+        await gate.CommitAsync(Token);
+        await UntilAsync(reader, bench, p => p.BlockedBy.Contains(writing.Pid));
+        // That table is done, whatever becomes of the other.
+        await Wait.UntilAsync(() => waiting.Ended.Count > 0, "the end of the first index", cancellationToken: Token);
+        Assert.Equal(("public.things_gate", ProgressOutcome.Finished), (waiting.Ended[0].Index, waiting.Ended[0].Outcome));
+        await waiting.LooksAgainAsync();
+        await writing.CommitAsync(Token);
+        await reindex;
+        await waiting.EndsAsync();
+        Assert.All(waiting.Ended, result => Assert.Equal(("REINDEX", ProgressOutcome.Finished), (result.Operation, result.Outcome)));
+    }
+
+    [Theory, EachMajor]
     public async Task A_concurrent_reindex_of_a_table_with_toast_is_one(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things + "create index things_gate on things (gate(id));");

@@ -145,6 +145,28 @@ internal sealed class OperationTrack(LearntPhases learnt)
 
     private static ulong? Whole(string? xid, ulong next)
     {
+    /// <summary>Takes what its statement is at where no view shows it.</summary>
+    /// <returns>Whether it goes on for as long as the statement: not where the statement does one table after the other, each in a transaction of its own.</returns>
+    internal bool Follow(ProgressSample statement, ulong nextTransaction)
+    {
+        ulong? transaction = Whole(statement.Xid, nextTransaction);
+        if (Last.View is "vacuum" or "analyze" || ((Last.View == "cluster" || Last.Text("command") == "REINDEX") && Transaction is not null && Transaction != transaction))
+        {
+            return false;
+        }
+
+        Transaction ??= transaction;
+        _sample = Last with { Elapsed = statement.Elapsed };
+        return true;
+    }
+
+    /// <summary>It as far as its statement tells, while no view shows it.</summary>
+    internal MigrationProgress Between(ProgressSample statement, DateTime time, MigrationSession session) =>
+        Progress(
+            statement with { View = Last.View, Counters = Last.Counters, Facts = Last.Facts },
+            new OperationState { Operation = State.Operation },
+            session) with { Confidence = ProgressConfidence.Unknown, Timestamp = new DateTimeOffset(time, TimeSpan.Zero).ToLocalTime() };
+
         if (xid is null || !uint.TryParse(xid, System.Globalization.CultureInfo.InvariantCulture, out uint low))
         {
             return null;

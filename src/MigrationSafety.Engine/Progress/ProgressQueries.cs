@@ -21,6 +21,8 @@ internal static class ProgressQueries
 
     internal const string Publication = "publication";
 
+    internal const string Statement = "statement";
+
     /// <summary>The server's clock, its next transaction, which tables of this module it has by now, and whether this role is shown what others do: it may be granted while somebody watches.</summary>
     internal const string Server = """
         select pg_catalog.clock_timestamp(), pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text,
@@ -299,5 +301,21 @@ internal static class ProgressQueries
         -- the slots of an initial copy are shown by their COPY
         where s.slot_type = 'logical' and s.database = pg_catalog.current_database() and s.slot_name not like 'pg\_%\_sync\_%'
           and ($1::int4 is null or r.pid = $1) and $2::oid is null
+        """;
+
+    /// <summary>
+    /// Statements that sessions ($1) are at, whatever the views show: not those that are hidden from this role, nor those that have gone on to tables that are not asked about; between
+    /// two tables a statement has no lock for a moment.
+    /// </summary>
+    internal static string Statements => $"""
+        with recursive {Tables}, l as materialized (
+            select pid, pg_catalog.bool_or(relation in (select oid from tables)) as asked
+            from pg_catalog.pg_locks
+            where $2::oid is not null and pid = any ($1) and locktype = 'relation' and mode not in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
+            group by pid
+        )
+        select '{Statement}', a.pid, '{"{}"}', '{"{}"}', (select datname::text from pg_catalog.pg_database where oid = a.datid), {Activity}
+        from pg_catalog.unnest($1::int4[]) p (pid) cross join lateral {SessionOf("p.pid")} a
+        where a.state = 'active' and coalesce((select asked from l where l.pid = a.pid), true)
         """;
 }
