@@ -25,6 +25,20 @@ public sealed class ProgressModelTests
     }
 
     [Fact]
+    public void A_table_of_a_long_vacuum_is_as_old_as_its_own_work()
+    {
+        OperationTrack track = new(LearntPhases.None, began: s_start);
+        MigrationProgress At(double second, long blocks) => track.Add(
+            Sample("vacuum", 36_000 + second, ("phase", "scanning heap"), ("heap_blks_total", 1000L), ("heap_blks_scanned", blocks), ("index_vacuum_count", 0L)) with { WaitEvent = "VacuumDelay" },
+            s_start + TimeSpan.FromSeconds(second), s_session, 1000);
+        At(2, 400);
+        MigrationProgress said = At(3, 600);
+        Assert.InRange(said.Remaining!.Value.TotalSeconds, 1, 4);
+        Assert.InRange(said.Percent!.Value, 40, 80);
+        Assert.Equal(TimeSpan.FromSeconds(36_003), said.Elapsed);
+    }
+
+    [Fact]
     public void A_rate_is_that_of_the_partition_in_work()
     {
         OperationTrack track = new(LearntPhases.None);

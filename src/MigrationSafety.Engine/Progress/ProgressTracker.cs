@@ -46,6 +46,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
     /// <exception cref="MigrationException"><c>TableNotFound</c>, <c>InvalidName</c>.</exception>
     internal async Task<IReadOnlyList<MigrationProgress>> SampleAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
+        DateTime before = Time;
         IReadOnlyList<ProgressSample> samples;
         try
         {
@@ -58,7 +59,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
             samples = await ReadAsync(connection, cancellationToken).ConfigureAwait(false);
         }
 
-        return Track(samples);
+        return Track(samples, before);
     }
 
     public async ValueTask DisposeAsync()
@@ -157,7 +158,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
 
     private ProgressSample? StatementOf(OperationTrack track) => Array.Find(_statements, statement => statement.IsSameStatement(track.Last));
 
-    private List<MigrationProgress> Track(IReadOnlyList<ProgressSample> all)
+    private List<MigrationProgress> Track(IReadOnlyList<ProgressSample> all, DateTime before)
     {
         _statements = [.. all.Where(sample => sample.View == ProgressQueries.Statement)];
         ProgressSample[] samples = [.. all.Where(sample => sample.View != ProgressQueries.Statement)];
@@ -190,7 +191,8 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
 
             if (!_tracks.TryGetValue(sample.Key, out OperationTrack? track) && !_between.TryGetValue(sample.Key, out track))
             {
-                track = new OperationTrack(_learnt);
+                // What the statement did before, with other tables or indexes, is none of this one's time.
+                track = new OperationTrack(_learnt, Known.Any(known => known.Value.Last.IsSameStatement(sample)) ? before : null);
             }
 
             tracks[sample.Key] = track;
