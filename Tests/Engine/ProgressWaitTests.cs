@@ -32,10 +32,10 @@ public sealed class ProgressWaitTests(Servers servers)
     public async Task An_alter_that_builds_an_index_on_its_way_is_one(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things);
+        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
         await using LockHolder reading = await LockHolder.HoldAsync(bench.Database, "lock table things in access share mode");
         await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, Close);
         await using LockHolder behind = await LockHolder.HoldAsync(bench.Database, CloseBehind);
-        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
         await using ProgressReader reader = new(bench.Session, new() { Pid = connection.ProcessID });
         Task alter = connection.ExecuteAsync("alter table things add constraint one exclude using btree (gate(id) with =), add constraint positive check (gate_behind(id) > 0)", Token);
         await UntilAsync(reader, bench, p => p.BlockedBy.Contains(reading.Pid));
@@ -70,9 +70,9 @@ public sealed class ProgressWaitTests(Servers servers)
     public async Task An_alter_that_is_rolled_back_is_told_once(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things);
+        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
         await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, Close);
         await using LockHolder behind = await LockHolder.HoldAsync(bench.Database, CloseBehind);
-        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
         await using ProgressReader reader = new(bench.Session, new() { Table = "things" });
         Task alter = connection.ExecuteAsync("alter table things add constraint one exclude using btree (gate(id) with =), add constraint positive check (gate_behind(id) > 0)", Token);
         await UntilAsync(reader, bench, p => p.BlockedBy.Contains(gate.Pid));
@@ -89,10 +89,10 @@ public sealed class ProgressWaitTests(Servers servers)
     public async Task A_vacuum_that_waits_for_its_next_table_goes_on(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things);
+        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
         // Freezing waits for who looks at a page: there it is seen.
         await using LockHolder looking = await LockHolder.HoldAsync(bench.Database, "declare pin cursor for select from things", "fetch pin");
         await using LockHolder reading = await LockHolder.HoldAsync(bench.Database, "lock table others in share update exclusive mode");
-        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
         await using ProgressReader reader = new(bench.Session, new() { Pid = connection.ProcessID });
         Task vacuum = connection.ExecuteAsync("vacuum (freeze) things, others", Token);
         await UntilAsync(reader, bench, p => p is { Operation: "VACUUM", Target: "public.things", Phase: "scanning heap" });
@@ -122,9 +122,9 @@ public sealed class ProgressWaitTests(Servers servers)
     public async Task A_reindex_of_a_schema_commits_table_by_table(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things + "create index things_gate on things (gate(id)); create index others_id on others (id)");
+        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
         await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, Close);
         await using LockHolder writing = await LockHolder.HoldAsync(bench.Database, "lock table others in row exclusive mode");
-        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
         await using ProgressReader reader = new(bench.Session, new() { Pid = connection.ProcessID });
         Task reindex = connection.ExecuteAsync("reindex schema public", Token);
         await UntilAsync(reader, bench, p => p.BlockedBy.Contains(gate.Pid));
