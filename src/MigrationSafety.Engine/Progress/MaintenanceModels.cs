@@ -56,7 +56,8 @@ internal static class MaintenanceModels
         (long? done, long? total, string? unit) = phase switch
         {
             "seq scanning heap" => (sample.Number("heap_blks_scanned"), blocks, "blocks"),
-            "index scanning heap" => (sample.Number("heap_tuples_scanned"), tuples, "tuples"),
+            // The statistics may know of fewer than there are.
+            "index scanning heap" => (sample.Number("heap_tuples_scanned"), sample.Number("heap_tuples_scanned") >= tuples ? null : tuples, "tuples"),
             "writing new heap" => (sample.Number("heap_tuples_written"), sample.Number("heap_tuples_scanned"), "tuples"),
             "rebuilding index" => (sample.Number("index_rebuild_count"), indexes, "indexes"),
             _ => ((long?)null, (long?)null, (string?)null),
@@ -78,9 +79,9 @@ internal static class MaintenanceModels
             Phase = phase,
             PhaseNumber = number < 0 ? null : number + 1,
             PhaseCount = number < 0 ? null : phases.Length,
-            Done = total > 0 ? done : null,
+            Done = total > 0 || phase == "index scanning heap" ? done : null,
             Total = total > 0 ? total : null,
-            Unit = total > 0 ? unit : null,
+            Unit = total > 0 || phase == "index scanning heap" ? unit : null,
             Parts = number < 0 || blocks is null ? [] : parts,
             Part = number switch { <= 2 => 0, 3 => 1, 4 => 2, _ => 3 },
             Within = number switch { 0 or 5 => 0, 3 => null, 7 => 1, 6 when rebuilds => (sample.Fact("index_pages_rebuilt") ?? 0) / pagesOfIndexes, _ => OperationState.Fraction(done, total) },

@@ -1,7 +1,9 @@
 namespace MigrationSafety.Engine.Progress;
 
 /// <summary>One operation over time: its rate, how much of the whole is done, and when it ends. Times are the server's.</summary>
-internal sealed class OperationTrack(LearntPhases learnt)
+/// <param name="learnt">What the log knows of index builds.</param>
+/// <param name="began">When its statement was last seen at something else; null where that was not seen, so that the operation may be as old as the statement.</param>
+internal sealed class OperationTrack(LearntPhases learnt, DateTime? began = null)
 {
     // The window of the rate grows with the operation: a third of what was seen of it, within these bounds. Counters stand still for seconds and then jump: a sort
     // is fed as long as memory lasts, then works. A shorter window would take a pause for the end of the world, and a jump for the end of the work.
@@ -31,7 +33,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
     private ProgressSample? _sample;
 
     /// <summary>A moment: seconds of work seen so far (waiting for locks left out), work done of the whole, and the phase's counter.</summary>
-    private sealed record Point(double Worked, double Work, int Part, string? Phase, long? Done, long? Lag);
+    private sealed record Point(double Worked, double Work, int Part, long Round, string? Phase, long? Done, long? Lag);
 
     /// <summary>The first sample, which the end is compared with.</summary>
     internal ProgressSample First { get; private set; } = null!;
@@ -48,6 +50,9 @@ internal sealed class OperationTrack(LearntPhases learnt)
 
     /// <summary>Number of that entry.</summary>
     internal long? EntryId => Entry?.Number("id");
+
+    /// <summary>Whether it commits on its way: no transaction of it tells how it ended.</summary>
+    internal bool InSeveralTransactions => State.Operation is "CREATE INDEX CONCURRENTLY" or "REINDEX CONCURRENTLY" or "DROP INDEX CONCURRENTLY";
 
     /// <summary>Its last transaction, as a whole number.</summary>
     internal ulong? Transaction { get; private set; }
@@ -78,13 +83,13 @@ internal sealed class OperationTrack(LearntPhases learnt)
 
         OperationState state = ProgressModels.Of(sample, learnt, _seen);
         bool waits = sample.BlockedBy.Length > 0 || sample.WaitEventType == "Lock" || OwnModels.IsAtRest(state.Phase) || OwnModels.IsPaused(state.Waiting);
-        bool fromBeginning = _sample is null && OfAllWork(sample) < JustBegun;
+        bool fromBeginning = _sample is null && OfAllWork(sample, time) < (began is null ? JustBegun : double.MaxValue);
         if (_sample is null)
         {
             First = sample;
             if (fromBeginning && !waits)
             {
-                _worked = sample.Elapsed!.Value.TotalSeconds;
+                _worked = OfAllWork(sample, time)!.Value;
                 _firstWork = 0;
             }
         }
@@ -118,14 +123,14 @@ internal sealed class OperationTrack(LearntPhases learnt)
             _firstPosition ??= sample.Number("position");
         }
 
-        double? speed = Speed(sample);
+        double? speed = Speed(sample, time);
         double? work = Work(state, speed);
         _firstWork ??= work;
-        _points.Enqueue(new Point(_worked, work ?? 0, state.Part, state.Phase, state.Done, state.Endless ? state.Total : null));
+        _points.Enqueue(new Point(_worked, work ?? 0, state.Part, state.Rounds.Done, state.Phase, state.Done, state.Endless ? state.Total : null));
         Forget();
 
         double all = state.Shares * state.Rounds.Total;
-        (double Done, double Remaining)? estimate = state.Seconds is null ? null : _estimate.Add(_worked, _firstWork == 0, sample.Elapsed?.TotalSeconds, state);
+        (double Done, double Remaining)? estimate = state.Seconds is null ? null : _estimate.Add(_worked, _firstWork == 0, Elapsed(sample, time), state);
         double? percent = estimate is { } e ? 100 * e.Done : work is { } w && all > 0 ? Math.Clamp(100 * w / all, 0, 100) : null;
         if (percent is not null)
         {
@@ -134,7 +139,7 @@ internal sealed class OperationTrack(LearntPhases learnt)
             percent = _percent;
         }
 
-        TimeSpan? remaining = waits ? null : estimate is { } to && to.Remaining < TimeSpan.MaxValue.TotalSeconds / 10 ? TimeSpan.FromSeconds(to.Remaining) : state.Endless ? CatchUp(state) : work is { } done && percent is not null ? Remaining(sample, state, done, all) : null;
+        TimeSpan? remaining = waits ? null : estimate is { } to && to.Remaining < TimeSpan.MaxValue.TotalSeconds / 10 ? TimeSpan.FromSeconds(to.Remaining) : state.Endless ? CatchUp(state) : work is { } done && percent is not null ? Remaining(sample, time, state, done, all) : null;
         return Progress(sample, state, session) with
         {
             Percent = percent,
@@ -145,6 +150,28 @@ internal sealed class OperationTrack(LearntPhases learnt)
         };
     }
 
+    /// <summary>Takes what its statement is at where no view shows it.</summary>
+    /// <returns>Whether it goes on for as long as the statement: not where the statement does one table after the other, each in a transaction of its own.</returns>
+    internal bool Follow(ProgressSample statement, ulong nextTransaction)
+    {
+        ulong? transaction = Whole(statement.Xid, nextTransaction);
+        if (Last.View is "vacuum" or "analyze" || ((Last.View == "cluster" || Last.Text("command") == "REINDEX") && Transaction is not null && Transaction != transaction))
+        {
+            return false;
+        }
+
+        Transaction ??= transaction;
+        _sample = Last with { Elapsed = statement.Elapsed };
+        return true;
+    }
+
+    /// <summary>It as far as its statement tells, while no view shows it.</summary>
+    internal MigrationProgress Between(ProgressSample statement, DateTime time, MigrationSession session) =>
+        Progress(
+            statement with { View = Last.View, Counters = Last.Counters, Facts = Last.Facts },
+            new OperationState { Operation = State.Operation },
+            session) with { Confidence = ProgressConfidence.Unknown, Timestamp = new DateTimeOffset(time, TimeSpan.Zero).ToLocalTime() };
+
     private static ulong? Whole(string? xid, ulong next)
     {
         if (xid is null || !uint.TryParse(xid, System.Globalization.CultureInfo.InvariantCulture, out uint low))
@@ -152,8 +179,8 @@ internal sealed class OperationTrack(LearntPhases learnt)
             return null;
         }
 
-        ulong whole = (next & ~(ulong)uint.MaxValue) | low;
-        return whole > next && whole > uint.MaxValue ? whole - uint.MaxValue - 1 : whole;
+        // The next one that a snapshot knows of is the one after the last that ended: a running one may be older or younger.
+        return unchecked(next + (ulong)(int)(low - (uint)next));
     }
 
     /// <summary>How much of the whole is done, in the unit of the shares.</summary>
@@ -186,14 +213,17 @@ internal sealed class OperationTrack(LearntPhases learnt)
         return expected <= 0.8 ? expected : 0.8 + (0.19 * (1 - Math.Exp(-(expected - 0.8) / 0.4)));
     }
 
+    /// <summary>Seconds since it began, or since its statement did where that is all that is known.</summary>
+    private double? Elapsed(ProgressSample sample, DateTime time) => began is { } since ? (time - since).TotalSeconds : sample.Elapsed?.TotalSeconds;
+
     /// <summary>Seconds in which all of its work was done; null of a backfill that was resumed, as earlier runs did some of it.</summary>
-    private static double? OfAllWork(ProgressSample sample) => sample.Fact("runs") > 1 ? null : sample.Elapsed?.TotalSeconds;
+    private double? OfAllWork(ProgressSample sample, DateTime time) => sample.Fact("runs") > 1 ? null : Elapsed(sample, time);
 
     /// <summary>Work a second, over all that was seen; from its start where little was seen. Null where nothing moved.</summary>
-    private double? Speed(ProgressSample sample)
+    private double? Speed(ProgressSample sample, DateTime time)
     {
         double? seen = _points.Count > 0 && _firstWork is { } first && _worked > 0.05 ? (_points.Last().Work - first) / _worked : null;
-        double elapsed = OfAllWork(sample) ?? 0;
+        double elapsed = OfAllWork(sample, time) ?? 0;
         if (_points.Count > 0 && elapsed > 0 && _worked < Math.Min(5, elapsed / 4) && _points.Last().Work > 0)
         {
             // It may have waited before it was looked at: at least as fast as this.
@@ -203,9 +233,9 @@ internal sealed class OperationTrack(LearntPhases learnt)
         return seen > 0 ? seen : null;
     }
 
-    private TimeSpan? Remaining(ProgressSample sample, OperationState state, double work, double all)
+    private TimeSpan? Remaining(ProgressSample sample, DateTime time, OperationState state, double work, double all)
     {
-        double? overall = Speed(sample);
+        double? overall = Speed(sample, time);
         double partEnd = (state.Rounds.Done * state.Shares) + state.Parts.Take(state.Part + 1).Sum(part => part.Share);
         // Within the part, the rate of the last while counts; for what comes after it, the speed of the whole.
         Point? begin = _points.FirstOrDefault(point => point.Part == state.Part);
@@ -229,14 +259,19 @@ internal sealed class OperationTrack(LearntPhases learnt)
     private double? Rate(OperationState state)
     {
         Point last = _points.Last();
-        Point begin = _points.First(point => point.Phase == last.Phase);
-        (long? before, long? now) = (begin.Done, last.Done);
-        if (state.Endless)
+        Point begin = last;
+        // The same phase of another partition or index counted for that: back to where its counter began.
+        foreach (Point point in _points.Reverse().TakeWhile(point => (point.Phase, point.Part, point.Round) == (last.Phase, last.Part, last.Round)))
         {
-            return null;
+            if (point.Done is null || point.Done > begin.Done)
+            {
+                break;
+            }
+
+            begin = point;
         }
 
-        return before is { } b && now is { } n && last.Worked - begin.Worked > 0.05 ? Math.Max(0, (n - b) / (last.Worked - begin.Worked)) : null;
+        return !state.Endless && begin.Done is { } before && last.Done is { } now && last.Worked - begin.Worked > 0.05 ? (now - before) / (last.Worked - begin.Worked) : null;
     }
 
     private ProgressConfidence Confidence(OperationState state)

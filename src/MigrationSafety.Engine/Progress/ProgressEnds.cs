@@ -19,17 +19,34 @@ internal static class ProgressEnds
             return own;
         }
 
-        Traces traces = await TracesAsync(connection, track, cancellationToken).ConfigureAwait(false);
+        Traces traces;
+        try
+        {
+            traces = await TracesAsync(connection, track, track.Transaction, cancellationToken).ConfigureAwait(false);
+        }
+        catch (PostgresException e) when (e.SqlState == SqlStates.InvalidParameterValue)
+        {
+            // The server has not come to that transaction: it crashed, or another has taken its place, before anything of it was kept.
+            traces = await TracesAsync(connection, track, null, cancellationToken).ConfigureAwait(false);
+        }
+
         (ProgressOutcome, string) unknown = traces.Alive || last.View == "basebackup" || last.Text("command") == "COPY TO"
             ? (ProgressOutcome.Ended, $"The server keeps no record of how it ended.{LastSeen(track)}")
             : (ProgressOutcome.Vanished, "Its session is gone, and nothing shows that it came to its end.");
         (ProgressOutcome, string)? transaction = traces.Transaction switch
         {
+            _ when track.InSeveralTransactions => null,
             "committed" => (ProgressOutcome.Finished, "Its transaction was committed."),
             "aborted" => (ProgressOutcome.Failed, "Its transaction was rolled back."),
             "in progress" => (ProgressOutcome.Ended, "It is over, but its transaction is still open: it can be rolled back yet."),
             _ => null,
         };
+        if (last.Text("command") == "REINDEX CONCURRENTLY" && last.Text("phase") is "initializing" or "waiting for writers before build" && traces.Index is not null && traces.Here)
+        {
+            // Until then, the index that the view shows is the old one.
+            return traces.IndexFile is null ? (ProgressOutcome.Finished, "A new index has taken its place.") : (ProgressOutcome.Failed, "It is still the index that it was before.");
+        }
+
         if (last.View == "create_index" && last.Text("command") != "REINDEX")
         {
             return traces.IndexValid switch
@@ -133,7 +150,7 @@ internal static class ProgressEnds
         return last.View == ProgressQueries.Backfill ? (ProgressOutcome.Vanished, "It is not finished, and nobody works on it: the same Start-Backfill command goes on with it.") : null;
     }
 
-    private static async Task<Traces> TracesAsync(NpgsqlConnection connection, OperationTrack track, CancellationToken cancellationToken)
+    private static async Task<Traces> TracesAsync(NpgsqlConnection connection, OperationTrack track, ulong? transaction, CancellationToken cancellationToken)
     {
         const string Query = """
             select exists (select from pg_catalog.pg_stat_activity where pid = $1 and backend_start is not distinct from $2),
@@ -153,7 +170,7 @@ internal static class ProgressEnds
             {
                 new() { Value = last.Pid },
                 new() { Value = (object?)last.BackendStart ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.TimestampTz },
-                new() { Value = (object?)track.Transaction?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
+                new() { Value = (object?)transaction?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Text },
                 new() { Value = index is { } i ? (uint)i : DBNull.Value, NpgsqlDbType = NpgsqlDbType.Oid },
                 new() { Value = last.Number("relid") is { } table ? (uint)table : DBNull.Value, NpgsqlDbType = NpgsqlDbType.Oid },
                 new() { Value = here },

@@ -21,6 +21,8 @@ internal static class ProgressQueries
 
     internal const string Publication = "publication";
 
+    internal const string Statement = "statement";
+
     /// <summary>The server's clock, its next transaction, which tables of this module it has by now, and whether this role is shown what others do: it may be granted while somebody watches.</summary>
     internal const string Server = """
         select pg_catalog.clock_timestamp(), pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text,
@@ -97,12 +99,14 @@ internal static class ProgressQueries
                 left join pg_catalog.pg_namespace m on m.oid = o.relnamespace
                 cross join (select nullif(coalesce((p.counters->>'index_relid')::oid, (p.counters->>'cluster_index_relid')::oid), 0) as oid) x
                 cross join lateral (
-                    select pg_catalog.count(*) as indexes, pg_catalog.sum(o.relpages) as pages, pg_catalog.string_agg(o.relpages::text, ' ' order by o.place) as sizes, pg_catalog.count(*) filter (where not o.indisvalid) as unfinished,
-                           pg_catalog.count(*) filter (where not o.indisvalid and o.indexrelid < x.oid) as before,
+                    select pg_catalog.count(*) as indexes, pg_catalog.sum(o.relpages) as pages, pg_catalog.string_agg(o.relpages::text, ' ' order by o.place) as sizes, pg_catalog.count(*) filter (where not o.indisvalid and o.made = m.made) as unfinished,
+                           pg_catalog.count(*) filter (where not o.indisvalid and o.made = m.made and o.indexrelid < x.oid) as before,
                            pg_catalog.sum(o.relpages) filter (where o.place <= (p.counters->>'index_rebuild_count')::int8) as rebuilt,
                            pg_catalog.sum(o.relpages) filter (where o.place <= (p.counters->>'index_rebuild_count')::int8 + 1) as rebuilding
-                    from (select d.indexrelid, d.indisvalid, i.relpages, pg_catalog.row_number() over (order by d.indexrelid) as place
-                          from pg_catalog.pg_index d join pg_catalog.pg_class i on i.oid = d.indexrelid where d.indrelid = c.oid) o) y
+                    from (select d.indexrelid, d.indisvalid, i.relpages, i.xmin as made, pg_catalog.row_number() over (order by d.indexrelid) as place
+                          from pg_catalog.pg_index d join pg_catalog.pg_class i on i.oid = d.indexrelid where d.indrelid = c.oid) o
+                    -- one REINDEX makes all of its indexes in one transaction: others that are not valid were left behind
+                    left join (select oid, xmin as made from pg_catalog.pg_class) m on m.oid = x.oid) y
                 -- what the statistics of the table know of the keys: how long they are, whether the rows are in the order of the first one, and how many differ
                 left join lateral (
                     select pg_catalog.sum(case when a.attlen > 0 then greatest(a.attlen, 8) else coalesce(s.avg_width, 40) end) as width,
@@ -323,5 +327,21 @@ internal static class ProgressQueries
         -- the slots of an initial copy are shown by their COPY
         where s.slot_type = 'logical' and s.database = pg_catalog.current_database() and s.slot_name not like 'pg\_%\_sync\_%'
           and ($1::int4 is null or r.pid = $1) and $2::oid is null
+        """;
+
+    /// <summary>
+    /// Statements that sessions ($1) are at, whatever the views show: not those that are hidden from this role, nor those that have gone on to tables that are not asked about; between
+    /// two tables a statement has no lock for a moment.
+    /// </summary>
+    internal static string Statements => $"""
+        with recursive {Tables}, l as materialized (
+            select pid, pg_catalog.bool_or(relation in (select oid from tables)) as asked
+            from pg_catalog.pg_locks
+            where $2::oid is not null and pid = any ($1) and locktype = 'relation' and mode not in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
+            group by pid
+        )
+        select '{Statement}', a.pid, '{"{}"}', '{"{}"}', (select datname::text from pg_catalog.pg_database where oid = a.datid), {Activity}
+        from pg_catalog.unnest($1::int4[]) p (pid) cross join lateral {SessionOf("p.pid")} a
+        where a.state = 'active' and coalesce((select asked from l where l.pid = a.pid), true)
         """;
 }

@@ -51,12 +51,16 @@ internal sealed record ProgressSample
 
     /// <summary>What makes two samples samples of the same operation.</summary>
     /// <remarks>
-    /// A REINDEX of many indexes is one statement and many operations; CREATE INDEX learns of its index only on the way. A backfill goes on when one worker, or one client, is done before the others,
+    /// A REINDEX of many indexes is one statement and many operations; one of them it is CONCURRENTLY, where it goes from index to index, and from the table to its TOAST table, in each phase.
+    /// CREATE INDEX learns of its index only on the way. A backfill goes on when one worker, or one client, is done before the others,
     /// until nobody works on it.
     /// </remarks>
     internal string Key => View == ProgressQueries.Operation ? $"{View}/{Number("id")}" : View == ProgressQueries.Backfill ? $"{View}/{Text("name")}/{Pid > 0}" : string.Create(
         CultureInfo.InvariantCulture,
-        $"{View}/{Pid}/{Started?.Ticks}/{Number("relid")}/{(Text("command") == "REINDEX" ? Number("index_relid") : null)}/{Text("name")}");
+        $"{View}/{Pid}/{Started?.Ticks}/{(Text("command") == "REINDEX CONCURRENTLY" ? null : Number("relid"))}/{(Text("command") == "REINDEX" ? Number("index_relid") : null)}/{Text("name")}");
+
+    /// <summary>Whether both are moments of one statement of one session.</summary>
+    internal bool IsSameStatement(ProgressSample other) => Pid == other.Pid && BackendStart == other.BackendStart && Started == other.Started;
 
     internal long? Number(string counter) => Value(Counters, counter);
 

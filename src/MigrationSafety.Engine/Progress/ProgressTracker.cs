@@ -11,7 +11,12 @@ namespace MigrationSafety.Engine.Progress;
 /// </summary>
 internal sealed class ProgressTracker(MigrationSession session, ProgressFilter filter) : IAsyncDisposable
 {
+    private NpgsqlParameter<int[]> _pids = new();
     private Dictionary<string, OperationTrack> _tracks = new(StringComparer.Ordinal);
+
+    // Those that no view shows right now, while their statement goes on: it waits for its next table, or is at a step that no view tells.
+    private Dictionary<string, OperationTrack> _between = new(StringComparer.Ordinal);
+    private ProgressSample[] _statements = [];
     private ProgressCatalog? _catalog;
     private NpgsqlConnection? _connection;
     private NpgsqlBatch? _batch;
@@ -21,6 +26,12 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
 
     /// <summary>The operations of the last sample.</summary>
     internal IReadOnlyCollection<OperationTrack> Running => _tracks.Values;
+
+    /// <summary>Whether the statement of an operation that no view shows any more was still at work at the last sample.</summary>
+    internal bool IsAtWork(OperationTrack track) => StatementOf(track) is not null;
+
+    /// <summary>Whether an operation that no view shows any more went on with its statement at the last sample.</summary>
+    internal bool GoesOn(OperationTrack track) => StatementOf(track) is { } statement && track.Follow(statement, _nextTransaction);
 
     /// <summary>The operations of this module that the log had at work at the last sample, by their number in it, whether they are shown by themselves or by what they are at.</summary>
     internal IReadOnlySet<long> Entries { get; private set; } = new HashSet<long>();
@@ -36,6 +47,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
     /// <exception cref="MigrationException"><c>TableNotFound</c>, <c>InvalidName</c>.</exception>
     internal async Task<IReadOnlyList<MigrationProgress>> SampleAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
+        DateTime before = Time;
         IReadOnlyList<ProgressSample> samples;
         _ownLocked = false;
         try
@@ -57,7 +69,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
             await ForgetAsync().ConfigureAwait(false);
         }
 
-        return Track(samples);
+        return Track(samples, before);
     }
 
     public async ValueTask DisposeAsync()
@@ -94,6 +106,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
             await _batch.PrepareAsync(cancellationToken).ConfigureAwait(false);
         }
 
+        _pids.TypedValue = [.. Known.Select(known => known.Value.Last.Pid).Distinct()];
         List<ProgressSample> samples = [];
         uint[] own;
         bool seesAll;
@@ -149,11 +162,23 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
             });
         }
 
+        if (!filter.ViewsOnly)
+        {
+            _pids = new();
+            batch.BatchCommands.Add(new(ProgressQueries.Statements) { Parameters = { _pids, new() { Value = (object?)catalog.Table ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Oid } } });
+        }
+
         return batch;
     }
 
-    private List<MigrationProgress> Track(IReadOnlyList<ProgressSample> samples)
+    private IEnumerable<KeyValuePair<string, OperationTrack>> Known => _tracks.Concat(_between);
+
+    private ProgressSample? StatementOf(OperationTrack track) => Array.Find(_statements, statement => statement.IsSameStatement(track.Last));
+
+    private List<MigrationProgress> Track(IReadOnlyList<ProgressSample> all, DateTime before)
     {
+        _statements = [.. all.Where(sample => sample.View == ProgressQueries.Statement)];
+        ProgressSample[] samples = [.. all.Where(sample => sample.View != ProgressQueries.Statement)];
         HashSet<int> inViews = [.. samples.Where(sample => sample.View is not (ProgressQueries.Ddl or ProgressQueries.Operation)).Select(sample => sample.Pid)];
         ProgressSample[] entries = [.. samples.Where(sample => sample.View == ProgressQueries.Operation)];
         Entries = _ownLocked ? Entries : entries.Select(entry => entry.Number("id")!.Value).ToHashSet();
@@ -181,9 +206,10 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
                 continue;
             }
 
-            if (!_tracks.TryGetValue(sample.Key, out OperationTrack? track))
+            if (!_tracks.TryGetValue(sample.Key, out OperationTrack? track) && !_between.TryGetValue(sample.Key, out track))
             {
-                track = new OperationTrack(_learnt);
+                // What the statement did before, with other tables or indexes, is none of this one's time.
+                track = new OperationTrack(_learnt, Known.Any(known => known.Value.Last.IsSameStatement(sample)) ? before : null);
             }
 
             tracks[sample.Key] = track;
@@ -196,7 +222,12 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
             tracks.TryAdd(key, unseen);
         }
 
+        _between = Known
+            .Where(known => !tracks.Values.Any(track => track == known.Value || track.Last.IsSameStatement(known.Value.Last)) && IsAtWork(known.Value))
+            .DistinctBy(known => StatementOf(known.Value))
+            .ToDictionary(StringComparer.Ordinal);
         _tracks = tracks;
+        found.AddRange(_between.Values.Select(track => track.Between(StatementOf(track)!, Time, session)));
         return found;
     }
 

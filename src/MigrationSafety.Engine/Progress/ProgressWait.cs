@@ -54,7 +54,8 @@ public static class ProgressWait
         ArgumentNullException.ThrowIfNull(sink);
         await using ProgressReader reader = new(session, filter);
         HashSet<string> said = new(StringComparer.Ordinal);
-        HashSet<OperationTrack>? awaited = null;
+        List<OperationTrack>? awaited = null;
+        HashSet<OperationTrack> told = [];
         long? awaySince = null;
         while (true)
         {
@@ -67,12 +68,16 @@ public static class ProgressWait
                 }
 
                 bool first = awaited is null;
-                foreach (OperationTrack track in Look(reader.Tracker, ref awaited))
+                foreach (OperationTrack track in Look(reader.Tracker, told, ref awaited))
                 {
                     // Remembered until it was told: asking how it ended may be what meets the lost connection.
                     ended(await ResultAsync(session, reader, track, sink, cancellationToken).ConfigureAwait(false));
-                    awaited.Remove(track);
+                    told.Add(track);
                 }
+
+                // One that stands for what its statement has yet to do stays, until there is something of that.
+                awaited.RemoveAll(track => told.Contains(track) && (Idle(track) || !reader.Tracker.IsAtWork(track) || awaited.Exists(other => !told.Contains(other) && IsSameStatement(other, track))));
+                told.IntersectWith(awaited);
 
                 awaySince = null;
                 if (awaited.Count == 0)
@@ -118,32 +123,42 @@ public static class ProgressWait
     private static string Name(OperationTrack track) => string.Join(' ', new[] { track.State.Operation, track.Last.Index ?? track.Last.Target }.OfType<string>());
 
     /// <summary>Brings what is awaited up to date.</summary>
-    /// <returns>Those of it that are over.</returns>
-    private static List<OperationTrack> Look(ProgressTracker tracker, [NotNull] ref HashSet<OperationTrack>? awaited)
+    /// <returns>Those of it that are over, and were not told yet.</returns>
+    private static List<OperationTrack> Look(ProgressTracker tracker, HashSet<OperationTrack> told, [NotNull] ref List<OperationTrack>? awaited)
     {
         bool first = awaited is null;
         // What an operation of this module is at changes; it is awaited as a whole, as what it was last seen at.
-        HashSet<OperationTrack> now =
+        List<OperationTrack> now =
         [
-            .. (awaited ?? []).Select(track => tracker.Running.Contains(track) || track.EntryId is not { } id ? track : tracker.Running.FirstOrDefault(other => other.EntryId == id) ?? track),
+            .. (awaited ?? []).Select(track => tracker.Running.Contains(track) || track.EntryId is not { } id ? track : tracker.Running.FirstOrDefault(other => other.EntryId == id) ?? track).Distinct(),
         ];
-        List<OperationTrack> gone = [.. now.Where(track => !tracker.Running.Contains(track) && !(track.EntryId is { } id && tracker.Entries.Contains(id)))];
-        foreach (OperationTrack track in tracker.Running.Where(track => !Idle(track) && !now.Any(other => other.EntryId is not null && other.EntryId == track.EntryId)))
+        foreach (OperationTrack track in tracker.Running.Where(track => !Idle(track) && !now.Exists(other => other == track || (other.EntryId is not null && other.EntryId == track.EntryId))))
         {
             // A statement that goes from table to table, or from index to index, goes on under another name; the session's next statement is none that was waited for.
-            if (first || gone.Any(over => IsSameStatement(over.Last, track.Last)))
+            if (first || now.Exists(other => IsSameStatement(other, track)))
             {
                 now.Add(track);
             }
         }
 
-        gone.AddRange(now.Where(track => Idle(track) && !gone.Contains(track)));
+        List<OperationTrack> over =
+        [
+            .. now.Where(track => Idle(track) || !(told.Contains(track) || tracker.Running.Contains(track) || (track.EntryId is { } id && tracker.Entries.Contains(id)) || tracker.GoesOn(track))),
+        ];
+        // An ALTER TABLE that was seen waiting, and then building an index, is one operation.
+        foreach (IGrouping<(int, DateTime?, DateTime?), OperationTrack> statement in over
+            .Where(track => track.Last.View == ProgressQueries.Ddl || (track.Last.View == "create_index" && track.Last.Text("command") == "CREATE INDEX"))
+            .GroupBy(track => (track.Last.Pid, track.Last.BackendStart, track.Last.Started)).ToArray())
+        {
+            OperationTrack whole = statement.LastOrDefault(track => track.Last.View == ProgressQueries.Ddl) ?? statement.Last();
+            now.RemoveAll(track => track != whole && statement.Contains(track));
+        }
+
         awaited = now;
-        return gone;
+        return [.. over.Where(now.Contains)];
     }
 
-    private static bool IsSameStatement(ProgressSample one, ProgressSample other) =>
-        one.Pid == other.Pid && one.BackendStart == other.BackendStart && one.Started == other.Started;
+    private static bool IsSameStatement(OperationTrack one, OperationTrack other) => one.Last.IsSameStatement(other.Last);
 
     private static bool Idle(OperationTrack track) => track.State.Endless || OwnModels.IsAtRest(track.State.Phase);
 

@@ -24,8 +24,8 @@ internal static class TransferModels
         {
             // The size of the file.
             ( > 0 and { } size, _) => (bytes, (long?)size, "bytes", false),
-            // Rows of the table by its statistics; of a query nothing is known.
-            (_, "COPY TO") when sample.Fact("tuples") is { } tuples and > 0 => (rows, Math.Max(tuples, rows ?? 0), "tuples", true),
+            // Rows of the table by its statistics, until there are more; of a query nothing is known.
+            (_, "COPY TO") when sample.Fact("tuples") is { } tuples && tuples > (rows ?? 0) => (rows, tuples, "tuples", true),
             _ => (rows, (long?)null, "tuples", false),
         };
         return state with
@@ -47,8 +47,8 @@ internal static class TransferModels
         string? phase = sample.Text("phase");
         int number = Array.IndexOf(phases, phase);
         long? streamed = number >= 3 ? sample.Number("backup_streamed") : null;
-        // What is streamed may pass what was estimated before.
-        long? total = sample.Number("backup_total") is { } estimate and > 0 ? Math.Max(estimate, streamed ?? 0) : null;
+        // What is streamed may pass what was estimated before: how much there is, is known again when all is streamed.
+        long? total = sample.Number("backup_total") is not ({ } estimate and > 0) ? null : number > 3 ? Math.Max(estimate, streamed ?? 0) : estimate > (streamed ?? 0) ? estimate : null;
         return new OperationState
         {
             Operation = "BASE BACKUP",

@@ -107,7 +107,7 @@ internal static class VacuumModel
             "vacuuming indexes" => rounds + 1,
             _ => rounds + (OperationState.Fraction(sample.Number("dead_tuple_bytes"), sample.Number("max_dead_tuple_bytes")) ?? OperationState.Fraction(sample.Number("num_dead_tuples"), sample.Number("max_dead_tuples")) ?? 0),
         };
-        int passes = through < 0.1 && rounds == 0 && phase == "scanning heap" ? 1 : (int)Math.Clamp(Math.Ceiling((full / Math.Max(through, 0.01)) - 0.05), rounds + 1, 100);
+        int passes = through < 0.1 && rounds == 0 && phase == "scanning heap" ? 1 : (int)Math.Clamp(Math.Ceiling((full / Math.Max(through, 0.01)) - 0.05), rounds + 1, Math.Max(1000, rounds + 1));
         if (rounds > 0)
         {
             return (Math.Max(known, found * passes), passes);
