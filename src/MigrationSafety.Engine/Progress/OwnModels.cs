@@ -189,6 +189,9 @@ internal static partial class OwnModels
         };
     }
 
+    /// <summary>Whether a command is shown by a view of the server's once it has its lock.</summary>
+    internal static bool HasView(string operation) => operation.Split(' ')[0] is "REINDEX" or "VACUUM" or "CLUSTER" or "ANALYZE" || operation.StartsWith("CREATE INDEX", StringComparison.Ordinal);
+
     /// <summary>The command by the text of its statement.</summary>
     private static string CommandOf(string query)
     {

@@ -141,6 +141,9 @@ public static class ProgressWait
             }
         }
 
+        // What was queued for its lock, and is shown by a view since it has it, is one operation.
+        now.RemoveAll(track => track.Last.View == ProgressQueries.Ddl && OwnModels.HasView(track.State.Operation) && !tracker.Running.Contains(track)
+            && now.Exists(other => other.Last.View != ProgressQueries.Ddl && IsSameStatement(other, track) && other.Last.Number("relid") == track.Last.Number("relid")));
         List<OperationTrack> over =
         [
             .. now.Where(track => Idle(track) || !(told.Contains(track) || tracker.Running.Contains(track) || (track.EntryId is { } id && tracker.Entries.Contains(id)) || tracker.GoesOn(track))),
