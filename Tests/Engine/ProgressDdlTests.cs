@@ -5,6 +5,7 @@ using MigrationSafety.Tests.Engine.Support;
 using MigrationSafety.Tests.Postgres;
 using Npgsql;
 using Xunit;
+using static MigrationSafety.Tests.Engine.Support.ProgressLooks;
 
 namespace MigrationSafety.Tests.Engine;
 
@@ -290,22 +291,5 @@ public sealed class ProgressDdlTests(Servers servers)
         {
             await subscriber.Database.ExecuteAsync("alter subscription sub disable; alter subscription sub set (slot_name = none); drop subscription sub", CancellationToken.None);
         }
-    }
-
-    private static async Task<MigrationProgress> UntilAsync(ProgressReader reader, IndexBench bench, Func<MigrationProgress, bool> condition)
-    {
-        MigrationProgress? found = null;
-        IReadOnlyList<MigrationProgress> last = [];
-        try
-        {
-            await Wait.UntilAsync(
-                async () => (found = (last = await reader.ReadAsync(bench.Sink, Token)).FirstOrDefault(condition)) is not null, "the operation to get there", cancellationToken: Token);
-        }
-        catch (TimeoutException e)
-        {
-            throw new TimeoutException($"{e.Message} Last seen: {string.Join("; ", last)}", e);
-        }
-
-        return found!;
     }
 }

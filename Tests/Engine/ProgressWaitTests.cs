@@ -5,6 +5,7 @@ using MigrationSafety.Tests.Engine.Support;
 using MigrationSafety.Tests.Postgres;
 using Npgsql;
 using Xunit;
+using static MigrationSafety.Tests.Engine.Support.ProgressLooks;
 
 namespace MigrationSafety.Tests.Engine;
 
@@ -268,23 +269,6 @@ public sealed class ProgressWaitTests(Servers servers)
         Assert.Equal((18, 1), (state.Parts.Count, state.Part / 6));
         await gate.CommitAsync(Token);
         await reindex;
-    }
-
-    private static async Task<MigrationProgress> UntilAsync(ProgressReader reader, IndexBench bench, Func<MigrationProgress, bool> condition)
-    {
-        MigrationProgress? found = null;
-        IReadOnlyList<MigrationProgress> last = [];
-        try
-        {
-            await Wait.UntilAsync(
-                async () => (found = (last = await reader.ReadAsync(bench.Sink, Token)).FirstOrDefault(condition)) is not null, "the operation to get there", cancellationToken: Token);
-        }
-        catch (TimeoutException e)
-        {
-            throw new TimeoutException($"{e.Message} Last seen: {string.Join("; ", last)}", e);
-        }
-
-        return found!;
     }
 
     /// <summary>Somebody who waits, and has looked at least once.</summary>
