@@ -145,12 +145,15 @@ public sealed class BackfillSweepTests(Servers servers)
             await bench.Database.ExecuteAsync("insert into t select i from generate_series(3001, 3200) i", Token);
 
             // Behind a closed gate it has found them by place and not touched them.
-            BackfillContext context = new(await bench.PlanAsync(Once()), bench.Sink);
+            RecordingSink sink = new();
+            BackfillContext context = new(await bench.PlanAsync(Once()), sink);
             await using BackfillWorker worker = new(context, 1);
             BackfillSweep sweep = new(context, worker);
             Task<bool> sweeps = worker.HoldAsync(() => sweep.RunAsync(Token), Token);
+            // It has fetched them when it asks for their table.
             await Wait.UntilAsync(
-                async () => sweeps.IsCompleted || await bench.ScalarAsync<bool>("select exists (select from pg_stat_activity where datname = current_database() and application_name = 'MigrationSafety/backfill' and state = 'idle' and query = 'commit')"),
+                async () => sweeps.IsCompleted || (sink.DebugMessages.Any(m => m.StartsWith("declare", StringComparison.Ordinal)) && await bench.ScalarAsync<bool>(
+                    "select exists (select from pg_stat_activity where datname = current_database() and application_name = 'MigrationSafety/backfill' and state = 'idle' and query like '%c.oid = b.table_oid%')")),
                 "the sweep to have found its rows",
                 cancellationToken: Token);
             await bench.Database.ExecuteAsync("delete from t where id in (1, 2, 3001, 3002, 3003)", Token);

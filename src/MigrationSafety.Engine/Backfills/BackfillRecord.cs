@@ -271,6 +271,7 @@ internal static class BackfillRecords
     /// <param name="ranges">Ranges.</param>
     /// <param name="estimatedRows">Rows that match, estimated.</param>
     /// <param name="rowsInTable">Rows of the table, estimated.</param>
+    /// <param name="attend">Records in the same transaction who works on it.</param>
     /// <param name="cancellationToken">Cancels.</param>
     /// <returns>False where another definition has been recorded since, on another table than this one's gate is for.</returns>
     internal static async Task<bool> BeginAsync(
@@ -281,6 +282,7 @@ internal static class BackfillRecords
         IReadOnlyList<BackfillRange> ranges,
         long estimatedRows,
         long rowsInTable,
+        Func<Task> attend,
         CancellationToken cancellationToken)
     {
         const string Record = $"""
@@ -379,6 +381,7 @@ internal static class BackfillRecords
             },
         };
         await cut.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+        await attend().ConfigureAwait(false);
         await transaction.CommitAsync(cancellationToken).ConfigureAwait(false);
         return true;
     }

@@ -252,17 +252,20 @@ internal sealed class BackfillRun : IAsyncDisposable
             return false;
         }
 
+        // With its beginning, so that nobody sees it interrupted before its first batch.
+        Task AttendAsync() => BackfillStore.AttendAsync(connection, _plan.Name, _context.Run, Leader.Number, cancellationToken);
         if (beginning.Resumes is { } resumes)
         {
             _resumed = resumes;
             _sink.Verbose(record!.IsCompleted
                 ? $"{_plan.Name} was completed but for {Counts.Rows(record.Errors)} that the server refused; tries those again."
                 : $"Goes on with {_plan.Name} at its checkpoints: {Counts.Rows(record.TotalRows, "is", "are")} done.");
+            await AttendAsync().ConfigureAwait(false);
             await BackfillRecords.ResumeAsync(connection, _definition, _plan.Request, cancellationToken).ConfigureAwait(false);
             return true;
         }
 
-        if (!await BackfillRecords.BeginAsync(connection, _definition, record, _plan.Request, beginning.Ranges, _plan.EstimatedRows, _plan.EstimatedTableRows, cancellationToken).ConfigureAwait(false))
+        if (!await BackfillRecords.BeginAsync(connection, _definition, record, _plan.Request, beginning.Ranges, _plan.EstimatedRows, _plan.EstimatedTableRows, AttendAsync, cancellationToken).ConfigureAwait(false))
         {
             return false;
         }
