@@ -87,20 +87,19 @@ public sealed class ProgressWaitTests(Servers servers)
     }
 
     [Theory, EachMajor]
-    public async Task A_vacuum_that_waits_for_its_next_table_goes_on(int major)
+    public async Task An_analyze_that_waits_for_its_next_table_goes_on(int major)
     {
-        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things);
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things + "create index things_gate on things (gate(id))");
         await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
-        // Freezing waits for who looks at a page: there it is seen.
-        await using LockHolder looking = await LockHolder.HoldAsync(bench.Database, "declare pin cursor for select from things", "fetch pin");
+        await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, Close);
         await using LockHolder reading = await LockHolder.HoldAsync(bench.Database, "lock table others in share update exclusive mode");
         await using ProgressReader reader = new(bench.Session, new() { Pid = connection.ProcessID });
-        Task vacuum = connection.ExecuteAsync("vacuum (freeze) things, others", Token);
-        await UntilAsync(reader, bench, p => p is { Operation: "VACUUM", Target: "public.things", Phase: "scanning heap" });
+        Task analyze = connection.ExecuteAsync("analyze things, others", Token);
+        await UntilAsync(reader, bench, p => p is { Operation: "ANALYZE", Target: "public.things" } && p.BlockedBy.Contains(gate.Pid));
         Waiting waiting = await Waiting.StartAsync(bench.Session, new() { Pid = connection.ProcessID });
         Waiting table = await Waiting.StartAsync(bench.Session, new() { Table = "things" });
 
-        await looking.CommitAsync(Token);
+        await gate.CommitAsync(Token);
         await Wait.UntilAsync(() => waiting.Ended.Count > 0, "the end of the first table", cancellationToken: Token);
         Assert.Equal(("public.things", ProgressOutcome.Finished), (waiting.Ended[0].Target, waiting.Ended[0].Outcome));
         // The statement has left the table that was asked for.
@@ -109,11 +108,11 @@ public sealed class ProgressWaitTests(Servers servers)
 
         // No view of the server's shows it, yet it is there: who watches sees what it waits for.
         MigrationProgress between = await UntilAsync(reader, bench, p => p.BlockedBy.Contains(reading.Pid));
-        Assert.Equal(("VACUUM", "waiting for a lock", null, $"lock of pid {reading.Pid}"), (between.Operation, between.Phase, between.Percent, between.WaitingFor));
+        Assert.Equal(("ANALYZE", "waiting for a lock", null, $"lock of pid {reading.Pid}"), (between.Operation, between.Phase, between.Percent, between.WaitingFor));
         Assert.True(ProgressReader.Ends(between));
         await waiting.LooksAgainAsync();
         await reading.CommitAsync(Token);
-        await vacuum;
+        await analyze;
         await waiting.EndsAsync();
         Assert.Equal(waiting.Ended.Select(result => result.Target).Distinct(), waiting.Ended.Select(result => result.Target));
         Assert.Empty(await reader.ReadAsync(bench.Sink, Token));

@@ -138,6 +138,9 @@ public sealed class SessionTests(Servers servers)
         Exception lost = await Assert.ThrowsAnyAsync<NpgsqlException>(() => RunAsync(connection, "select 1"));
         Assert.True(ServerErrors.IsConnectionLost(lost));
         Assert.Contains(ServerErrors.Translate(lost, "Testing").ErrorId, new[] { "ServerShutdown", "ConnectionLost" });
+        // What Npgsql says from then on, and at once where the server's last word came with the answer before.
+        Exception closed = await Assert.ThrowsAsync<InvalidOperationException>(() => RunAsync(connection, "select 1"));
+        Assert.Equal("ConnectionLost", ServerErrors.Translate(closed, "Testing").ErrorId);
     }
 
     [Theory, EachMajor]

@@ -134,6 +134,8 @@ internal static class ServerErrors
         NpgsqlException client => client.InnerException is IOException or SocketException or TimeoutException
             && !IsPoolExhausted(client),
         IOException or SocketException or TimeoutException => true,
+        // The server's last word came with the answer before: Npgsql has closed the connection without an error.
+        InvalidOperationException { Source: "Npgsql", Message: "Connection is not open" } => true,
         _ => false,
     };
 
