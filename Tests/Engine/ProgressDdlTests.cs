@@ -32,12 +32,14 @@ public sealed class ProgressDdlTests(Servers servers)
             create table invoice (id int primary key);
             create table t (id int primary key);
             create table invoice_item (invoice int);
-            create table "Odd (item)" (t int)
+            create table "Odd (item)" (t int);
+            create schema sales; create table sales.sales (id int primary key); create table sales.items (s int)
             """);
         foreach ((string sql, string parent, string target) in ((string, string, string)[])
         [
             ("ALTER TABLE INVOICE_ITEM ADD FOREIGN KEY (invoice) REFERENCES invoice (id)", "invoice", "public.invoice_item"),
             ("alter table \"Odd (item)\" add foreign key (t) references t (id)", "t", "public.\"Odd (item)\""),
+            ("alter table sales.items add foreign key (s) references sales.sales (id)", "sales.sales", "sales.items"),
         ])
         {
             await using LockHolder writer = await LockHolder.HoldAsync(bench.Database, $"lock table {parent} in row exclusive mode");
@@ -45,6 +47,9 @@ public sealed class ProgressDdlTests(Servers servers)
             Task<int> alter = bench.Database.ExecuteAsync(sql, Token);
             MigrationProgress queued = await UntilAsync(reader, bench, p => p.BlockedBy.Contains(writer.Pid));
             Assert.Equal(("ALTER TABLE", target, "waiting for a lock"), (queued.Operation, queued.Target, queued.Phase));
+            // Who asks about the other table, for which it waits, is shown it too.
+            await using ProgressReader other = new(bench.Session, new() { Table = parent });
+            Assert.Equal(target, Assert.Single(await other.ReadAsync(bench.Sink, Token)).Target);
             await writer.CommitAsync(Token);
             await alter;
         }

@@ -71,8 +71,9 @@ internal sealed class ArchiveReversal
             end loop;
             select count(*) into msb_left from {_archive.Sql};
             if msb_left = 0 then
+                -- A backfill that still runs may have added to it, which a snapshot from before the lock does not show.
+                commit;
                 perform set_config('lock_timeout', '2s', true);
-                -- A backfill that still runs may have added to it.
                 lock table {_archive.Sql} in access exclusive mode;
                 select count(*) into msb_left from {_archive.Sql};
             end if;

@@ -95,7 +95,7 @@ internal static class ProgressQueries
                 from pg_catalog.pg_class c
                 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                 -- a TOAST table has its owner's number in its name: no index leads from the one to the other
-                left join pg_catalog.pg_class o on c.relkind = 't' and o.reltoastrelid = c.oid and o.oid = pg_catalog.substring(c.relname, '^pg_toast_(\d+)$')::oid
+                left join pg_catalog.pg_class o on o.reltoastrelid = c.oid and o.oid = case when c.relkind = 't' then pg_catalog.substring(c.relname, '^pg_toast_(\d+)$')::oid end
                 left join pg_catalog.pg_namespace m on m.oid = o.relnamespace
                 cross join (select nullif(coalesce((p.counters->>'index_relid')::oid, (p.counters->>'cluster_index_relid')::oid), 0) as oid) x
                 cross join lateral (
@@ -244,7 +244,7 @@ internal static class ProgressQueries
                 where l.relkind in ('r', 'p', 'm', 'f')
                 -- the one whose name, as a whole word, stands first: what is before it is all of the text where it is not there
                 order by l.pid, pg_catalog.length(pg_catalog.regexp_replace(a.query,
-                    '(?i)(?<![\w$])' || pg_catalog.regexp_replace(pg_catalog.replace(l.relname, '"', '""'), '[][().*+?|\u007b\u007d^$\\]', '\\\&', 'g') || '(?![\w$]).*', '')),
+                    '(?i)(?<![\w$])' || pg_catalog.regexp_replace(pg_catalog.replace(l.relname, '"', '""'), '[][().*+?|\u007b\u007d^$\\]', '\\\&', 'g') || '(?!"?\s*\.|[\w$]).*', '')),
                     pg_catalog.length(l.relname) desc, l.granted, l.oid
             ), part (pid, oid) as (
                 select pid, oid from target union select p.pid, i.inhrelid from part p join pg_catalog.pg_inherits i on i.inhparent = p.oid
@@ -293,7 +293,7 @@ internal static class ProgressQueries
                 where d.indrelid = t.oid
             ) x
             -- of what begins with SELECT, a new file alone tells that its INTO makes a table
-            where (f.new_files > 0 or (t.oid is not null and a.query !~* '^\s*(with|select)\M')) and ($2::oid is null or t.oid in (select oid from tables))
+            where (f.new_files > 0 or (t.oid is not null and a.query !~* '^\s*(with|select)\M')) and ($2::oid is null or exists (select from l where l.pid = a.pid and l.oid in (select oid from tables)))
             order by a.query_start, a.pid
             """;
     }

@@ -57,7 +57,7 @@ internal sealed record ProgressSample
     /// </remarks>
     internal string Key => View == ProgressQueries.Operation ? $"{View}/{Number("id")}" : View == ProgressQueries.Backfill ? $"{View}/{Text("name")}/{Pid > 0}" : string.Create(
         CultureInfo.InvariantCulture,
-        $"{View}/{Pid}/{Started?.Ticks}/{(Text("command") == "REINDEX CONCURRENTLY" ? null : Number("relid"))}/{(Text("command") == "REINDEX" ? Number("index_relid") : null)}/{Text("name")}");
+        $"{View}/{Pid}/{Started?.Ticks}/{(Text("command") != "REINDEX CONCURRENTLY" ? Number("relid") : Facts.ContainsKey("table") ? Fact("toast_of") ?? Number("relid") : null)}/{(Text("command") == "REINDEX" ? Number("index_relid") : null)}/{Text("name")}");
 
     /// <summary>Whether both are moments of one statement of one session.</summary>
     internal bool IsSameStatement(ProgressSample other) => Pid == other.Pid && BackendStart == other.BackendStart && Started == other.Started;

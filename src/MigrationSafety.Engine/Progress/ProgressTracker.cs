@@ -33,6 +33,9 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
     /// <summary>Whether an operation that no view shows any more went on with its statement at the last sample.</summary>
     internal bool GoesOn(OperationTrack track) => StatementOf(track) is { } statement && track.Follow(statement, _nextTransaction);
 
+    /// <summary>Whether the last sample is without this module's own operations, because somebody locks their tables.</summary>
+    internal bool IsPartial => _ownLocked;
+
     /// <summary>The operations of this module that the log had at work at the last sample, by their number in it, whether they are shown by themselves or by what they are at.</summary>
     internal IReadOnlySet<long> Entries { get; private set; } = new HashSet<long>();
 
@@ -95,7 +98,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
             if (!filter.ViewsOnly)
             {
                 // Whoever waits for a lock holds a snapshot, which index builds wait for in turn: who locks this module's tables would stop them. For the session, as preparing asks for the locks too.
-                await using NpgsqlCommand limit = new("select pg_catalog.set_config('lock_timeout', '100ms', false)", connection);
+                await using NpgsqlCommand limit = new("select pg_catalog.set_config('lock_timeout', $1, false)", connection) { Parameters = { new() { Value = _ownLocked ? "0" : "100ms" } } };
                 await limit.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
             }
 
@@ -223,7 +226,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
         }
 
         _between = Known
-            .Where(known => !tracks.Values.Any(track => track == known.Value || track.Last.IsSameStatement(known.Value.Last)) && IsAtWork(known.Value))
+            .Where(known => !tracks.Values.Any(track => track == known.Value || track.Last.IsSameStatement(known.Value.Last)) && IsAtWork(known.Value) && !(known.Value.EntryId is { } id && Entries.Contains(id)))
             .DistinctBy(known => StatementOf(known.Value))
             .ToDictionary(StringComparer.Ordinal);
         _tracks = tracks;

@@ -68,6 +68,13 @@ public static class ProgressWait
                 }
 
                 bool first = awaited is null;
+                if (first && reader.Tracker.IsPartial)
+                {
+                    // What is to be waited for is not known yet.
+                    await Task.Delay(interval, cancellationToken).ConfigureAwait(false);
+                    continue;
+                }
+
                 foreach (OperationTrack track in Look(reader.Tracker, told, ref awaited))
                 {
                     // Remembered until it was told: asking how it ended may be what meets the lost connection.
@@ -146,12 +153,12 @@ public static class ProgressWait
             && now.Exists(other => other.Last.View != ProgressQueries.Ddl && IsSameStatement(other, track) && other.Last.Number("relid") == track.Last.Number("relid")));
         List<OperationTrack> over =
         [
-            .. now.Where(track => Idle(track) || !(told.Contains(track) || tracker.Running.Contains(track) || (track.EntryId is { } id && tracker.Entries.Contains(id)) || tracker.GoesOn(track))),
+            .. now.Where(track => !told.Contains(track) && (Idle(track) || !(tracker.Running.Contains(track) || (track.EntryId is { } id && tracker.Entries.Contains(id)) || tracker.GoesOn(track)))),
         ];
         // An ALTER TABLE that was seen waiting, and then building an index, is one operation.
-        foreach (IGrouping<(int, DateTime?, DateTime?), OperationTrack> statement in over
+        foreach (IGrouping<(int, DateTime?, DateTime?, long?), OperationTrack> statement in over
             .Where(track => track.Last.View == ProgressQueries.Ddl || (track.Last.View == "create_index" && track.Last.Text("command") == "CREATE INDEX"))
-            .GroupBy(track => (track.Last.Pid, track.Last.BackendStart, track.Last.Started)).ToArray())
+            .GroupBy(track => (track.Last.Pid, track.Last.BackendStart, track.Last.Started, track.Last.Number("relid"))).ToArray())
         {
             OperationTrack whole = statement.LastOrDefault(track => track.Last.View == ProgressQueries.Ddl) ?? statement.Last();
             now.RemoveAll(track => track != whole && statement.Contains(track));
