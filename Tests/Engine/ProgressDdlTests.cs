@@ -89,7 +89,7 @@ public sealed class ProgressDdlTests(Servers servers)
             await Assert.ThrowsAsync<PostgresException>(() => work);
         }
 
-        // A word in what is written to a table is no statement.
+        // Who merely writes rows is none of these, whatever the text says.
         await using LockHolder row = await LockHolder.HoldAsync(bench.Database, "create table log (id int primary key, what text)", "insert into log values (1)");
         await row.CommitAsync(Token);
         await using LockHolder again = await LockHolder.HoldAsync(bench.Database, "update log set what = ''");
