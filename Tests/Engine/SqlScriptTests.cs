@@ -59,6 +59,10 @@ public sealed class SqlScriptTests(Servers servers)
             {
                 logged[^1] += "\n" + line[1..];
             }
+            else
+            {
+                logged.Add(""); // what another session wrote, an error with its statement for one: the lines that follow are its own
+            }
         }
 
         // psql sends the two around "\;" in one message.
