@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using MigrationSafety.Engine.History;
 using MigrationSafety.Engine.Progress;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Tests.Engine.Support;
@@ -268,6 +269,27 @@ public sealed class ProgressWaitTests(Servers servers)
         Assert.Equal((18, 1), (state.Parts.Count, state.Part / 6));
         await gate.CommitAsync(Token);
         await reindex;
+    }
+
+    [Theory, EachMajor]
+    public async Task Who_locks_the_log_holds_no_answer_up(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things);
+        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
+        await OperationStore.EnsureAsync(connection, Token);
+        await connection.ExecuteAsync("set application_name = 'MigrationSafety/index'", Token);
+        await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, Close);
+        Task build = connection.ExecuteAsync("create index things_gate on things (gate(id))", Token);
+        await using ProgressReader reader = new(bench.Session, new() { Pid = connection.ProcessID });
+        await UntilAsync(reader, bench, p => p.BlockedBy.Contains(gate.Pid));
+        Waiting waiting = await Waiting.StartAsync(bench.Session, new() { Pid = connection.ProcessID });
+        await using LockHolder locked = await LockHolder.HoldAsync(bench.Database, $"lock table {OperationStore.Table} in access exclusive mode");
+        await gate.CommitAsync(Token);
+        await build;
+        await waiting.EndsAsync();
+        ProgressResult result = Assert.Single(waiting.Ended);
+        Assert.Equal(ProgressOutcome.Ended, result.Outcome);
+        Assert.StartsWith("Somebody locks", result.Detail, StringComparison.Ordinal);
     }
 
     /// <summary>Somebody who waits, and has looked at least once.</summary>

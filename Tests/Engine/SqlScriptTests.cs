@@ -47,27 +47,29 @@ public sealed class SqlScriptTests(Servers servers)
         Assert.True(exitCode == 0, output);
         Assert.DoesNotContain("ERROR", output, StringComparison.Ordinal);
 
+        // What others write stands between, lines of an error's statement among them.
         List<string> logged = [];
+        bool isOurs = false;
         foreach (string line in database.Server.ReadLog().Split('\n'))
         {
-            int mark = line.IndexOf("LOG:  statement: ", StringComparison.Ordinal);
-            if (mark >= 0)
+            const string Mark = "LOG:  statement: ";
+            if (!line.StartsWith('\t'))
             {
-                logged.Add(line.Contains($"@{database.Name}/psql", StringComparison.Ordinal) ? line[(mark + "LOG:  statement: ".Length)..] : "");
+                isOurs = line.Contains($"@{database.Name}/psql", StringComparison.Ordinal) && line.Contains(Mark, StringComparison.Ordinal);
+                if (isOurs)
+                {
+                    logged.Add(line[(line.IndexOf(Mark, StringComparison.Ordinal) + Mark.Length)..]);
+                }
             }
-            else if (line.StartsWith('\t') && logged.Count > 0)
+            else if (isOurs)
             {
                 logged[^1] += "\n" + line[1..];
-            }
-            else
-            {
-                logged.Add(""); // what another session wrote, an error with its statement for one: the lines that follow are its own
             }
         }
 
         // psql sends the two around "\;" in one message.
         string[] ours = [.. SqlScript.Parse(Script).Statements.Where(s => s.Kind == SqlStatementKind.Sql).Select(s => Normal(s.Text)).Select(s => s == "select 3" ? "select 3 ; select 4" : s).Where(s => s != "select 4")];
-        Assert.Equal(logged.Select(s => Normal(s)).Where(s => s.Length > 0), ours);
+        Assert.Equal(logged.Select(Normal), ours);
     }
 
     /// <summary>A statement without comments, with one space between tokens, without the semicolon at its end.</summary>

@@ -219,11 +219,11 @@ internal static class OperationStore
     /// <summary>How far the slowest standby is behind; null where there is none or this role may not see it.</summary>
     internal static async Task<(TimeSpan? Lag, long? Bytes)> LagAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
-        // Without a lag, one that has replayed all is not behind.
+        // Without a lag, one that has replayed all is not behind. Who subscribes is no standby.
         const string Query = """
             select pg_catalog.max(coalesce(replay_lag, interval '0')), pg_catalog.max(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), replay_lsn))::int8
             from pg_catalog.pg_stat_replication
-            where replay_lsn is not null
+            where replay_lsn is not null and pid not in (select active_pid from pg_catalog.pg_replication_slots where slot_type = 'logical' and active_pid is not null)
             """;
         await using NpgsqlCommand command = new(Query, connection);
         await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);

@@ -145,6 +145,10 @@ internal static class ProgressEnds
             {
                 // No such record here, or not for this role: what the operation left behind has to tell.
             }
+            catch (PostgresException e) when (e.SqlState == SqlStates.LockNotAvailable)
+            {
+                return (ProgressOutcome.Ended, "Somebody locks this module's tables in the schema migration_safety: Get-MigrationHistory tells how it ended when they are free.");
+            }
         }
 
         return last.View == ProgressQueries.Backfill ? (ProgressOutcome.Vanished, "It is not finished, and nobody works on it: the same Start-Backfill command goes on with it.") : null;

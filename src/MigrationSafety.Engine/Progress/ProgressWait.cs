@@ -181,6 +181,12 @@ public static class ProgressWait
         {
             try
             {
+                // This module's tables may be locked by somebody for long.
+                await using (NpgsqlCommand limit = new("select pg_catalog.set_config('lock_timeout', '100ms', false)", connection))
+                {
+                    await limit.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+                }
+
                 for (DateTime start = DateTime.UtcNow; ;)
                 {
                     (outcome, detail) = await ProgressEnds.OfAsync(connection, track, cancellationToken).ConfigureAwait(false);
