@@ -235,6 +235,24 @@ public sealed class BackfillCopyTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task Keys_of_a_fixed_length_are_compared_in_full(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table rates (currency char(3), mask bit(4), rate int);
+            insert into rates values ('EUR', '1010', 1), ('EGP', '1011', 2), ('CHF', '0001', 3);
+            create table rates_new (currency char(3), mask bit(4), rate int, primary key (currency, mask));
+            insert into rates_new values ('CHF', '0001', 30);
+            """);
+        BackfillRequest request = new() { Table = "rates", InsertInto = "rates_new", Options = new() { RetryFor = TimeSpan.FromSeconds(30) } };
+
+        BackfillResult result = await bench.RunAsync(request);
+
+        Assert.Equal((2L, 0L), (result.Rows, result.Remaining));
+        await bench.RollBackAsync(result);
+        Assert.Equal("CHF 30", await bench.ScalarAsync<string>("select string_agg(currency || ' ' || rate, ',') from rates_new"));
+    }
+
+    [Theory, EachMajor]
     public async Task What_is_wrong_with_a_copy_is_said_beforehand(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders + """

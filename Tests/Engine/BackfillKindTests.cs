@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.RegularExpressions;
 using MigrationSafety.Engine.Backfills;
 using MigrationSafety.Tests.Engine.Support;
@@ -145,6 +146,10 @@ public sealed class BackfillKindTests(Servers servers)
         Assert.InRange(measured.EstimatedWalBytes, 20000 * 50L, 20000 * 5000L);
         Assert.Equal(20000, await bench.ScalarAsync<long>("select count(*) from orders where tier is null"));
         Assert.False(await bench.StateExistsAsync());
+
+        // What an expression reads besides is none of the rows that change.
+        BackfillPlan looking = await bench.PlanAsync(request with { Set = [new("tier", "array_length(array(select i from generate_series(1, 30000) i), 1)::text")], SampleBatch = 4 });
+        Assert.InRange(long.Parse(Regex.Match(looking.Notes.Single(note => note.StartsWith("measured by 4 batches", StringComparison.Ordinal)), @"with ([\d,]+) rows").Groups[1].Value, NumberStyles.AllowThousands, CultureInfo.InvariantCulture), 1, 20000);
 
         // Only when a batch of the run might run, too, and only where rows match.
         foreach (BackfillRequest idle in (BackfillRequest[])

@@ -43,6 +43,32 @@ public sealed class BackfillSettingsTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task The_same_command_goes_on_whatever_types_are_called_there(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create schema app;
+            create type app.mood as enum ('sad', 'fine');
+            create table many (id int primary key, mood app.mood);
+            insert into many select i from generate_series(1, 3000) i;
+            """);
+        EngineSession first = await bench.SessionAsync(db => db.ConnectionString + ";Options=-c search_path=app,public");
+        EngineSession second = await bench.SessionAsync(db => db.ConnectionString + ";Options=-c search_path=public");
+        BackfillRequest request = BackfillBench.Request("many", "mood", "'fine'") with { KeepOldValues = true };
+        foreach ((EngineSession one, EngineSession other) in new[] { (first, second), (second, first) })
+        {
+            Task<BackfillResult> run = bench.RunAsync(request with { Throttle = new() { RowsPerSecond = 1000 } }, session: one);
+            await bench.UntilBatchesAsync(1, run);
+            await BackfillControl.StopAsync(bench.Session, "public.many.mood", TimeSpan.FromSeconds(30), bench.Sink, Token);
+            Assert.Equal(BackfillOutcome.Paused, (await run).Outcome);
+
+            Assert.Equal((BackfillOutcome.Completed, 3000L), await OutcomeAsync(bench.RunAsync(request, session: other)));
+            Assert.Equal(3000, await bench.ScalarAsync<long>("select count(*) from many where mood = 'fine'"));
+            await BackfillControl.RemoveAsync(bench.Session, "public.many.mood", force: false, dropArchive: true, TimeSpan.Zero, bench.Sink, Token);
+            await bench.Database.ExecuteAsync("update many set mood = null", Token);
+        }
+    }
+
+    [Theory, EachMajor]
     public async Task The_users_own_schema_is_recorded_by_its_name(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t values (1); create schema postgres; create schema \"A b\"");
@@ -51,5 +77,11 @@ public sealed class BackfillSettingsTests(Servers servers)
         await bench.RunAsync(BackfillBench.Request("t", "v", "1"), session: session);
 
         Assert.Equal("postgres, \"A b\", public", (await BackfillControl.FindAsync(session, "public.t.v", bench.Sink, Token)).SearchPath);
+    }
+
+    private static async Task<(BackfillOutcome Outcome, long Rows)> OutcomeAsync(Task<BackfillResult> run)
+    {
+        BackfillResult result = await run;
+        return (result.Outcome, result.TotalRows);
     }
 }

@@ -57,6 +57,31 @@ public sealed class BackfillTriggerTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task What_a_copy_defers_in_its_target_is_bounded_too(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table t (id int primary key);
+            insert into t select generate_series(1, 120);
+            create table copy (id int primary key) partition by range (id);
+            create table copy_1 partition of copy for values from (1) to (1000);
+            create table held (for_how_long interval);
+            create function slow() returns trigger language plpgsql as $$
+            begin
+                perform pg_sleep(0.025);
+                insert into held values (clock_timestamp() - transaction_timestamp());
+                return null;
+            end $$;
+            create constraint trigger slow after insert on copy_1 deferrable initially deferred for each row execute function slow();
+            """);
+
+        BackfillResult result = await bench.RunAsync(new() { Table = "t", InsertInto = "copy" });
+
+        Assert.Equal((120L, 120L), (result.Rows, await bench.ScalarAsync<long>("select count(*) from copy")));
+        // All at once would take three seconds, in which nobody could change their originals.
+        Assert.InRange(await bench.ScalarAsync<TimeSpan>("select max(for_how_long) from held"), TimeSpan.Zero, TimeSpan.FromSeconds(1.5));
+    }
+
+    [Theory, EachMajor]
     public async Task A_deferred_constraint_refuses_the_row_and_no_other(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """

@@ -276,6 +276,24 @@ public sealed class HistoryTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task An_end_is_recorded_when_the_log_is_free_again(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
+        LockHolder writer = await LockHolder.HoldAsync(bench.Database, "update orders set n = 1 where id = 1");
+        Task<IndexBuildResult> building = BuildAsync(bench, new() { Table = "orders", Column = ["tier"] });
+        await bench.UntilPhaseAsync("waiting for writers before build");
+        await using (LockHolder locked = await LockHolder.HoldAsync(bench.Database, "lock table migration_safety.operation in access exclusive mode"))
+        {
+            await writer.DisposeAsync();
+            await Wait.UntilAsync(() => bench.Sink.VerboseMessages.Any(m => m.Contains("could not be recorded, tries again", StringComparison.Ordinal)), "the log to be asked in vain", cancellationToken: Token);
+        }
+
+        await building;
+        Assert.Equal(OperationOutcome.Succeeded, Assert.Single(await ReadAsync(bench.Session)).Outcome);
+        Assert.Empty(bench.Sink.Warnings);
+    }
+
+    [Theory, EachMajor]
     public async Task A_lost_connection_of_the_log_is_replaced(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);

@@ -77,15 +77,38 @@ public static class Backfill
             await RefuseReadOnlyAsync(connection, cancellationToken).ConfigureAwait(false);
             request = request with { Throttle = await ThrottleLook.CheckAsync(connection, request.Throttle, cancellationToken).ConfigureAwait(false) };
             IReadOnlyDictionary<string, string> own = await BackfillSettings.ReadAsync(connection, cancellationToken).ConfigureAwait(false);
-            BackfillDefinition definition;
-            try
+            async Task<BackfillDefinition> FindAsync()
             {
-                definition = await BackfillDefinition.FindAsync(connection, request, cancellationToken).ConfigureAwait(false);
-                await BackfillPrivileges.CheckAsync(connection, definition, writes: true, cancellationToken).ConfigureAwait(false);
+                try
+                {
+                    BackfillDefinition found = await BackfillDefinition.FindAsync(connection, request, cancellationToken).ConfigureAwait(false);
+                    await BackfillPrivileges.CheckAsync(connection, found, writes: true, cancellationToken).ConfigureAwait(false);
+                    return found;
+                }
+                catch (MigrationException denied) when (denied.Kind == MigrationErrorKind.Permission)
+                {
+                    throw await BackfillSchema.WithDeniedAsync(connection, denied, cancellationToken).ConfigureAwait(false);
+                }
             }
-            catch (MigrationException denied) when (denied.Kind == MigrationErrorKind.Permission)
+
+            BackfillDefinition definition = await FindAsync().ConfigureAwait(false);
+            List<MigrationStep> steps = [.. await BackfillSchema.StepsAsync(connection, cancellationToken).ConfigureAwait(false)];
+            BackfillRecord? record = steps.Count == 0 ? await BackfillRecords.ReadAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false) : null;
+            string? replaced = record is not null && BackfillRecords.Replaces(record, definition) ? BackfillRecords.Difference(record, definition) : null;
+            if (record is null || replaced is not null)
             {
-                throw await BackfillSchema.WithDeniedAsync(connection, denied, cancellationToken).ConfigureAwait(false);
+                definition.RefuseUnmatchable();
+            }
+
+            IReadOnlyDictionary<string, string>? recorded = replaced is null ? await BackfillSettings.RecordedAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false) : null;
+            IReadOnlyDictionary<string, string> settings = recorded ?? own;
+            request = request with { Settings = settings };
+            await BackfillSettings.SetAsync(connection, settings, cancellationToken).ConfigureAwait(false);
+            if (settings.GetValueOrDefault(BackfillSettings.SearchPath) != own[BackfillSettings.SearchPath])
+            {
+                // Types are written as the recorded path has them; the tables are those that this session's own has found.
+                request = request.On(definition);
+                definition = await FindAsync().ConfigureAwait(false);
             }
 
             definition = definition with { MayPause = await BackfillPrivileges.MayPauseAsync(connection, cancellationToken).ConfigureAwait(false) };
@@ -94,17 +117,11 @@ public static class Backfill
                 definition = definition with { Into = await target.LookAsync(connection, cancellationToken).ConfigureAwait(false) };
             }
 
-            List<MigrationStep> steps = [.. await BackfillSchema.StepsAsync(connection, cancellationToken).ConfigureAwait(false)];
-            BackfillRecord? record = steps.Count == 0 ? await BackfillRecords.ReadAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false) : null;
-            string? replaced = record is not null && BackfillRecords.Replaces(record, definition) ? BackfillRecords.Difference(record, definition) : null;
-            IReadOnlyDictionary<string, string>? recorded = replaced is null ? await BackfillSettings.RecordedAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false) : null;
-            request = request with { Settings = recorded ?? own };
-            await BackfillSettings.SetAsync(connection, request.Settings, cancellationToken).ConfigureAwait(false);
             string batchPlan = await ExplainAsync(connection, definition, sink, cancellationToken).ConfigureAwait(false);
             bool resumes = false;
             if (replaced is not null)
             {
-                sink.Warning($"{definition.Name} is recorded with another definition, which has changed no row: this one takes its place. {replaced}{(record!.Archive is { } kept && kept != definition.Archive?.Name ? $" Nothing is kept in its archive any more: drop table migration_safety.{SqlName.QuoteIfNeeded(kept)};" : "")}");
+                sink.Warning($"{definition.Name} is recorded with another definition, which has changed no row: this one takes its place. {replaced}{(record!.Archive is { } kept && kept != definition.Archive?.Name ? $" The archive {BackfillArchive.Table(kept)} stays; once nothing of it is needed any more: drop table {BackfillArchive.Table(kept)};" : "")}");
             }
             else if (record is not null)
             {
@@ -167,7 +184,7 @@ public static class Backfill
                 },
                 Target = definition.Table.Display,
                 Steps = steps,
-                Notes = [.. Notes(definition, request, batchPlan, matching, all, resumes, forecast), BackfillSettings.Note(request.Settings, own, recorded is not null)],
+                Notes = [.. Notes(definition, request, batchPlan, matching, all, resumes, forecast), BackfillSettings.Note(settings, own, recorded is not null)],
                 Name = definition.Name,
                 EstimatedRows = matching,
                 EstimatedTableRows = all,

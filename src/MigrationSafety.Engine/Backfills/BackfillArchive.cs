@@ -40,7 +40,10 @@ internal sealed record BackfillArchive(string Name, string Id, string Source, IR
 
     internal string Sql => SqlName.Quote("migration_safety", Name);
 
-    internal string Display => $"migration_safety.{SqlName.QuoteIfNeeded(Name)}";
+    internal string Display => Table(Name);
+
+    /// <summary>The table of an archive, for people.</summary>
+    internal static string Table(string name) => $"migration_safety.{SqlName.QuoteIfNeeded(name)}";
 
     /// <summary>Whether whole rows are kept, because they are deleted.</summary>
     internal bool Whole => !Copies && Columns.All(column => column.Written is null);

@@ -114,13 +114,15 @@ public static class BackfillControl
             await using NpgsqlConnection connection = await OpenAsync(session, sink, cancellationToken).ConfigureAwait(false);
             BackfillStatus status = await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false);
             RefuseRemoval(status, force);
-            if (status.Workers.Length > 0)
+            // Who is about to work on it is no worker yet, and would begin it anew.
+            async Task<bool> IsHeldAsync() => status.Workers.Length > 0 || (!IsEnded(status) && (await BackfillLock.HoldersAsync(connection, name, cancellationToken).ConfigureAwait(false)).Length > 0);
+            if (await IsHeldAsync().ConfigureAwait(false))
             {
                 // Who has completed it may still count the rows that match.
                 status = IsEnded(status)
                     ? await EndedAsync(connection, session, name, waitFor, stops: false, sink, cancellationToken).ConfigureAwait(false)
                     : await StopAsync(session, name, waitFor, sink, cancellationToken).ConfigureAwait(false);
-                if (status.Workers.Length > 0)
+                if (await IsHeldAsync().ConfigureAwait(false))
                 {
                     throw Running(status);
                 }
@@ -309,11 +311,14 @@ public static class BackfillControl
         }
     }
 
-    /// <summary>A connection for short statements, which do not wait long for locks either.</summary>
+    /// <summary>A connection for short statements, which do not wait long for locks either, nor for a standby that does not answer: batches do not, and would go on meanwhile.</summary>
     private static async Task<NpgsqlConnection> OpenAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken)
     {
         NpgsqlConnection connection = await session.OpenAsync("backfills", sink, cancellationToken).ConfigureAwait(false);
-        await using NpgsqlCommand command = new("select pg_catalog.set_config('lock_timeout', $1, false)", connection) { Parameters = { new() { Value = $"{PatienceSeconds}s" } } };
+        await using NpgsqlCommand command = new("select pg_catalog.set_config('lock_timeout', $1, false), pg_catalog.set_config('synchronous_commit', 'local', false)", connection)
+        {
+            Parameters = { new() { Value = $"{PatienceSeconds}s" } },
+        };
         await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
         return connection;
     }

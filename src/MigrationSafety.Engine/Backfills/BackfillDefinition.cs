@@ -61,6 +61,9 @@ internal sealed record BackfillDefinition(
     /// <summary>The columns of the table itself that change.</summary>
     internal string[] ChangedColumns => Kind == BackfillKind.Update ? [.. Set.Select(column => column.Name)] : [];
 
+    /// <summary>Whether its condition is that a column is NULL of which none can be: nothing to begin with, though what one that was begun before has made of it.</summary>
+    internal bool CannotMatch { get; init; }
+
     /// <summary>Whether the role may pause within a batch; otherwise it rests between batches.</summary>
     internal bool MayPause { get; init; } = true;
 
@@ -176,15 +179,6 @@ internal sealed record BackfillDefinition(
                     : $"Give -Where with the join and with a condition that the update makes untrue, such as: {SqlName.QuoteIfNeeded(table.Name)}.customer_id = c.id and {SqlName.QuoteIfNeeded(table.Name)}.tier is null.");
         }
 
-        if (where is null && request.InsertInto is null && targets.All(column => column.NotNull))
-        {
-            throw Invalid(
-                "WhereMissing",
-                table,
-                $"{string.Join(", ", targets.Select(column => SqlName.QuoteIfNeeded(column.Name)))} cannot be NULL, so that without -Where no row is to be set.",
-                "Give -Where with a condition that is true for the rows to be set, and no longer true when they are.");
-        }
-
         if (request.InsertInto is not null)
         {
             BackfillTarget into = await BackfillTarget.FindAsync(connection, request, table, cancellationToken).ConfigureAwait(false);
@@ -214,10 +208,25 @@ internal sealed record BackfillDefinition(
             "")
         {
             Kind = request.Delete ? BackfillKind.Delete : BackfillKind.Update,
+            CannotMatch = where is null && targets.All(column => column.NotNull),
             From = from is { Length: > 0 } ? from : null,
             ShardOf = shardOf,
         };
         return (request.KeepOldValues ? definition with { Archive = await BackfillArchive.FindAsync(connection, definition, cancellationToken).ConfigureAwait(false) } : definition).Choose(request.Strategy);
+    }
+
+    /// <summary>Refuses to begin one that has nothing to do.</summary>
+    /// <exception cref="MigrationException"><c>WhereMissing</c>.</exception>
+    internal void RefuseUnmatchable()
+    {
+        if (CannotMatch)
+        {
+            throw Invalid(
+                "WhereMissing",
+                Table,
+                $"{string.Join(", ", Set.Select(column => SqlName.QuoteIfNeeded(column.Name)))} cannot be NULL, so that without -Where no row is to be set.",
+                "Give -Where with a condition that is true for the rows to be set, and no longer true when they are.");
+        }
     }
 
     /// <summary>Chooses how it walks.</summary>

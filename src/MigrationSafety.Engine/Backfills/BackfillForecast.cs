@@ -157,7 +157,7 @@ internal sealed record BackfillForecast(double RowsPerSecond, double WalBytesPer
             using JsonDocument document = JsonDocument.Parse(json ?? throw new UnreachableException());
             JsonElement top = document.RootElement[0];
             JsonElement plan = top.GetProperty("Plan");
-            double rows = plan.GetProperty("Plans").EnumerateArray().Sum(child => child.GetProperty("Actual Rows").GetDouble() * child.GetProperty("Actual Loops").GetDouble());
+            double rows = plan.GetProperty("Plans").EnumerateArray().Where(child => child.GetProperty("Parent Relationship").GetString() == "Outer").Sum(child => child.GetProperty("Actual Rows").GetDouble() * child.GetProperty("Actual Loops").GetDouble());
             return ((long)rows, top.GetProperty("Execution Time").GetDouble(), plan.GetProperty("WAL Bytes").GetDouble());
         }
         catch (PostgresException)

@@ -37,7 +37,7 @@ internal sealed record BackfillLeaf(TableReference Table, long Blocks, string Ac
     /// <summary>By what a block's rows are parted into <see cref="Slices"/>; null: at random, by their places.</summary>
     internal TurnColumn? TurnsBy { get; init; }
 
-    /// <summary>Whether a change of a row fires triggers, those of foreign keys among them: they run when the statement has returned its rows, or at the end of the transaction.</summary>
+    /// <summary>Whether a change or deletion of a row fires triggers, those of foreign keys among them: they run when the statement has returned its rows, or at the end of the transaction.</summary>
     internal bool HasTriggers { get; init; }
 
     /// <summary>How many blocks are done so, one turn after the other, before the next ones: as many as stay in memory from turn to turn.</summary>

@@ -183,7 +183,10 @@ internal static class BackfillLock
         const string Query = """
             select l.pid, a.usename::text, a.application_name, pg_catalog.host(a.client_addr),
                    -- one whose client takes nothing is not at work
-                   case when a.state = 'active' and a.wait_event_type = 'Client' then 'waiting for its client' else a.state end,
+                   case when a.state = 'active' and a.wait_event_type = 'Client' then 'waiting for its client'
+                        -- the state of other roles' sessions is hidden, what they have locked is not
+                        when a.state is null and exists (select from pg_catalog.pg_locks t where t.pid = l.pid and t.locktype = 'relation' and t.database = l.database and t.relation = $2) then 'active'
+                        else a.state end,
                    pg_catalog.clock_timestamp() - a.xact_start, pg_catalog.left(a.query, 1000), a.backend_type, a.backend_start
             from pg_catalog.pg_locks l
             left join pg_catalog.pg_stat_activity a on a.pid = l.pid

@@ -27,6 +27,7 @@ public sealed record BackfillTestRequest
 public static class BackfillProof
 {
     private const int Examples = 5;
+    private const int FewestBlocks = 20;
 
     // What a table's size and a sample of its blocks tell of the number of its rows; a large table is not counted when it begins.
     private const double EstimateError = 0.25;
@@ -37,7 +38,7 @@ public static class BackfillProof
     /// <param name="sink">Where it reports to.</param>
     /// <param name="cancellationToken">Cancels.</param>
     /// <returns>What was found.</returns>
-    /// <exception cref="MigrationException"><c>BackfillNotFound</c>, <c>TestTimedOut</c>, <c>ComparisonImpossible</c>, or what the server refused.</exception>
+    /// <exception cref="MigrationException"><c>BackfillNotFound</c>, <c>TestTimedOut</c>, <c>RecoveryConflict</c>, <c>ComparisonImpossible</c>, or what the server refused.</exception>
     public static async Task<BackfillTestResult> TestAsync(EngineSession session, BackfillTestRequest request, IOperationSink sink, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(session);
@@ -68,7 +69,14 @@ public static class BackfillProof
             }
 
             bool completed = status.State is BackfillState.Completed or BackfillState.CompletedWithErrors;
+            // A proof that has looked at nothing is none.
+            bool nothing = request.Comparison != BackfillComparison.None && compared == 0 && rows > matching;
             Say(details, status, definition, completed, matching, different);
+            if (nothing)
+            {
+                details.Add("No row was compared: the blocks of the sample held none. Give a larger -SampleSize, or -Comparison All.");
+            }
+
             if ((why ?? Balance(expected, rows, counted)) is { } balance)
             {
                 details.Add(balance);
@@ -83,7 +91,7 @@ public static class BackfillProof
                 Name = request.Name,
                 Schema = status.Schema,
                 Table = status.Table,
-                Passed = completed && matching == 0 && different == 0,
+                Passed = completed && matching == 0 && different == 0 && !nothing,
                 State = status.State,
                 Matching = matching,
                 Errors = status.Errors,
@@ -103,6 +111,19 @@ public static class BackfillProof
                 MigrationErrorKind.Timeout,
                 $"{activity} took longer than {Durations.Text(request.StatementTimeout)} for a query, or somebody cancelled it.",
                 "Allow more with -StatementTimeout, compare a sample instead of all, or test on a standby: -Session.",
+                e)
+            {
+                SqlState = e.SqlState,
+                Target = request.Name,
+            };
+        }
+        catch (PostgresException e) when (e.SqlState == SqlStates.SerializationFailure && session.Info.IsStandby)
+        {
+            throw new MigrationException(
+                "RecoveryConflict",
+                MigrationErrorKind.Busy,
+                $"{activity} was ended by the standby, which had to replay what removes rows that it still read: {ServerErrors.Words(e)}",
+                "Allow queries more time there (max_standby_streaming_delay, hot_standby_feedback), compare a sample, or test on the primary.",
                 e)
             {
                 SqlState = e.SqlState,
@@ -220,7 +241,9 @@ public static class BackfillProof
             }
         }
 
-        double percent = request.Comparison == BackfillComparison.All ? 100 : Math.Clamp(100.0 * request.SampleSize / Math.Max(1, rows), 0.0001, 100);
+        // Of whole blocks: with fewer than some the sample may be empty.
+        double least = 100.0 * FewestBlocks / Math.Max(1, definition.Blocks);
+        double percent = request.Comparison == BackfillComparison.All ? 100 : Math.Clamp(Math.Max(least, 100.0 * request.SampleSize / Math.Max(1, rows)), 0.0001, 100);
         string sql = queries.Compare(types, percent < 100, Examples);
         sink.Debug(sql);
         await using NpgsqlCommand compare = new(sql, connection) { CommandTimeout = 0 };
@@ -258,7 +281,7 @@ public static class BackfillProof
         {
             details.Add(definition.Into is { } into
                 ? $"{Counts.Rows(different)} of those that were compared {(different == 1 ? "differs" : "differ")} in {into.Table.Display} from what the expressions give now: changed on one side since and not on the other, there before, or the expression gives another value each time."
-                : $"{Counts.Rows(different)} of those that were compared {(different == 1 ? "has" : "have")} another value than the expressions give now: the application has changed it or what it is computed from, it was there before, or the expression gives another value each time.");
+                : $"{Counts.Rows(different)} of those that were compared {(different == 1 ? "has" : "have")} another value than the expressions give now: the application has changed it or what it is computed from, it was there before{(definition.IsDefaultWhere ? "" : " (rows for which -Where never held are compared too)")}, or the expression gives another value each time.");
         }
     }
 

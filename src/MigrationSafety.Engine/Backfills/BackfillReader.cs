@@ -182,7 +182,7 @@ public static class BackfillReader
             Table = SqlName.QuoteIfNeeded(reader.GetString(2)),
             Action = Action(reader) + (reader.Text(27) is { } source ? $" from {source}" : ""),
             Where = reader.GetString(5),
-            Archive = reader.Text(32) is { } archive ? $"migration_safety.{SqlName.QuoteIfNeeded(archive)}" : null,
+            Archive = reader.Text(32) is { } archive ? BackfillArchive.Table(archive) : null,
             Strategy = reader.GetString(6) == "key" ? BackfillStrategy.Key : BackfillStrategy.Block,
             State = state,
             Sweep = reader.GetInt32(8),

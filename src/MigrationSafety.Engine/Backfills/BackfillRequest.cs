@@ -1,5 +1,6 @@
 using MigrationSafety.Engine.Backfills.Throttling;
 using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sql;
 
 namespace MigrationSafety.Engine.Backfills;
 
@@ -71,4 +72,13 @@ public sealed record BackfillRequest
 
     /// <summary>The bounds under which it runs.</summary>
     public ExecutionOptions Options { get; init; } = new();
+
+    /// <summary>The same for the tables that a definition has found, whatever the search_path.</summary>
+    internal BackfillRequest On(BackfillDefinition definition) => this with
+    {
+        Table = SqlName.Quote(definition.Table.Name),
+        Schema = SqlName.Quote(definition.Table.Schema),
+        InsertInto = definition.Into is { } into ? SqlName.Quote(into.Table.Name) : null,
+        InsertIntoSchema = definition.Into is { } target ? SqlName.Quote(target.Table.Schema) : null,
+    };
 }

@@ -308,7 +308,14 @@ internal sealed class BackfillRun : IAsyncDisposable
     {
         await using NpgsqlConnection connection = await Backfill.OpenAsync(_plan.Session, _plan.Request, _sink, cancellationToken).ConfigureAwait(false);
         await using NpgsqlCommand command = new(new BackfillQueries(_definition).Count, connection) { CommandTimeout = 0 };
-        return (long)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
+        try
+        {
+            return (long)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
+        }
+        finally
+        {
+            _context.Moved();
+        }
     }
 
     private async Task<BackfillResult> ResultAsync(long remaining, CancellationToken cancellationToken)

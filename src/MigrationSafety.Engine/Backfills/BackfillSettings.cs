@@ -1,3 +1,4 @@
+using System.Text.Encodings.Web;
 using System.Text.Json;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sql;
@@ -14,6 +15,9 @@ internal static class BackfillSettings
 {
     internal const string SearchPath = "search_path";
     internal const string TimeZone = "TimeZone";
+
+    // Letters as they are: a database in SQL_ASCII takes no escape for one.
+    private static readonly JsonSerializerOptions s_options = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
     /// <summary>Those of a connection.</summary>
     internal static async Task<IReadOnlyDictionary<string, string>> ReadAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
@@ -62,7 +66,7 @@ internal static class BackfillSettings
         await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
     }
 
-    internal static string ToJson(IReadOnlyDictionary<string, string> settings) => JsonSerializer.Serialize(settings);
+    internal static string ToJson(IReadOnlyDictionary<string, string> settings) => JsonSerializer.Serialize(settings, s_options);
 
     internal static IReadOnlyDictionary<string, string> FromJson(string json) => JsonSerializer.Deserialize<Dictionary<string, string>>(json) ?? [];
 

@@ -1,3 +1,4 @@
+using System.Globalization;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.History;
 using Npgsql;
@@ -22,8 +23,8 @@ internal static class BackfillStore
         exists (select from pg_catalog.pg_locks l
                 where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.pid = w.pid and l.classid = {(uint)TableOperationLock.ClassId} and l.objid = b.table_oid
                   and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()))
-        -- A pooled connection that works for another run by now.
-        and not exists (select from {Workers} n where n.pid = w.pid and n.started_at > w.started_at)
+        -- A pooled connection that works for another run by now, or a pid that another backend has by now.
+        and not exists (select from {Workers} n where n.pid = w.pid and (n.backend_start, n.started_at) > (w.backend_start, w.started_at))
         """;
 
     // Short statements: one that gets no answer for so long has lost its connection.
@@ -85,7 +86,7 @@ internal static class BackfillStore
             command.Parameters.Add(new() { Value = begun });
             await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
             return await reader.ReadAsync(cancellationToken).ConfigureAwait(false)
-                ? $" by {reader.Text(0)} ({reader.Text(1)} on {reader.Text(2)}) at {reader.Time(3):yyyy-MM-dd HH:mm:ss}"
+                ? string.Create(CultureInfo.InvariantCulture, $" by {reader.Text(0)} ({reader.Text(1)} on {reader.Text(2)}) at {reader.Time(3):yyyy-MM-dd HH:mm:ss}")
                 : null;
         }
         catch (PostgresException e) when (e.SqlState is SqlStates.UndefinedTable or SqlStates.UndefinedColumn or SqlStates.InsufficientPrivilege)

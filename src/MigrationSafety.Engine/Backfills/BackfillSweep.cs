@@ -185,14 +185,23 @@ internal sealed class BackfillSweep
         string files = await FilesAsync(tables, cancellationToken).ConfigureAwait(false);
         BackfillQueries queries = new(_context.Definition);
         _context.Sink.Debug(queries.DeclareSweep);
-        // The end of the transaction fills the cursor; then no snapshot is held any more. A look at the whole table takes as long as it takes, but no row is locked by it.
-        await _worker.TellAsync(
-            _ => _worker.Connection.InTransactionAsync(
-                    [new("close all"), new(Unbounded), new("set local enable_seqscan = on"), new("set local enable_bitmapscan = on"), new(queries.DeclareSweep), new("commit")],
-                    read: null,
-                    cancellationToken),
-            cancellationToken).ConfigureAwait(false);
-        _context.Moved();
+        await _worker.Throttle.WaitAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            // The end of the transaction fills the cursor; then no snapshot is held any more. A look at the whole table takes as long as it takes, but no row is locked by it.
+            await _worker.TellAsync(
+                _ => _worker.Connection.InTransactionAsync(
+                        [new("close all"), new(Unbounded), new("set local enable_seqscan = on"), new("set local enable_bitmapscan = on"), new(queries.DeclareSweep), new("commit")],
+                        read: null,
+                        cancellationToken),
+                cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            // Also where it is broken off: it was at work, however long it took.
+            _context.Moved();
+        }
+
         (long found, long lost) = (0, 0);
         List<RowPlace> left = [];
         // Not again where it fails: the cursor may have moved on, and what it passed would be missing.

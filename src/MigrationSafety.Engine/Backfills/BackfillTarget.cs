@@ -21,6 +21,9 @@ internal sealed record BackfillTarget(
     /// <summary>Whether it held no row when the backfill began.</summary>
     internal bool IsEmpty { get; init; }
 
+    /// <summary>Whether an inserted row fires triggers, those of foreign keys among them, also of one of its parts.</summary>
+    internal bool HasTriggers { get; init; }
+
     internal string KeyText => string.Join(", ", Key.Select(column => SqlName.QuoteIfNeeded(column.Name)));
 
     internal string ColumnList => string.Join(", ", Columns.Select(column => SqlName.Quote(column.Name)));
@@ -121,7 +124,10 @@ internal sealed record BackfillTarget(
             chosen,
             key,
             columns.Any(column => column.AlwaysIdentity && chosen.Any(c => c.Name == column.Name)),
-            [.. columns.Where(column => column.Sequence is not null && chosen.Any(c => c.Name == column.Name)).Select(column => (SqlName.QuoteIfNeeded(column.Name), column.Sequence!))]);
+            [.. columns.Where(column => column.Sequence is not null && chosen.Any(c => c.Name == column.Name)).Select(column => (SqlName.QuoteIfNeeded(column.Name), column.Sequence!))])
+        {
+            HasTriggers = await ReadHasTriggersAsync(connection, table, cancellationToken).ConfigureAwait(false),
+        };
     }
 
     /// <summary>The same with whether it holds no row yet.</summary>
@@ -198,6 +204,21 @@ internal sealed record BackfillTarget(
         return columns;
     }
 
+    private static async Task<bool> ReadHasTriggersAsync(NpgsqlConnection connection, TableReference table, CancellationToken cancellationToken)
+    {
+        // Of insertions: 4.
+        const string Query = """
+            with recursive tree as (
+                select $1::oid as oid
+                union
+                select i.inhrelid from tree join pg_catalog.pg_inherits i on i.inhparent = tree.oid
+            )
+            select exists (select from tree join pg_catalog.pg_trigger g on g.tgrelid = tree.oid where g.tgenabled <> 'D' and g.tgtype & 4 <> 0)
+            """;
+        await using NpgsqlCommand command = new(Query, connection) { Parameters = { new() { Value = table.Oid, NpgsqlDbType = NpgsqlDbType.Oid } } };
+        return (bool)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
+    }
+
     /// <summary>The key by which the server tells that a row is there: of the unique indexes one that takes no NULL, the primary key first.</summary>
     private static async Task<IReadOnlyList<KeyColumn>> ReadKeyAsync(NpgsqlConnection connection, TableReference table, string[] chosen, CancellationToken cancellationToken)
     {
@@ -205,7 +226,7 @@ internal sealed record BackfillTarget(
             select u.columns, u.types
             from pg_catalog.pg_index x
             cross join lateral (
-                select pg_catalog.array_agg(a.attname::text order by i) as columns, pg_catalog.array_agg(pg_catalog.format_type(a.atttypid, null) order by i) as types,
+                select pg_catalog.array_agg(a.attname::text order by i) as columns, pg_catalog.array_agg(pg_catalog.format_type(a.atttypid, -1) order by i) as types,
                        pg_catalog.bool_and({BackfillDefinition.NotNull} and a.attname = any ($2)) as fits, pg_catalog.count(*) as found
                 from pg_catalog.generate_series(0, x.indnkeyatts - 1) as i
                 join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = (x.indkey::int2[])[i]

@@ -234,7 +234,7 @@ internal sealed class BackfillWorker : IAsyncDisposable
         long sent = await Throttle.BeginAsync(cancellationToken).ConfigureAwait(false);
         try
         {
-            T? outcome = await Connection.ExecuteAsync(sql, parameters, read, watched ? Watch : null, cancellationToken, leaf.HasTriggers || _overran, first).ConfigureAwait(false);
+            T? outcome = await Connection.ExecuteAsync(sql, parameters, read, watched ? Watch : null, cancellationToken, (_context.Definition.Into?.HasTriggers ?? leaf.HasTriggers) || _overran, first).ConfigureAwait(false);
             if (watched)
             {
                 Watch.Cleared();

@@ -67,7 +67,7 @@ internal sealed class OperationEntry : IAsyncDisposable
         catch (Exception e) when (IsTrouble(e))
         {
             _ = beginning.ContinueWith(
-                late => late.IsCompletedSuccessfully ? late.Result.AbandonAsync() : Task.FromResult(late.Exception), CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
+                late => late.IsCompletedSuccessfully ? late.Result.WithdrawAsync() : Task.FromResult(late.Exception), CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
             if (!cancellationToken.IsCancellationRequested)
             {
                 sink.Warning($"{plan.Action} on {plan.Target} goes on without being recorded in {OperationStore.Table}: {Words(e)}");
@@ -124,6 +124,10 @@ internal sealed class OperationEntry : IAsyncDisposable
 
     private static bool IsTrouble(Exception e) =>
         e is NpgsqlException or MigrationException or TimeoutException or IOException or InvalidOperationException or OperationCanceledException or System.Text.Json.JsonException;
+
+    /// <summary>Whether the log is only in somebody's hands just now.</summary>
+    private static bool IsPassing(Exception e) =>
+        e is PostgresException { SqlState: SqlStates.LockNotAvailable or SqlStates.QueryCanceled or SqlStates.SerializationFailure or SqlStates.DeadlockDetected };
 
     private static string Words(Exception e) => e is PostgresException server ? ServerErrors.Words(server) : e.Message;
 
@@ -216,6 +220,7 @@ internal sealed class OperationEntry : IAsyncDisposable
     {
         await _stop.CancelAsync().ConfigureAwait(false);
         await _loop.ConfigureAwait(false);
+        long start = Stopwatch.GetTimestamp();
         for (int attempt = 1; ; attempt++)
         {
             try
@@ -223,11 +228,28 @@ internal sealed class OperationEntry : IAsyncDisposable
                 await OperationStore.FinishAsync(await ConnectionAsync().ConfigureAwait(false), _id, state, record.By(_skew), error, CancellationToken.None).ConfigureAwait(false);
                 return;
             }
-            catch (Exception e) when (attempt < 2 && ServerErrors.IsConnectionLost(e))
+            catch (Exception e) when ((attempt < 2 && ServerErrors.IsConnectionLost(e)) || (IsPassing(e) && Stopwatch.GetElapsedTime(start) < s_finishWithin))
             {
                 _sink.Verbose($"The end of the operation could not be recorded, tries again: {Words(e)}");
             }
         }
+    }
+
+    /// <summary>Takes back an entry that came too late: left as it is, it would tell for ever of an operation that was broken off before its first step.</summary>
+    private async Task WithdrawAsync()
+    {
+        await _stop.CancelAsync().ConfigureAwait(false);
+        await _loop.ConfigureAwait(false);
+        try
+        {
+            await OperationStore.RemoveAsync(await ConnectionAsync().ConfigureAwait(false), _id, CancellationToken.None).ConfigureAwait(false);
+        }
+        catch (Exception e) when (IsTrouble(e))
+        {
+            _sink.Debug($"Entry {_id} of {OperationStore.Table}, which came too late, could not be taken back: {Words(e)}");
+        }
+
+        await AbandonAsync().ConfigureAwait(false);
     }
 
     private async Task AbandonAsync()

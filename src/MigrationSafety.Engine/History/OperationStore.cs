@@ -209,6 +209,13 @@ internal static class OperationStore
         await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
     }
 
+    /// <summary>Takes an entry back.</summary>
+    internal static async Task RemoveAsync(NpgsqlConnection connection, long id, CancellationToken cancellationToken)
+    {
+        await using NpgsqlCommand command = new($"delete from {Table} where id = $1", connection) { Parameters = { new() { Value = id } } };
+        await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+    }
+
     /// <summary>Gives the entry's lock back: a pooled connection keeps it until it is used again.</summary>
     internal static async Task ReleaseAsync(NpgsqlConnection connection)
     {

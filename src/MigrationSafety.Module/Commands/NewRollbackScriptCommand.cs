@@ -20,7 +20,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
     private const string SqlSet = "Sql";
 
     // Results that are piped together are one migration: their script is made when all are known.
-    private readonly List<(string Server, string Database, string What, MigrationStep[] Steps, MigrationOperation? Operation)> _results = [];
+    private readonly List<(string Server, int Port, string Database, string What, MigrationStep[] Steps, MigrationOperation? Operation)> _results = [];
     private readonly List<(RollbackScript Script, MigrationFile? File)> _scripts = [];
     private readonly HashSet<string> _written = [];
 
@@ -103,7 +103,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
     protected override void EndProcessing()
     {
         base.EndProcessing();
-        foreach (var database in _results.GroupBy(result => (result.Server, result.Database)))
+        foreach (var database in _results.GroupBy(result => (result.Server, result.Port, result.Database)))
         {
             // Of the log it is known which came first, however they were sorted or read; results are taken in their order.
             var ordered = database.All(result => result.Operation is not null) ? HistoryReader.InOrder(database, result => result.Operation!) : [.. database];
@@ -153,22 +153,22 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
         switch (Deserialized.Of<MigrationOperation>(input) ?? input.BaseObject)
         {
             case IndexBuildResult index:
-                _results.Add((index.Server, index.Database, $"index {index.Schema}.{index.Name}", index.Steps, null));
+                _results.Add((index.Server, index.Port, index.Database, $"index {index.Schema}.{index.Name}", index.Steps, null));
                 break;
             case IndexRebuildResult index:
-                _results.Add((index.Server, index.Database, $"rebuild of index {index.Schema}.{index.Name}", index.Steps, null));
+                _results.Add((index.Server, index.Port, index.Database, $"rebuild of index {index.Schema}.{index.Name}", index.Steps, null));
                 break;
             case IndexDropResult index:
-                _results.Add((index.Server, index.Database, $"drop of index {index.Schema}.{index.Name}", index.Steps, null));
+                _results.Add((index.Server, index.Port, index.Database, $"drop of index {index.Schema}.{index.Name}", index.Steps, null));
                 break;
             case BackfillResult backfill:
-                _results.Add((backfill.Server, backfill.Database, $"backfill {backfill.Name}", [.. backfill.Steps.Select(step => Named(step, backfill))], null));
+                _results.Add((backfill.Server, backfill.Port, backfill.Database, $"backfill {backfill.Name}", [.. backfill.Steps.Select(step => Named(step, backfill))], null));
                 break;
             case MigrationOperation operation:
-                _results.Add((operation.Server, operation.Database, $"operation {operation.Id} ({operation.Action})", operation.Steps, operation));
+                _results.Add((operation.Server, operation.Port, operation.Database, $"operation {operation.Id} ({operation.Action})", operation.Steps, operation));
                 break;
             case MigrationStep step:
-                _results.Add(("", "", step.Purpose, [step], null));
+                _results.Add(("", 0, "", step.Purpose, [step], null));
                 break;
             case FileInfo file:
                 FromFiles([file.FullName], named: false);
