@@ -11,10 +11,26 @@ public sealed class BackfillSweepTests(Servers servers)
 {
     private const string Counted = "create table t (id int primary key, note text, v int, n int not null default 0); insert into t select i from generate_series(1, 2000) i;";
 
+    // The end of its transaction is what fills the cursor of a sweep: there it stays while the gate is closed.
+    private const string Gated = Counted + """
+        create function gate() returns boolean volatile language plpgsql as $$
+        begin
+            while current_query() ~* '^commit' and not pg_try_advisory_xact_lock_shared(42) loop
+                perform pg_sleep(0.02);
+            end loop;
+            return true;
+        end $$;
+        """;
+
+    private const string CloseGate = "select pg_advisory_xact_lock(42)";
+    private const string Looking = "from pg_stat_activity where datname = current_database() and state = 'active' and query ~* '^commit'";
+
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
     private static BackfillRequest Once(TimeSpan? retryFor = null) =>
         BackfillBench.Request("t", "v", "1", "v is null", retryFor: retryFor) with { Set = [new("v", "1"), new("n", "n + 1")] };
+
+    private static BackfillRequest OnceGated(TimeSpan? retryFor = null) => Once(retryFor) with { Where = "case when gate() then v is null end" };
 
     [Theory, EachMajor]
     public async Task A_row_that_stays_locked_ends_it_although_the_application_inserts(int major)
@@ -30,6 +46,36 @@ public sealed class BackfillSweepTests(Servers servers)
         // One look at the whole table, however long the row is waited for.
         Assert.Equal(1, await bench.ScalarAsync<int>("select sweep from migration_safety.backfill"));
         Assert.Equal(1999, await bench.ScalarAsync<long>("select count(*) from t where id <= 2000 and n = 1"));
+    }
+
+    [Theory, EachMajor]
+    public async Task A_look_at_the_whole_table_that_is_lost_is_begun_again_however_long_it_had_lasted(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Gated);
+        const string Long = $"{Looking} and clock_timestamp() - query_start > interval '1.5 s'";
+        await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, CloseGate);
+        Task<BackfillResult> run = bench.RunAsync(OnceGated(TimeSpan.FromSeconds(1)));
+        await Wait.UntilAsync(async () => run.IsCompleted || await bench.ScalarAsync<bool>($"select exists (select {Long})"), "a long sweep", cancellationToken: Token);
+        Assert.Equal(1, await bench.ScalarAsync<long>($"select count(pg_terminate_backend(pid)) {Long}"));
+        await gate.CommitAsync(Token);
+
+        Assert.Equal((BackfillOutcome.Completed, 2000L), ((await run).Outcome, (await run).Rows));
+    }
+
+    [Theory, EachMajor]
+    public async Task A_sweep_of_another_role_is_seen_at_work(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Counted);
+        await using TestRole role = await TestRole.CreateAsync(bench.Database);
+        BackfillDefinition definition = (await bench.PlanAsync(Once())).Definition;
+        await using LockHolder sweeper = await LockHolder.HoldAsync(
+            bench.Database, $"select pg_advisory_xact_lock({0x4D695353}, 't'::regclass::oid::int)", "savepoint look", "lock table t in access share mode");
+        await using NpgsqlConnection other = new(bench.Database.Server.ConnectionString(bench.Database.Name, role.Name));
+        await other.OpenAsync(Token);
+
+        Assert.Equal((sweeper.Pid, "active"), ((await BackfillLock.SweeperAsync(other, definition, Token))!.Pid, (await BackfillLock.SweeperAsync(other, definition, Token))!.State));
+        await sweeper.Connection.ExecuteAsync("rollback to look", Token);
+        Assert.Null((await BackfillLock.SweeperAsync(other, definition, Token))!.State);
     }
 
     [Theory, EachMajor]
@@ -133,10 +179,10 @@ public sealed class BackfillSweepTests(Servers servers)
     {
         foreach (bool hasKey in (bool[])[true, false])
         {
-            await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Counted + (hasKey ? "" : "alter table t drop constraint t_pkey"));
+            await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Gated + (hasKey ? "" : "alter table t drop constraint t_pkey"));
             await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from t where id = 600 for update");
             using CancellationTokenSource cancel = CancellationTokenSource.CreateLinkedTokenSource(Token);
-            Task<BackfillResult> run = bench.RunAsync(Once(), cancel.Token);
+            Task<BackfillResult> run = bench.RunAsync(OnceGated(), cancel.Token);
             await Wait.UntilAsync(() => run.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains("of which 1 were locked", StringComparison.Ordinal)), "the sweep to leave a row", cancellationToken: Token);
             await cancel.CancelAsync();
             await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
@@ -144,12 +190,22 @@ public sealed class BackfillSweepTests(Servers servers)
             // One transaction makes them all: their version is the same.
             await bench.Database.ExecuteAsync("insert into t select i from generate_series(3001, 3200) i", Token);
 
-            // Behind a closed gate it has found them by place and not touched them.
+            // While the backfill is paused it does not even look.
             RecordingSink sink = new();
-            BackfillContext context = new(await bench.PlanAsync(Once()), sink);
+            BackfillContext context = new(await bench.PlanAsync(OnceGated()), sink);
             await using BackfillWorker worker = new(context, 1);
             BackfillSweep sweep = new(context, worker);
+            LockHolder gate = await LockHolder.HoldAsync(bench.Database, CloseGate);
             Task<bool> sweeps = worker.HoldAsync(() => sweep.RunAsync(Token), Token);
+            await Wait.UntilAsync(
+                async () => sweeps.IsCompleted || await bench.ScalarAsync<bool>("select exists (select from pg_stat_activity where datname = current_database() and state = 'idle' and query like '%sweep = sweep + 1%')"), "the sweep to begin", cancellationToken: Token);
+            Assert.DoesNotContain(sink.DebugMessages, m => m.StartsWith("declare", StringComparison.Ordinal));
+
+            // Paused again while it looks, it has found them by place and not touched them.
+            context.Gate.Set(speed: 1, rowsPerSecond: null, workers: 1);
+            await Wait.UntilAsync(async () => sweeps.IsCompleted || await bench.ScalarAsync<bool>($"select exists (select {Looking})"), "the sweep to look", cancellationToken: Token);
+            context.Gate.Set(speed: 0, rowsPerSecond: null, workers: 1);
+            await gate.DisposeAsync();
             // It has fetched them when it asks for their table.
             await Wait.UntilAsync(
                 async () => sweeps.IsCompleted || (sink.DebugMessages.Any(m => m.StartsWith("declare", StringComparison.Ordinal)) && await bench.ScalarAsync<bool>(

@@ -276,6 +276,34 @@ public sealed class HistoryTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task A_database_without_an_encoding_takes_any_letters(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "select 1");
+        string name = $"{bench.Database.Name}_ascii";
+        await bench.Database.ExecuteAsync($"create database {name} encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C' template template0", Token);
+        try
+        {
+            await using (NpgsqlConnection connection = new($"{bench.Database.Server.ConnectionString(name)};Pooling=false"))
+            {
+                await connection.OpenAsync(Token);
+                await connection.ExecuteAsync($"create schema \"größe\"; create table \"größe\".\"kürbis\" (id int primary key, v text); insert into \"größe\".\"kürbis\" values (1); alter database {name} set search_path = \"größe\"", Token);
+            }
+
+            EngineSession session = await bench.SessionAsync(db => $"{db.Server.ConnectionString(name)};Pooling=false");
+            BackfillPlan plan = await bench.PlanAsync(BackfillBench.Request("\"kürbis\"", "v", "'süß'"), session);
+            await OperationLog.RunAsync(plan, bench.Sink, recorder => Backfill.RunAsync(plan, recorder, Token), Token);
+            MigrationOperation entry = Assert.Single(await ReadAsync(session));
+            Assert.Equal((OperationOutcome.Succeeded, "größe.kürbis"), (entry.Outcome, entry.Target.Replace("\"", "", StringComparison.Ordinal)));
+            Assert.Contains("'süß'", entry.Steps[^1].Sql, StringComparison.Ordinal);
+            Assert.DoesNotContain(bench.Sink.Warnings, warning => warning.Contains("recorded", StringComparison.Ordinal));
+        }
+        finally
+        {
+            await bench.Database.ExecuteAsync($"drop database {name} with (force)", CancellationToken.None);
+        }
+    }
+
+    [Theory, EachMajor]
     public async Task An_end_is_recorded_when_the_log_is_free_again(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);

@@ -114,6 +114,13 @@ Describe 'Get-MigrationHistory' {
         (@(Get-MigrationHistory -Id 2) + @(Get-MigrationHistory -Id 1) + @(Get-MigrationHistory -Id 2) | New-RollbackScript).Text | Should -BeExactly $forward
     }
 
+    It 'keeps servers on one host apart' {
+        $operations = @(Get-MigrationHistory -Id 1) + @(Get-MigrationHistory -Id 2)
+        # As if it had come from the server on the next port.
+        [MigrationSafety.MigrationOperation].GetProperty('Port').SetValue($operations[1], $operations[1].Port + 1)
+        $operations | New-RollbackScript | Should -HaveCount 2
+    }
+
     It 'finds the entry of a result, and of each alone' {
         $index = Invoke-SafeIndexBuild orders n
         $fill = Start-Backfill orders @{ n = '1' } -Where 'n is null'

@@ -180,12 +180,12 @@ internal sealed class BackfillSweep
     private async Task<long?> SweepAsync(int number, CancellationToken cancellationToken)
     {
         _leaf = null;
+        await _worker.Throttle.WaitAsync(cancellationToken).ConfigureAwait(false);
         await _worker.TellAsync(connection => BackfillRecords.RefuseRenamedAsync(connection, _context.Plan.Name, runs: true, CancellationToken.None), cancellationToken).ConfigureAwait(false);
         uint[] tables = [.. _context.Definition.Leaves.Select(leaf => leaf.Table.Oid)];
         string files = await FilesAsync(tables, cancellationToken).ConfigureAwait(false);
         BackfillQueries queries = new(_context.Definition);
         _context.Sink.Debug(queries.DeclareSweep);
-        await _worker.Throttle.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
         {
             // The end of the transaction fills the cursor; then no snapshot is held any more. A look at the whole table takes as long as it takes, but no row is locked by it.
