@@ -304,6 +304,27 @@ public sealed class HistoryTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task An_entry_that_comes_too_late_is_taken_back(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
+        await BuildAsync(bench, new() { Table = "orders", Column = ["tier"] });
+        await using TcpProxy proxy = TcpProxy.Start(bench.Database.Server);
+        EngineSession session = await bench.SessionAsync(db => proxy.ConnectionString(db));
+        IndexBuildPlan plan = await IndexBuilder.PlanAsync(session, new() { Table = "orders", Column = ["n"] }, bench.Sink, Token);
+        proxy.Freeze();
+        Task<IndexBuildResult> building = OperationLog.RunAsync(plan, bench.Sink, recorder => IndexBuilder.RunAsync(plan, recorder, Token), Token);
+        await Wait.UntilAsync(() => bench.Sink.Warnings.Any(m => m.Contains("without being recorded", StringComparison.Ordinal)), "the log to be given up", cancellationToken: Token);
+        proxy.Thaw();
+
+        Assert.Equal(IndexBuildOutcome.Built, (await building).Outcome);
+        // Else it would tell for ever of a build that was broken off before its first step.
+        await Wait.UntilAsync(
+            () => bench.Database.ScalarAsync<bool>("select count(*) = 1 and pg_sequence_last_value(pg_get_serial_sequence('migration_safety.operation', 'id')::regclass) = 2 from migration_safety.operation", Token),
+            "the late entry to be taken back",
+            cancellationToken: Token);
+    }
+
+    [Theory, EachMajor]
     public async Task An_end_is_recorded_when_the_log_is_free_again(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
