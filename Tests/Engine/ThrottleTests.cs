@@ -8,6 +8,8 @@ using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Tests.Engine.Support;
 using MigrationSafety.Tests.Postgres;
 using Npgsql;
+using Npgsql.Replication;
+using NpgsqlTypes;
 using Xunit;
 
 namespace MigrationSafety.Tests.Engine;
@@ -72,6 +74,31 @@ public sealed class ThrottleTests(Servers servers)
         await bench.Database.ExecuteAsync("alter system set archive_command = 'true'", Token);
         await bench.Database.ExecuteAsync("select pg_reload_conf()", Token);
         Assert.Equal(BackfillOutcome.Completed, (await run).Outcome);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_receiver_that_replays_nothing_counts_as_far_as_it_has_written(int major)
+    {
+        await using PostgresServer server = await PostgresServer.StartAsync(major, cancellationToken: Token);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(server, Table);
+        // As pg_receivewal: nothing is replayed, and flushed is what lies before the file that it fills.
+        await using PhysicalReplicationConnection receiver = new(server.ConnectionString("postgres")) { WalReceiverStatusInterval = TimeSpan.FromMilliseconds(200) };
+        await receiver.Open(Token);
+        NpgsqlLogSequenceNumber start = (await receiver.IdentifySystem(Token)).XLogPos;
+        receiver.LastFlushedLsn = start;
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        Task receiving = ReceiveAsync(receiver, start, stop.Token);
+        await bench.Database.ExecuteAsync(Wal, Token);
+        await Wait.UntilAsync(async () => receiving.IsCompleted || await bench.ScalarAsync<bool>("select coalesce(bool_or(write_lsn > flush_lsn and replay_lsn is null), false) from pg_stat_replication"), "the receiver", cancellationToken: Token);
+        Assert.False(receiving.IsCompleted);
+
+        Task<BackfillResult> run = bench.RunAsync(Request(None with { ReplicationLagTime = TimeSpan.FromSeconds(10), ReplicationLagBytes = 256 << 10 }));
+        Assert.Equal((BackfillOutcome.Completed, 3000), ((await run.WaitAsync(TimeSpan.FromSeconds(60), Token)).Outcome, (await run).Rows));
+        await using NpgsqlConnection watch = await bench.Database.OpenAsync(Token);
+        StandbySample seen = Assert.Single((await new ThrottleLook(None with { ReplicationLagBytes = 1 }, "x", []).ReadAsync(watch, [], Token)).Standbys);
+        Assert.InRange(seen.Replayed, (long)(ulong)start + 1, long.MaxValue);
+        await stop.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => receiving);
     }
 
     [Theory, EachMajor]
@@ -399,6 +426,14 @@ public sealed class ThrottleTests(Servers servers)
         await leave.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => waiting);
         return false;
+    }
+
+    private static async Task ReceiveAsync(PhysicalReplicationConnection receiver, NpgsqlLogSequenceNumber start, CancellationToken cancellationToken)
+    {
+        await foreach (XLogDataMessage message in receiver.StartReplication(start, cancellationToken))
+        {
+            Assert.True(message.WalEnd >= start);
+        }
     }
 
     private static Task UntilBehindAsync(BackfillBench bench, long bytes) => Wait.UntilAsync(

@@ -228,15 +228,15 @@ internal sealed class ThrottleLook
     // A connection that is kept for later use keeps its name.
     private const string AtWork = "(state is distinct from 'idle' or state_change > pg_catalog.clock_timestamp() - interval '2 s')";
 
-    // Without a privilege only the pid is to be seen. A receiver that replays nothing (pg_receivewal) is where it has written.
+    // Without a privilege only the pid is to be seen. A receiver that replays nothing (pg_receivewal) is where it has written: what it has flushed it tells by whole files.
     private const string Standbys = """
         select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
             'name', r.application_name || coalesce(' (' || pg_catalog.host(r.client_addr) || ')', ''),
-            'replayed', (coalesce(r.replay_lsn, r.flush_lsn, r.write_lsn, r.sent_lsn) - '0/0'::pg_catalog.pg_lsn)::int8,
-            'lag', extract(epoch from coalesce(r.replay_lag, r.flush_lag, r.write_lag))))
+            'replayed', (coalesce(r.replay_lsn, r.write_lsn, r.flush_lsn, r.sent_lsn) - '0/0'::pg_catalog.pg_lsn)::int8,
+            'lag', extract(epoch from case when r.replay_lsn is null then r.write_lag else r.replay_lag end)))
         from pg_catalog.pg_stat_replication r
         left join pg_catalog.pg_replication_slots s on s.active_pid = r.pid
-        where r.state in ('streaming', 'catchup') and coalesce(r.replay_lsn, r.flush_lsn, r.write_lsn, r.sent_lsn) is not null
+        where r.state in ('streaming', 'catchup') and coalesce(r.replay_lsn, r.write_lsn, r.flush_lsn, r.sent_lsn) is not null
           and r.application_name <> all ($4) and (s.slot_name is null or s.slot_name::text <> all ($4))
         """;
 
