@@ -338,6 +338,35 @@ public sealed class ThrottleTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task A_query_after_whose_error_the_driver_closes_the_connection_pauses_it_too(int major)
+    {
+        const string Healthy = """
+            create table health (code text);
+            insert into health values ('00000');
+            create function healthy() returns bool language plpgsql as $$
+            declare state text = (select code from public.health);
+            begin
+                if state <> '00000' then raise exception 'trouble %', state using errcode = state; end if;
+                return true;
+            end $$;
+            """;
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table + Healthy);
+        BackfillPlan plan = await bench.PlanAsync(Request(None with { HealthQuery = "select healthy()" }));
+        await bench.Database.ExecuteAsync("update health set code = '58P01'", Token);
+        Task<BackfillResult> run = Backfill.RunAsync(plan, bench.Sink, Token);
+        // At the first look, and at later ones; 08 is what dblink says of another server.
+        foreach (string code in (string[])["58P01", "XX000", "53200", "57P03", "08006"])
+        {
+            await bench.Database.ExecuteAsync($"update health set code = '{code}'", Token);
+            Assert.Equal($"paused: the health query fails: trouble {code}.", await ReasonAsync(bench, run, code));
+        }
+
+        await bench.Database.ExecuteAsync("update health set code = '00000'", Token);
+        Assert.Equal((BackfillOutcome.Completed, 3000), ((await run).Outcome, (await run).Rows));
+        Assert.DoesNotContain(bench.Sink.VerboseMessages, message => message.Contains("Looks again", StringComparison.Ordinal));
+    }
+
+    [Theory, EachMajor]
     public async Task Dead_rows_are_held_against_the_rules_of_autovacuum(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(

@@ -149,7 +149,7 @@ internal sealed class CommitProbe : IAsyncDisposable
             string role = SqlName.QuoteIfNeeded(_owner.Session.Info.User);
             _sink.Warning($"{_owner.Name}: role {_owner.Session.Info.User} may not try commits, so that how much it slows others down is not known, and -MaxSlowdown without effect. Have its owner run: GRANT UPDATE ON SEQUENCE {BackfillSchema.Probe} TO {role};");
         }
-        catch (Exception e) when (e is NpgsqlException or MigrationException or IOException or TimeoutException)
+        catch (Exception e) when (e is NpgsqlException or MigrationException or IOException or TimeoutException || ServerErrors.IsConnectionLost(e))
         {
             // The next look begins it again.
             _sink.Verbose($"{_owner.Name}: trying a commit failed: {e.Message}");

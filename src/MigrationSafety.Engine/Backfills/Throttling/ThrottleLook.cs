@@ -174,7 +174,8 @@ internal sealed class ThrottleLook
 
             return reader.GetValue(0) is true ? null : "the health query says no";
         }
-        catch (PostgresException e) when (!ServerErrors.IsConnectionLost(e))
+        // What the server answers to the query, whatever its class: with dblink, 08 is another server's connection.
+        catch (PostgresException e) when (e.InvariantSeverity is not ("FATAL" or "PANIC"))
         {
             return $"the health query fails: {ServerErrors.Words(e)}";
         }

@@ -1,3 +1,4 @@
+using System.Data;
 using System.Diagnostics;
 using System.Text.RegularExpressions;
 using MigrationSafety.Engine.Execution;
@@ -149,7 +150,7 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
             Tell(before, decision);
             await WriteAsync(decision, first: before.Since == default, cancellationToken).ConfigureAwait(false);
         }
-        catch (Exception e) when (!cancellationToken.IsCancellationRequested && e is NpgsqlException or MigrationException or IOException or TimeoutException)
+        catch (Exception e) when (!cancellationToken.IsCancellationRequested && (e is NpgsqlException or MigrationException or IOException or TimeoutException || ServerErrors.IsConnectionLost(e)))
         {
             await CloseAsync().ConfigureAwait(false);
             MigrationException known = ServerErrors.Translate(e, $"Looking at the server for the throttle of {_owner.Name}", _owner.Name);
@@ -191,13 +192,25 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
 
     private async Task<ThrottleSample> SampleAsync(CancellationToken cancellationToken)
     {
+        NpgsqlConnection connection = await ConnectAsync(cancellationToken).ConfigureAwait(false);
+        return await _look.ReadAsync(connection, _owner.Pids(), cancellationToken).ConfigureAwait(false);
+    }
+
+    private async Task<NpgsqlConnection> ConnectAsync(CancellationToken cancellationToken)
+    {
+        // After an error of classes 53, 57P, 58 and XX, which a health query may raise, the driver has closed it.
+        if (_connection is { FullState: not ConnectionState.Open })
+        {
+            await CloseAsync().ConfigureAwait(false);
+        }
+
         if (_connection is null)
         {
             _connection = await _owner.Session.OpenAsync("throttle", _sink, cancellationToken).ConfigureAwait(false);
             await ThrottleLook.PrepareAsync(_connection, cancellationToken).ConfigureAwait(false);
         }
 
-        return await _look.ReadAsync(_connection, _owner.Pids(), cancellationToken).ConfigureAwait(false);
+        return _connection;
     }
 
     /// <summary>All clients keep to what is recorded, which is what the one that came last asked for.</summary>
@@ -280,7 +293,7 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
         }
 
         // Each its own transaction: none may wait for another's rows.
-        await using NpgsqlBatch batch = new(_connection!) { Timeout = 10, EnableErrorBarriers = true };
+        await using NpgsqlBatch batch = new(await ConnectAsync(cancellationToken).ConfigureAwait(false)) { Timeout = 10, EnableErrorBarriers = true };
         if (reason)
         {
             batch.BatchCommands.Add(new(Reason)
