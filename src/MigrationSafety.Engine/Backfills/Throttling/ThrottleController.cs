@@ -19,9 +19,12 @@ internal sealed record ThrottleDecision(double Speed, string? Reason, DateTimeOf
     {
         { Reason: null } => null,
         { Paused: true } => $"{PausedWord}: {Reason}",
-        { Recovers: true } => string.Create(CultureInfo.InvariantCulture, $"at {Speed * 100:0} % speed and rising, after: {Reason}"),
-        _ => string.Create(CultureInfo.InvariantCulture, $"at {Speed * 100:0} % speed: {Reason}"),
+        { Recovers: true } => $"at {Percent} % speed and rising, after: {Reason}",
+        _ => $"at {Percent} % speed: {Reason}",
     };
+
+    // Of many workers each may have less than one: 0 would say that it is paused.
+    private string Percent => (Speed * 100).ToString(Speed < 0.01 ? "0.##" : "0", CultureInfo.InvariantCulture);
 }
 
 /// <summary>
