@@ -61,6 +61,9 @@ internal sealed class ThrottleRules
         return [.. found.OrderByDescending(pressure => pressure.Stops).ThenByDescending(pressure => pressure.Ratio)];
     }
 
+    // As many as the limit says are within it: of few, each is a large share.
+    private static double Share(int count, int limit) => (double)count / (count <= limit ? limit + 1 : limit);
+
     private void Standby(StandbySample standby, ThrottleSample sample, List<ThrottlePressure> found)
     {
         long behind = Math.Max(0, sample.Wal - standby.Replayed);
@@ -112,7 +115,7 @@ internal sealed class ThrottleRules
         {
             found.Add(new(
                 $"{waiters.Count:N0} session{(waiters.Count > 1 ? "s wait" : " waits")} for rows of this backfill (limit {waiting:N0}), the longest, pid {waiters.Pid}, for {Durations.Text(TimeSpan.FromSeconds(waiters.Seconds ?? 0))}",
-                (double)waiters.Count / waiting));
+                Share(waiters.Count, waiting)));
         }
 
         // Seen by two looks: that of a healthy standby ends within milliseconds.
@@ -123,7 +126,7 @@ internal sealed class ThrottleRules
 
         if (sample.ActiveSessions is { } active && Limits.ActiveSessions is { } most)
         {
-            found.Add(new($"{active:N0} sessions are active (limit {most:N0})", (double)active / most));
+            found.Add(new($"{active:N0} sessions are active (limit {most:N0})", Share(active, most)));
         }
 
         if (Limits.WalRate is { } rate && _last is { } last && sample.Time > last.Time)
