@@ -367,6 +367,32 @@ public sealed class ThrottleTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task Whoever_goes_on_asks_the_users_query_as_who_began(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table + """
+            create schema app;
+            create schema other;
+            create table app.health (ok bool);
+            create table other.health (ok bool);
+            insert into app.health values (true);
+            insert into other.health values (false);
+            """);
+        EngineSession first = await bench.SessionAsync(db => db.ConnectionString + ";Options=-c search_path=app,public -c TimeZone=Asia/Tokyo");
+        EngineSession second = await bench.SessionAsync(db => db.ConnectionString + ";Options=-c search_path=other,public -c TimeZone=UTC");
+        BackfillRequest request = Request(None with { HealthQuery = "select ok and current_setting('TimeZone') = 'Asia/Tokyo' and current_setting('statement_timeout') = '5s' from health", RowsPerSecond = 500 });
+        Task<BackfillResult> run = bench.RunAsync(request, session: first);
+        await bench.UntilBatchesAsync(1, run);
+        await BackfillControl.StopAsync(bench.Session, "public.t.v", TimeSpan.FromSeconds(30), bench.Sink, Token);
+        Assert.Equal(BackfillOutcome.Paused, (await run).Outcome);
+
+        BackfillRequest resumed = await BackfillControl.RequestAsync(second, "public.t.v", bench.Sink, Token);
+        Assert.Equal(request.Throttle, resumed.Throttle);
+        run = bench.RunAsync(resumed with { Throttle = request.Throttle with { RowsPerSecond = null } }, session: second);
+        BackfillResult result = await run.WaitAsync(TimeSpan.FromSeconds(60), Token);
+        Assert.Equal((BackfillOutcome.Completed, 3000), (result.Outcome, result.TotalRows));
+    }
+
+    [Theory, EachMajor]
     public async Task Dead_rows_are_held_against_the_rules_of_autovacuum(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(

@@ -19,7 +19,11 @@ namespace MigrationSafety.Engine.Backfills.Throttling;
 /// <param name="Tables">The tables that hold the rows.</param>
 /// <param name="RetryFor">How long a server that cannot be looked at is waited for.</param>
 /// <param name="Show">Shows why it is slow; null where it is not.</param>
-internal sealed record ThrottleOwner(EngineSession Session, string Name, Guid Run, ThrottleGate Gate, int Workers, Func<int[]> Pids, Func<long> Transactions, uint[] Tables, TimeSpan RetryFor, Action<string?> Show);
+internal sealed record ThrottleOwner(EngineSession Session, string Name, Guid Run, ThrottleGate Gate, int Workers, Func<int[]> Pids, Func<long> Transactions, uint[] Tables, TimeSpan RetryFor, Action<string?> Show)
+{
+    /// <summary>The settings with which the health query is asked, as <see cref="BackfillSettings"/> has them; null for those of the session.</summary>
+    internal IReadOnlyDictionary<string, string>? Settings { get; init; }
+}
 
 /// <summary>
 /// The throttle of one run: looks at the server about once a second on a connection of its own, decides, opens and closes the gate before its workers, and writes down on the server
@@ -207,6 +211,11 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
         if (_connection is null)
         {
             _connection = await _owner.Session.OpenAsync("throttle", _sink, cancellationToken).ConfigureAwait(false);
+            if (_owner.Settings is { } settings)
+            {
+                await BackfillSettings.SetAsync(_connection, settings, cancellationToken).ConfigureAwait(false);
+            }
+
             await ThrottleLook.PrepareAsync(_connection, cancellationToken).ConfigureAwait(false);
         }
 
