@@ -460,6 +460,33 @@ public sealed class ThrottleTests(Servers servers)
         Assert.Equal(MigrationErrorKind.Connection, gone.Kind);
     }
 
+    // On one major, as above.
+    [Fact]
+    public async Task A_line_that_went_dead_in_the_pool_does_not_keep_it_from_looking_again()
+    {
+        PostgresServer server = await servers.Clusters.GetAsync(PostgresClusters.RequestedMajors.Max());
+        await using TcpProxy proxy = TcpProxy.Start(server);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(server, Table, proxy.ConnectionString);
+        await bench.RunAsync(Request(None));
+        string name = (await bench.ScalarAsync<string>("select name from migration_safety.backfill"))!;
+        NpgsqlConnection[] pooled = [await bench.Session.OpenAsync("test", bench.Sink, Token), await bench.Session.OpenAsync("test", bench.Sink, Token), await bench.Session.OpenAsync("test", bench.Sink, Token)];
+        foreach (NpgsqlConnection connection in pooled)
+        {
+            await connection.DisposeAsync();
+        }
+
+        proxy.Freeze();
+        ThrottleGate gate = new();
+        ThrottleOwner owner = new(bench.Session, name, Guid.NewGuid(), gate, 1, () => [], () => 0, [], TimeSpan.FromMinutes(1), _ => { }) { PatienceToOpen = TimeSpan.FromMilliseconds(200) };
+        await using ThrottleWatch watch = await ThrottleWatch.StartAsync(owner, None, bench.Sink, Token).WaitAsync(TimeSpan.FromSeconds(20), Token);
+        await Wait.UntilAsync(() => bench.Sink.VerboseMessages.Count(message => message.Contains("Looks again", StringComparison.Ordinal)) >= 2, "blind looks", cancellationToken: Token);
+        Assert.False(await LetsThroughAsync(gate));
+        // New lines are alive: those that are frozen stay so.
+        proxy.DropAll();
+        proxy.Thaw();
+        await Wait.UntilAsync(() => LetsThroughAsync(gate), "a look", cancellationToken: Token);
+    }
+
     private static BackfillRequest Request(ThrottleLimits limits) => BackfillBench.Request("t", "v", "1") with { Throttle = limits };
 
     private static async Task<int> ExecuteAsync(NpgsqlConnection connection, string sql)

@@ -98,7 +98,7 @@ internal sealed class CommitProbe : IAsyncDisposable
     {
         try
         {
-            await using NpgsqlConnection connection = await _owner.Session.OpenAsync(Operation, _sink, cancellationToken).ConfigureAwait(false);
+            await using NpgsqlConnection connection = await _owner.OpenAsync(Operation, _sink, cancellationToken).ConfigureAwait(false);
             await using NpgsqlBatch batch = new(connection)
             {
                 Timeout = 10,

@@ -193,6 +193,7 @@ internal sealed class ThrottleLook
     {
         await using NpgsqlCommand command = new("select pg_catalog.set_config('statement_timeout', $1, false), pg_catalog.set_config('jit', 'off', false), pg_catalog.set_config('synchronous_commit', 'off', false)", connection)
         {
+            CommandTimeout = 2 * PatienceSeconds,
             Parameters = { new() { Value = $"{PatienceSeconds}s" } },
         };
         await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);

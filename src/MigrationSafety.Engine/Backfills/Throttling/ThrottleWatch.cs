@@ -23,6 +23,33 @@ internal sealed record ThrottleOwner(EngineSession Session, string Name, Guid Ru
 {
     /// <summary>The settings with which the health query is asked, as <see cref="BackfillSettings"/> has them; null for those of the session.</summary>
     internal IReadOnlyDictionary<string, string>? Settings { get; init; }
+
+    /// <summary>How long a connection may take to open: a line that went dead while it lay in the pool gives no answer ever.</summary>
+    internal TimeSpan PatienceToOpen { get; init; } = TimeSpan.FromSeconds(30);
+
+    /// <summary>Opens a connection, or gives up after <see cref="PatienceToOpen"/>.</summary>
+    /// <param name="operation">What it is for, as its application_name says.</param>
+    /// <param name="sink">Where it reports to.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <exception cref="TimeoutException">The server did not answer in time.</exception>
+    internal async Task<NpgsqlConnection> OpenAsync(string operation, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        Task<NpgsqlConnection> opening = Session.OpenAsync(operation, sink, cancellationToken);
+        try
+        {
+            return await opening.WaitAsync(PatienceToOpen, cancellationToken).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is TimeoutException or OperationCanceledException)
+        {
+            // What comes too late is closed; how it failed is of no interest any more.
+            _ = opening.ContinueWith(
+                late => late.IsCompletedSuccessfully ? late.Result.DisposeAsync().AsTask() : Task.FromResult(late.Exception),
+                CancellationToken.None,
+                TaskContinuationOptions.None,
+                TaskScheduler.Default);
+            throw;
+        }
+    }
 }
 
 /// <summary>
@@ -210,7 +237,7 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
 
         if (_connection is null)
         {
-            _connection = await _owner.Session.OpenAsync("throttle", _sink, cancellationToken).ConfigureAwait(false);
+            _connection = await _owner.OpenAsync("throttle", _sink, cancellationToken).ConfigureAwait(false);
             if (_owner.Settings is { } settings)
             {
                 await BackfillSettings.SetAsync(_connection, settings, cancellationToken).ConfigureAwait(false);
