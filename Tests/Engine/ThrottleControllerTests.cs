@@ -179,7 +179,7 @@ public sealed class ThrottleControllerTests
             Archiver = new(96 << 20, "000000010000000000000002"),
             Waiters = new(3, 4711, 0.25),
             ActiveSessions = 5,
-            Vacuum = new("public.orders", 4000, 1000, Vacuumed: false),
+            Vacuum = new("public.orders", 4000, 1000, Vacuumed: false, Autovacuum: true),
         };
         rules.Assess(sample);
         IReadOnlyList<ThrottlePressure> found = rules.Assess(sample with { Time = s_start.AddSeconds(2), Wal = 106 << 20 });
@@ -192,6 +192,18 @@ public sealed class ThrottleControllerTests
         Assert.Contains(found, pressure => pressure.Reason == "3 sessions wait for rows of this backfill (limit 2), the longest, pid 4711, for 250 ms");
         Assert.Contains(found, pressure => pressure.Reason == "5 sessions are active (limit 10)");
         Assert.Contains(found, pressure => pressure.Reason == "replication slot \"lost one\" keeps 512 MB of WAL (limit 1 GB) and nobody reads it");
+    }
+
+    [Theory]
+    [InlineData(true, true, "a vacuum is at it")]
+    [InlineData(true, false, "a vacuum is at it")]
+    [InlineData(false, true, "no vacuum is at it yet")]
+    [InlineData(false, false, "autovacuum is off for it: run VACUUM")]
+    public void What_is_said_of_dead_rows_is_who_takes_them_away(bool vacuumed, bool autovacuum, string end)
+    {
+        ThrottleRules rules = new(new ThrottleLimits { VacuumLag = 1 });
+        ThrottlePressure found = Assert.Single(rules.Assess(new ThrottleSample { Time = s_start, Vacuum = new("public.t", 1500, 1000, vacuumed, autovacuum) }));
+        Assert.Equal(("public.t has 1,500 dead rows, 1.5 times those at which autovacuum comes (limit 1); " + end, 1.5), (found.Reason, found.Ratio));
     }
 
     [Fact]

@@ -404,7 +404,21 @@ public sealed class ThrottleTests(Servers servers)
         ThrottleLook look = new(None with { VacuumLag = 1 }, "x", [(uint)(await bench.ScalarAsync<object>("select 't'::regclass::oid"))!]);
         VacuumSample? vacuum = null;
         await Wait.UntilAsync(async () => (vacuum = (await look.ReadAsync(connection, [], Token)).Vacuum)!.Dead > 0, "the statistics to have dead rows", cancellationToken: Token);
-        Assert.Equal(("public.t", 100 + (0.3 * 3000), false), (vacuum!.Name, vacuum.Threshold, vacuum.Vacuumed));
+        Assert.Equal(("public.t", 100 + (0.3 * 3000), false, false), (vacuum!.Name, vacuum.Threshold, vacuum.Vacuumed, vacuum.Autovacuum));
+        await bench.Database.ExecuteAsync("alter table t reset (autovacuum_enabled)", Token);
+        Assert.True((await look.ReadAsync(connection, [], Token)).Vacuum!.Autovacuum);
+    }
+
+    [Theory]
+    [InlineData(0.5)]
+    [InlineData(0.01)]
+    [InlineData(-1)]
+    public async Task One_that_would_wait_for_an_autovacuum_that_waits_for_it_is_refused(double lag)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, PostgresClusters.RequestedMajors.Max(), Table);
+        MigrationException refused = await Assert.ThrowsAsync<MigrationException>(() => bench.PlanAsync(Request(None with { VacuumLag = lag })));
+        Assert.Equal(("MaxVacuumLagInvalid", MigrationErrorKind.InvalidInput), (refused.ErrorId, refused.Kind));
+        Assert.Equal(1, (await bench.PlanAsync(Request(None with { VacuumLag = 1 }))).Request.Throttle.VacuumLag);
     }
 
     [Theory, EachMajor]

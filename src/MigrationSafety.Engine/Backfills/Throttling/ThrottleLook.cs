@@ -37,10 +37,19 @@ internal sealed class ThrottleLook
             : sample;
     }
 
-    /// <summary>Makes sure that the server can answer: the time zone and the health query.</summary>
-    /// <exception cref="MigrationException"><c>TimeZoneUnknown</c>, <c>HealthQueryInvalid</c>.</exception>
+    /// <summary>Makes sure that the server can answer, the time zone and the health query, and that no limit waits for what cannot come.</summary>
+    /// <exception cref="MigrationException"><c>MaxVacuumLagInvalid</c>, <c>TimeZoneUnknown</c>, <c>HealthQueryInvalid</c>.</exception>
     internal static async Task<ThrottleLimits> CheckAsync(NpgsqlConnection connection, ThrottleLimits limits, CancellationToken cancellationToken)
     {
+        if (limits.VacuumLag < 1)
+        {
+            throw new MigrationException(
+                "MaxVacuumLagInvalid",
+                MigrationErrorKind.InvalidInput,
+                $"-MaxVacuumLag {limits.VacuumLag:0.####} asks for fewer dead rows than those at which autovacuum comes: it would wait for an autovacuum that waits for it.",
+                "Give how many times these dead rows the table may have, from 1 on; 0 for no limit.");
+        }
+
         if (limits.Window is { } window)
         {
             // Another session, of whoever resumes it, may have another one.
@@ -275,13 +284,16 @@ internal sealed class ThrottleLook
         where pg_catalog.pg_blocking_pids(q.pid) && $2
         """;
 
-    // The rules of autovacuum: the table's own options, else the server's; from 18 on with a bound.
+    // The rules of autovacuum: the table's own options, else the server's; from 18 on with a bound. Whose vacuum is hidden from this role shows by its lock on which table it works.
     private static string Vacuum => $"""
-        select pg_catalog.jsonb_build_object('name', pg_catalog.format('%I.%I', n.nspname, t.relname), 'dead', t.dead, 'threshold', t.threshold,
-                                             'vacuumed', exists (select from pg_catalog.pg_stat_progress_vacuum p where p.relid = t.oid and p.datname = pg_catalog.current_database()))
+        select pg_catalog.jsonb_build_object('name', pg_catalog.format('%I.%I', n.nspname, t.relname), 'dead', t.dead, 'threshold', t.threshold, 'autovacuum', t.autovacuum,
+                                             'vacuumed', exists (select from pg_catalog.pg_stat_progress_vacuum p where p.datname = pg_catalog.current_database() and (p.relid = t.oid or (p.relid is null
+                                                 and exists (select from pg_catalog.pg_locks l where l.pid = p.pid and l.locktype = 'relation' and l.granted and l.database = p.datid
+                                                             and l.relation = t.oid and l.mode = 'ShareUpdateExclusiveLock')))))
         from (select c.oid, c.relname, c.relnamespace, pg_catalog.pg_stat_get_dead_tuples(c.oid) as dead,
-                     least({Option("autovacuum_vacuum_threshold")} + {Option("autovacuum_vacuum_scale_factor")} * greatest(c.reltuples, 0),
-                           nullif({Option("autovacuum_vacuum_max_threshold")}, -1)) as threshold
+                     least({Option("autovacuum_vacuum_threshold")}::float8 + {Option("autovacuum_vacuum_scale_factor")}::float8 * greatest(c.reltuples, 0),
+                           nullif({Option("autovacuum_vacuum_max_threshold")}::float8, -1)) as threshold,
+                     pg_catalog.current_setting('autovacuum')::bool and {Option("autovacuum_enabled")}::bool is not false as autovacuum
               from pg_catalog.pg_class c
               where c.oid = any ($5)) t
         join pg_catalog.pg_namespace n on n.oid = t.relnamespace
@@ -290,7 +302,7 @@ internal sealed class ThrottleLook
         """;
 
     private static string Option(string name) =>
-        $"coalesce((select o.option_value from pg_catalog.pg_options_to_table(c.reloptions) o where o.option_name = {SqlName.Literal(name)}), pg_catalog.current_setting({SqlName.Literal(name)}, true))::float8";
+        $"coalesce((select o.option_value from pg_catalog.pg_options_to_table(c.reloptions) o where o.option_name = {SqlName.Literal(name)}), pg_catalog.current_setting({SqlName.Literal(name)}, true))";
 
     private static string Trimmed(string query) => query.Trim().TrimEnd(';').TrimEnd();
 

@@ -54,7 +54,8 @@ internal sealed class ThrottleRules
         if (sample.Vacuum is { } vacuum && Limits.VacuumLag is { } lag)
         {
             double times = vacuum.Dead / Math.Max(1, vacuum.Threshold);
-            found.Add(new($"{vacuum.Name} has {vacuum.Dead:N0} dead rows, {times:0.0} times those at which autovacuum comes (limit {lag:0.##}); {(vacuum.Vacuumed ? "a vacuum is at it" : "no vacuum is at it yet")}", times / lag));
+            string at = vacuum.Vacuumed ? "a vacuum is at it" : vacuum.Autovacuum ? "no vacuum is at it yet" : "autovacuum is off for it: run VACUUM";
+            found.Add(new($"{vacuum.Name} has {vacuum.Dead:N0} dead rows, {times:0.0} times those at which autovacuum comes (limit {lag:0.##}); {at}", times / lag));
         }
 
         _last = sample;

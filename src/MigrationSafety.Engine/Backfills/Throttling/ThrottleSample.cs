@@ -31,7 +31,8 @@ internal sealed record WaiterSample(int Count, int? Pid, double? Seconds);
 /// <param name="Dead">Dead rows, as the statistics have them.</param>
 /// <param name="Threshold">Dead rows at which autovacuum comes.</param>
 /// <param name="Vacuumed">Whether a vacuum is at it.</param>
-internal sealed record VacuumSample(string Name, long Dead, double Threshold, bool Vacuumed);
+/// <param name="Autovacuum">Whether autovacuum comes by itself: it is on, for the table too.</param>
+internal sealed record VacuumSample(string Name, long Dead, double Threshold, bool Vacuumed, bool Autovacuum);
 
 /// <summary>What one look at the server saw. Null: not asked for, or not to be seen.</summary>
 internal sealed record ThrottleSample
