@@ -444,6 +444,72 @@ public sealed class ThrottleTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task Commits_that_it_cannot_see_hang_and_vacuums_of_others_are_told_as_they_are(int major)
+    {
+        // A server of its own, for the setting.
+        await using PostgresServer server = await PostgresServer.StartAsync(major, cancellationToken: Token);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(server, Table + "create role app login; grant all on t to app");
+        await bench.RunAsync(Request(None));
+        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'running'; grant usage on schema migration_safety to app; grant all on all tables in schema migration_safety to app; grant all on all sequences in schema migration_safety to app", Token);
+        string name = (await bench.ScalarAsync<string>("select name from migration_safety.backfill"))!;
+        EngineSession session = await bench.SessionAsync(db => new NpgsqlConnectionStringBuilder(db.ConnectionString) { Username = "app" }.ConnectionString);
+        bool[] told = [];
+        try
+        {
+            foreach (string standbys in (string[])["", "gone"])
+            {
+                await bench.Database.ExecuteAsync($"alter system set synchronous_standby_names = '{standbys}'", Token);
+                await bench.Database.ExecuteAsync("select pg_reload_conf()", Token);
+                await Wait.UntilAsync(async () => await bench.ScalarAsync<string>("show synchronous_standby_names") == standbys, "the setting", cancellationToken: Token);
+                RecordingSink sink = new();
+                List<string?> shown = [];
+                await using NpgsqlConnection other = await bench.Database.OpenAsync(Token);
+                await using ThrottleWatch watch = await ThrottleWatch.StartAsync(
+                    new ThrottleOwner(session, name, Guid.NewGuid(), new ThrottleGate(), 1, () => [], () => 0, [], TimeSpan.FromMinutes(1), shown.Add), None with { Slowdown = 1.1 }, sink, Token);
+                // Once, however often it looks.
+                await Wait.UntilAsync(() => shown.Count >= 3, "three looks", cancellationToken: Token);
+                told = [.. told, sink.Warnings.Count(message => message.Contains("synchronous_standby_names", StringComparison.Ordinal) && message.Contains("GRANT pg_monitor TO app", StringComparison.Ordinal)) == 1];
+                Assert.InRange(sink.Warnings.Count, 0, 1);
+            }
+        }
+        finally
+        {
+            // Or the database could never be dropped.
+            await bench.Database.ExecuteAsync("alter system reset synchronous_standby_names", CancellationToken.None);
+            await bench.Database.ExecuteAsync("select pg_reload_conf()", CancellationToken.None);
+        }
+
+        Assert.Equal([false, true], told);
+
+        // A slow vacuum of somebody else.
+        await bench.Database.ExecuteAsync("create table other as select 1 as id; alter table t set (autovacuum_enabled = off); delete from t", Token);
+        await using NpgsqlConnection vacuum = await bench.Database.OpenAsync(Token);
+        await ExecuteAsync(vacuum, "set vacuum_cost_delay = '100ms'; set vacuum_cost_limit = 1");
+        using CancellationTokenSource enough = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        await using NpgsqlCommand slow = new("vacuum t", vacuum);
+        Task<int> vacuuming = slow.ExecuteNonQueryAsync(enough.Token);
+        try
+        {
+            await Wait.UntilAsync(async () => vacuuming.IsCompleted || await bench.ScalarAsync<long>("select count(*) from pg_stat_progress_vacuum where relid = 't'::regclass") > 0, "the vacuum", cancellationToken: Token);
+            await using NpgsqlConnection app = await session.OpenAsync("throttle", bench.Sink, Token);
+            foreach (string table in (string[])["t", "other"])
+            {
+                ThrottleLook look = new(None with { VacuumLag = 1 }, "x", [(uint)(await bench.ScalarAsync<object>($"select '{table}'::regclass::oid"))!]);
+                VacuumSample seen = (await look.ReadAsync(app, [], Token)).Vacuum!;
+                Assert.Equal(($"public.{table}", table == "t"), (seen.Name, seen.Vacuumed));
+            }
+
+            Assert.False(vacuuming.IsCompleted);
+        }
+        finally
+        {
+            // A connection cannot be closed under its statement.
+            await enough.CancelAsync();
+            await Task.WhenAny(vacuuming);
+        }
+    }
+
+    [Theory, EachMajor]
     public async Task Rows_a_second_are_kept_to_by_all_workers_together(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table);

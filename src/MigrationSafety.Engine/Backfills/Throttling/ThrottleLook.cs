@@ -166,6 +166,7 @@ internal sealed class ThrottleLook
             Probes = (int)(reader.Long(16) ?? 0),
             StandbyWaits = await reader.IsDBNullAsync(17, cancellationToken).ConfigureAwait(false) ? [] : reader.GetFieldValue<string[]>(17),
             LiveSessions = (int)(reader.Long(18) ?? 0),
+            HasSynchronousStandbys = reader.GetBoolean(19),
         };
     }
 
@@ -231,7 +232,8 @@ internal sealed class ThrottleLook
                    {When(limits.Slowdown is not null, $"select pg_catalog.count(*) from pg_catalog.pg_stat_activity where application_name = 'MigrationSafety/backfill' and pid <> all ($2) and {AtWork}", "int8")},
                    {When(limits.Slowdown is not null, $"select pg_catalog.count(*) from pg_catalog.pg_stat_activity where application_name = 'MigrationSafety/{CommitProbe.Operation}' and {AtWork}", "int8")},
                    {When(limits.Slowdown is not null, "select pg_catalog.array_agg(pg_catalog.concat_ws(' ', pid, query_start, backend_xid)) from pg_catalog.pg_stat_activity where wait_event = 'SyncRep' and application_name not like 'MigrationSafety%'", "text[]")},
-                   {When(limits.Slowdown is not null, "select pg_catalog.count(*) from pg_catalog.pg_stat_activity where backend_type = 'client backend' and state_change > pg_catalog.clock_timestamp() - interval '0.5 s' and application_name not like 'MigrationSafety%'", "int8")}
+                   {When(limits.Slowdown is not null, "select pg_catalog.count(*) from pg_catalog.pg_stat_activity where backend_type = 'client backend' and state_change > pg_catalog.clock_timestamp() - interval '0.5 s' and application_name not like 'MigrationSafety%'", "int8")},
+                   pg_catalog.current_setting('synchronous_standby_names') <> ''
             from w
             """;
     }

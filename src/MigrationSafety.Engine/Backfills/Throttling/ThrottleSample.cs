@@ -55,6 +55,9 @@ internal sealed record ThrottleSample
     /// <summary>Commits that wait for a synchronous standby, each by its session, statement and transaction: a statement may commit many times. None of this module's own.</summary>
     internal string[] StandbyWaits { get; init; } = [];
 
+    /// <summary>Whether commits wait for standbys at all (<c>synchronous_standby_names</c>).</summary>
+    internal bool HasSynchronousStandbys { get; init; }
+
     /// <summary>The time of day in the window's time zone.</summary>
     internal TimeOnly? TimeOfDay { get; init; }
 

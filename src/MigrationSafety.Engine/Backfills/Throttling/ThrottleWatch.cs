@@ -276,6 +276,11 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
             _sink.Warning($"{_owner.Name}: how far {sample.HiddenStandbys:N0} standby{(sample.HiddenStandbys > 1 ? "s are" : " is")} behind is hidden from role {_owner.Session.Info.User}, and does not slow the backfill down. {grant}");
         }
 
+        if (Limits.Slowdown is not null && sample.HasSynchronousStandbys && sample.HiddenSessions > 0 && _said.Add("commits"))
+        {
+            _sink.Warning($"{_owner.Name}: whether commits of other roles' sessions hang for a synchronous standby (synchronous_standby_names) is hidden from role {_owner.Session.Info.User}, and does not pause the backfill. {grant}");
+        }
+
         if (Limits.ActiveSessions is not null && sample.HiddenSessions > 0 && _said.Add("sessions"))
         {
             _sink.Warning($"{_owner.Name}: whether other roles' sessions are active is hidden from role {_owner.Session.Info.User}: -MaxActiveSession counts only those that it sees. {grant}");
