@@ -129,6 +129,31 @@ public sealed class SlowdownTests(Servers servers)
         Assert.Equal(ThrottleController.LeastSpeed / 4, four.Speed);
     }
 
+    [Theory]
+    [InlineData(17)]
+    [InlineData(40)]
+    [InlineData(64)]
+    public void Many_workers_get_faster_too(int workers)
+    {
+        CommitTimes times = new();
+        // A time of much harm, then one of none.
+        for (int second = 0; second < 400; second++)
+        {
+            for (int i = 0; i < 40; i++)
+            {
+                times.Add(TimeSpan.FromMilliseconds(second < 20 && i % 8 != 0 ? 3 : 1), resting: i % 8 == 0, times.Speed);
+            }
+
+            times.Decide(1.1, clients: 1, workers);
+            Assert.True(second is < 10 or > 20 || times.Speed < FirstOf(workers), $"second {second}: {times.Speed}");
+        }
+
+        Assert.Equal(1, times.Speed);
+        Assert.Equal("at 0.25 % speed: commits", new ThrottleDecision(0.0025, "commits", default).Words);
+
+        static double FirstOf(int workers) => CommitTimes.FirstSpeed / workers;
+    }
+
     [Fact]
     public void What_is_known_stays_known_with_few_commits_without_batches()
     {

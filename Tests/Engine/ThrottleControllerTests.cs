@@ -24,7 +24,7 @@ public sealed class ThrottleControllerTests
         Look(0.9);
         Look(1.0);
         Assert.Equal([1, 0.5, 0.5, 0.25, 0.25, 0.25], speeds);
-        Assert.Equal(("ratio 1.2", s_start.AddSeconds(1)), (controller.Current.Reason, controller.Current.Since));
+        Assert.Equal(("at 25 % speed: ratio 1, too near to go faster", s_start.AddSeconds(1)), (controller.Current.Words, controller.Current.Since));
 
         for (int i = 0; i < 8; i++)
         {
@@ -52,6 +52,61 @@ public sealed class ThrottleControllerTests
         Assert.Equal((ThrottleController.LeastSpeed, "lag", s_start.AddSeconds(6)), (on.Speed, on.Reason, on.Since));
         Assert.Equal("at 5 % speed and rising, after: lag", on.Words);
         Assert.Equal(ThrottleController.LeastSpeed + ThrottleController.Step, Look(0.1, 7).Speed, 6);
+    }
+
+    [Fact]
+    public void Near_a_limit_a_pause_ends_all_the_same_and_its_reason_is_the_present_one()
+    {
+        ThrottleController controller = new();
+        int second = 0;
+        ThrottleDecision Look(params ThrottlePressure[] pressures) => controller.Decide(pressures, s_start.AddSeconds(second++));
+        ThrottlePressure slot = new("slot keeps 9 GB (limit 10 GB)", 0.9);
+
+        Assert.Equal("paused: window", Look(new("window", double.PositiveInfinity, Stops: true), slot).Words);
+        for (int i = 0; i < 4; i++)
+        {
+            Assert.Equal("paused: slot keeps 9 GB (limit 10 GB), too near to go faster", Look(slot).Words);
+        }
+
+        Assert.Equal("at 5 % speed: slot keeps 9 GB (limit 10 GB), too near to go faster", Look(slot).Words);
+        // No faster; and paused again where that was too much.
+        Assert.Equal(ThrottleController.LeastSpeed, Look(slot).Speed);
+        for (int i = 0; i < 5; i++)
+        {
+            Look(new ThrottlePressure("slot keeps 11 GB (limit 10 GB)", 1.1));
+        }
+
+        Assert.Equal("paused: slot keeps 11 GB (limit 10 GB)", controller.Current.Words);
+        // Over again between: from the start.
+        for (int look = 0; look < 8; look++)
+        {
+            Assert.True(Look(look == 3 ? slot with { Ratio = 1.1 } : slot).Paused, $"look {look}");
+        }
+
+        Assert.False(Look(slot).Paused);
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(3)]
+    [InlineData(4)]
+    public void As_many_sessions_as_the_limit_says_do_not_keep_it_slow(int limit)
+    {
+        ThrottleRules rules = new(new ThrottleLimits { ActiveSessions = limit, WaitingSessions = limit });
+        ThrottleController controller = new();
+        ThrottleDecision Look(int second, int sessions) => controller.Decide(
+            rules.Assess(new ThrottleSample { Time = s_start.AddSeconds(second), ActiveSessions = sessions, Waiters = new(sessions, 4711, 0.1) }), s_start.AddSeconds(second));
+
+        Assert.Equal(1, Look(0, limit).Speed);
+        Assert.True(Look(1, (3 * limit) + 1).Paused);
+        for (int second = 2; second < 15; second++)
+        {
+            Look(second, limit);
+        }
+
+        Assert.Equal(1, controller.Current.Speed);
+        Assert.True(Look(15, limit + 1).Speed < 1);
     }
 
     [Fact]
@@ -124,12 +179,12 @@ public sealed class ThrottleControllerTests
             Archiver = new(96 << 20, "000000010000000000000002"),
             Waiters = new(3, 4711, 0.25),
             ActiveSessions = 5,
-            Vacuum = new("public.orders", 4000, 1000, Vacuumed: false),
+            Vacuum = new("public.orders", 4000, 1000, Vacuumed: false, Autovacuum: true),
         };
         rules.Assess(sample);
         IReadOnlyList<ThrottlePressure> found = rules.Assess(sample with { Time = s_start.AddSeconds(2), Wal = 106 << 20 });
 
-        Assert.Equal([8, 3, 2, 1.5, 1.5, 0.5, 0.5], found.Select(pressure => Math.Round(pressure.Ratio, 6)));
+        Assert.Equal([8, 3, 2, 1.5, 1.5, 0.5, 0.454545], found.Select(pressure => Math.Round(pressure.Ratio, 6)));
         Assert.Equal("standby replica1 (10.0.0.7) is 8 MB behind (limit 1 MB)", found[0].Reason);
         Assert.Equal("the server writes 3 MB of WAL a second (limit 1 MB)", found[1].Reason);
         Assert.Equal("public.orders has 4,000 dead rows, 4.0 times those at which autovacuum comes (limit 2); no vacuum is at it yet", found[2].Reason);
@@ -137,6 +192,18 @@ public sealed class ThrottleControllerTests
         Assert.Contains(found, pressure => pressure.Reason == "3 sessions wait for rows of this backfill (limit 2), the longest, pid 4711, for 250 ms");
         Assert.Contains(found, pressure => pressure.Reason == "5 sessions are active (limit 10)");
         Assert.Contains(found, pressure => pressure.Reason == "replication slot \"lost one\" keeps 512 MB of WAL (limit 1 GB) and nobody reads it");
+    }
+
+    [Theory]
+    [InlineData(true, true, "a vacuum is at it")]
+    [InlineData(true, false, "a vacuum is at it")]
+    [InlineData(false, true, "no vacuum is at it yet")]
+    [InlineData(false, false, "autovacuum is off for it: run VACUUM")]
+    public void What_is_said_of_dead_rows_is_who_takes_them_away(bool vacuumed, bool autovacuum, string end)
+    {
+        ThrottleRules rules = new(new ThrottleLimits { VacuumLag = 1 });
+        ThrottlePressure found = Assert.Single(rules.Assess(new ThrottleSample { Time = s_start, Vacuum = new("public.t", 1500, 1000, vacuumed, autovacuum) }));
+        Assert.Equal(("public.t has 1,500 dead rows, 1.5 times those at which autovacuum comes (limit 1); " + end, 1.5), (found.Reason, found.Ratio));
     }
 
     [Fact]

@@ -8,6 +8,8 @@ using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Tests.Engine.Support;
 using MigrationSafety.Tests.Postgres;
 using Npgsql;
+using Npgsql.Replication;
+using NpgsqlTypes;
 using Xunit;
 
 namespace MigrationSafety.Tests.Engine;
@@ -72,6 +74,31 @@ public sealed class ThrottleTests(Servers servers)
         await bench.Database.ExecuteAsync("alter system set archive_command = 'true'", Token);
         await bench.Database.ExecuteAsync("select pg_reload_conf()", Token);
         Assert.Equal(BackfillOutcome.Completed, (await run).Outcome);
+    }
+
+    [Theory, EachMajor]
+    public async Task A_receiver_that_replays_nothing_counts_as_far_as_it_has_written(int major)
+    {
+        await using PostgresServer server = await PostgresServer.StartAsync(major, cancellationToken: Token);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(server, Table);
+        // As pg_receivewal: nothing is replayed, and flushed is what lies before the file that it fills.
+        await using PhysicalReplicationConnection receiver = new(server.ConnectionString("postgres")) { WalReceiverStatusInterval = TimeSpan.FromMilliseconds(200) };
+        await receiver.Open(Token);
+        NpgsqlLogSequenceNumber start = (await receiver.IdentifySystem(Token)).XLogPos;
+        receiver.LastFlushedLsn = start;
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        Task receiving = ReceiveAsync(receiver, start, stop.Token);
+        await bench.Database.ExecuteAsync(Wal, Token);
+        await Wait.UntilAsync(async () => receiving.IsCompleted || await bench.ScalarAsync<bool>("select coalesce(bool_or(write_lsn > flush_lsn and replay_lsn is null), false) from pg_stat_replication"), "the receiver", cancellationToken: Token);
+        Assert.False(receiving.IsCompleted);
+
+        Task<BackfillResult> run = bench.RunAsync(Request(None with { ReplicationLagTime = TimeSpan.FromSeconds(10), ReplicationLagBytes = 256 << 10 }));
+        Assert.Equal((BackfillOutcome.Completed, 3000), ((await run.WaitAsync(TimeSpan.FromSeconds(60), Token)).Outcome, (await run).Rows));
+        await using NpgsqlConnection watch = await bench.Database.OpenAsync(Token);
+        StandbySample seen = Assert.Single((await new ThrottleLook(None with { ReplicationLagBytes = 1 }, "x", []).ReadAsync(watch, [], Token)).Standbys);
+        Assert.InRange(seen.Replayed, (long)(ulong)start + 1, long.MaxValue);
+        await stop.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => receiving);
     }
 
     [Theory, EachMajor]
@@ -311,6 +338,61 @@ public sealed class ThrottleTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task A_query_after_whose_error_the_driver_closes_the_connection_pauses_it_too(int major)
+    {
+        const string Healthy = """
+            create table health (code text);
+            insert into health values ('00000');
+            create function healthy() returns bool language plpgsql as $$
+            declare state text = (select code from public.health);
+            begin
+                if state <> '00000' then raise exception 'trouble %', state using errcode = state; end if;
+                return true;
+            end $$;
+            """;
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table + Healthy);
+        BackfillPlan plan = await bench.PlanAsync(Request(None with { HealthQuery = "select healthy()" }));
+        await bench.Database.ExecuteAsync("update health set code = '58P01'", Token);
+        Task<BackfillResult> run = Backfill.RunAsync(plan, bench.Sink, Token);
+        // At the first look, and at later ones; 08 is what dblink says of another server.
+        foreach (string code in (string[])["58P01", "XX000", "53200", "57P03", "08006"])
+        {
+            await bench.Database.ExecuteAsync($"update health set code = '{code}'", Token);
+            Assert.Equal($"paused: the health query fails: trouble {code}.", await ReasonAsync(bench, run, code));
+        }
+
+        await bench.Database.ExecuteAsync("update health set code = '00000'", Token);
+        Assert.Equal((BackfillOutcome.Completed, 3000), ((await run).Outcome, (await run).Rows));
+        Assert.DoesNotContain(bench.Sink.VerboseMessages, message => message.Contains("Looks again", StringComparison.Ordinal));
+    }
+
+    [Theory, EachMajor]
+    public async Task Whoever_goes_on_asks_the_users_query_as_who_began(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table + """
+            create schema app;
+            create schema other;
+            create table app.health (ok bool);
+            create table other.health (ok bool);
+            insert into app.health values (true);
+            insert into other.health values (false);
+            """);
+        EngineSession first = await bench.SessionAsync(db => db.ConnectionString + ";Options=-c search_path=app,public -c TimeZone=Asia/Tokyo");
+        EngineSession second = await bench.SessionAsync(db => db.ConnectionString + ";Options=-c search_path=other,public -c TimeZone=UTC");
+        BackfillRequest request = Request(None with { HealthQuery = "select ok and current_setting('TimeZone') = 'Asia/Tokyo' and current_setting('statement_timeout') = '5s' from health", RowsPerSecond = 500 });
+        Task<BackfillResult> run = bench.RunAsync(request, session: first);
+        await bench.UntilBatchesAsync(1, run);
+        await BackfillControl.StopAsync(bench.Session, "public.t.v", TimeSpan.FromSeconds(30), bench.Sink, Token);
+        Assert.Equal(BackfillOutcome.Paused, (await run).Outcome);
+
+        BackfillRequest resumed = await BackfillControl.RequestAsync(second, "public.t.v", bench.Sink, Token);
+        Assert.Equal(request.Throttle, resumed.Throttle);
+        run = bench.RunAsync(resumed with { Throttle = request.Throttle with { RowsPerSecond = null } }, session: second);
+        BackfillResult result = await run.WaitAsync(TimeSpan.FromSeconds(60), Token);
+        Assert.Equal((BackfillOutcome.Completed, 3000), (result.Outcome, result.TotalRows));
+    }
+
+    [Theory, EachMajor]
     public async Task Dead_rows_are_held_against_the_rules_of_autovacuum(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(
@@ -322,7 +404,21 @@ public sealed class ThrottleTests(Servers servers)
         ThrottleLook look = new(None with { VacuumLag = 1 }, "x", [(uint)(await bench.ScalarAsync<object>("select 't'::regclass::oid"))!]);
         VacuumSample? vacuum = null;
         await Wait.UntilAsync(async () => (vacuum = (await look.ReadAsync(connection, [], Token)).Vacuum)!.Dead > 0, "the statistics to have dead rows", cancellationToken: Token);
-        Assert.Equal(("public.t", 100 + (0.3 * 3000), false), (vacuum!.Name, vacuum.Threshold, vacuum.Vacuumed));
+        Assert.Equal(("public.t", 100 + (0.3 * 3000), false, false), (vacuum!.Name, vacuum.Threshold, vacuum.Vacuumed, vacuum.Autovacuum));
+        await bench.Database.ExecuteAsync("alter table t reset (autovacuum_enabled)", Token);
+        Assert.True((await look.ReadAsync(connection, [], Token)).Vacuum!.Autovacuum);
+    }
+
+    [Theory]
+    [InlineData(0.5)]
+    [InlineData(0.01)]
+    [InlineData(-1)]
+    public async Task One_that_would_wait_for_an_autovacuum_that_waits_for_it_is_refused(double lag)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, PostgresClusters.RequestedMajors.Max(), Table);
+        MigrationException refused = await Assert.ThrowsAsync<MigrationException>(() => bench.PlanAsync(Request(None with { VacuumLag = lag })));
+        Assert.Equal(("MaxVacuumLagInvalid", MigrationErrorKind.InvalidInput), (refused.ErrorId, refused.Kind));
+        Assert.Equal(1, (await bench.PlanAsync(Request(None with { VacuumLag = 1 }))).Request.Throttle.VacuumLag);
     }
 
     [Theory, EachMajor]
@@ -344,6 +440,72 @@ public sealed class ThrottleTests(Servers servers)
         finally
         {
             await bench.Database.ExecuteAsync($"drop owned by {role} cascade; drop role {role}", Token);
+        }
+    }
+
+    [Theory, EachMajor]
+    public async Task Commits_that_it_cannot_see_hang_and_vacuums_of_others_are_told_as_they_are(int major)
+    {
+        // A server of its own, for the setting.
+        await using PostgresServer server = await PostgresServer.StartAsync(major, cancellationToken: Token);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(server, Table + "create role app login; grant all on t to app");
+        await bench.RunAsync(Request(None));
+        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'running'; grant usage on schema migration_safety to app; grant all on all tables in schema migration_safety to app; grant all on all sequences in schema migration_safety to app", Token);
+        string name = (await bench.ScalarAsync<string>("select name from migration_safety.backfill"))!;
+        EngineSession session = await bench.SessionAsync(db => new NpgsqlConnectionStringBuilder(db.ConnectionString) { Username = "app" }.ConnectionString);
+        bool[] told = [];
+        try
+        {
+            foreach (string standbys in (string[])["", "gone"])
+            {
+                await bench.Database.ExecuteAsync($"alter system set synchronous_standby_names = '{standbys}'", Token);
+                await bench.Database.ExecuteAsync("select pg_reload_conf()", Token);
+                await Wait.UntilAsync(async () => await bench.ScalarAsync<string>("show synchronous_standby_names") == standbys, "the setting", cancellationToken: Token);
+                RecordingSink sink = new();
+                List<string?> shown = [];
+                await using NpgsqlConnection other = await bench.Database.OpenAsync(Token);
+                await using ThrottleWatch watch = await ThrottleWatch.StartAsync(
+                    new ThrottleOwner(session, name, Guid.NewGuid(), new ThrottleGate(), 1, () => [], () => 0, [], TimeSpan.FromMinutes(1), shown.Add), None with { Slowdown = 1.1 }, sink, Token);
+                // Once, however often it looks.
+                await Wait.UntilAsync(() => shown.Count >= 3, "three looks", cancellationToken: Token);
+                told = [.. told, sink.Warnings.Count(message => message.Contains("synchronous_standby_names", StringComparison.Ordinal) && message.Contains("GRANT pg_monitor TO app", StringComparison.Ordinal)) == 1];
+                Assert.InRange(sink.Warnings.Count, 0, 1);
+            }
+        }
+        finally
+        {
+            // Or the database could never be dropped.
+            await bench.Database.ExecuteAsync("alter system reset synchronous_standby_names", CancellationToken.None);
+            await bench.Database.ExecuteAsync("select pg_reload_conf()", CancellationToken.None);
+        }
+
+        Assert.Equal([false, true], told);
+
+        // A slow vacuum of somebody else.
+        await bench.Database.ExecuteAsync("create table other as select 1 as id; alter table t set (autovacuum_enabled = off); delete from t", Token);
+        await using NpgsqlConnection vacuum = await bench.Database.OpenAsync(Token);
+        await ExecuteAsync(vacuum, "set vacuum_cost_delay = '100ms'; set vacuum_cost_limit = 1");
+        using CancellationTokenSource enough = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        await using NpgsqlCommand slow = new("vacuum t", vacuum);
+        Task<int> vacuuming = slow.ExecuteNonQueryAsync(enough.Token);
+        try
+        {
+            await Wait.UntilAsync(async () => vacuuming.IsCompleted || await bench.ScalarAsync<long>("select count(*) from pg_stat_progress_vacuum where relid = 't'::regclass") > 0, "the vacuum", cancellationToken: Token);
+            await using NpgsqlConnection app = await session.OpenAsync("throttle", bench.Sink, Token);
+            foreach (string table in (string[])["t", "other"])
+            {
+                ThrottleLook look = new(None with { VacuumLag = 1 }, "x", [(uint)(await bench.ScalarAsync<object>($"select '{table}'::regclass::oid"))!]);
+                VacuumSample seen = (await look.ReadAsync(app, [], Token)).Vacuum!;
+                Assert.Equal(($"public.{table}", table == "t"), (seen.Name, seen.Vacuumed));
+            }
+
+            Assert.False(vacuuming.IsCompleted);
+        }
+        finally
+        {
+            // A connection cannot be closed under its statement.
+            await enough.CancelAsync();
+            await Task.WhenAny(vacuuming);
         }
     }
 
@@ -378,6 +540,33 @@ public sealed class ThrottleTests(Servers servers)
         Assert.Equal(MigrationErrorKind.Connection, gone.Kind);
     }
 
+    // On one major, as above.
+    [Fact]
+    public async Task A_line_that_went_dead_in_the_pool_does_not_keep_it_from_looking_again()
+    {
+        PostgresServer server = await servers.Clusters.GetAsync(PostgresClusters.RequestedMajors.Max());
+        await using TcpProxy proxy = TcpProxy.Start(server);
+        await using BackfillBench bench = await BackfillBench.CreateAsync(server, Table, proxy.ConnectionString);
+        await bench.RunAsync(Request(None));
+        string name = (await bench.ScalarAsync<string>("select name from migration_safety.backfill"))!;
+        NpgsqlConnection[] pooled = [await bench.Session.OpenAsync("test", bench.Sink, Token), await bench.Session.OpenAsync("test", bench.Sink, Token), await bench.Session.OpenAsync("test", bench.Sink, Token)];
+        foreach (NpgsqlConnection connection in pooled)
+        {
+            await connection.DisposeAsync();
+        }
+
+        proxy.Freeze();
+        ThrottleGate gate = new();
+        ThrottleOwner owner = new(bench.Session, name, Guid.NewGuid(), gate, 1, () => [], () => 0, [], TimeSpan.FromMinutes(1), _ => { }) { PatienceToOpen = TimeSpan.FromMilliseconds(200) };
+        await using ThrottleWatch watch = await ThrottleWatch.StartAsync(owner, None, bench.Sink, Token).WaitAsync(TimeSpan.FromSeconds(20), Token);
+        await Wait.UntilAsync(() => bench.Sink.VerboseMessages.Count(message => message.Contains("Looks again", StringComparison.Ordinal)) >= 2, "blind looks", cancellationToken: Token);
+        Assert.False(await LetsThroughAsync(gate));
+        // New lines are alive: those that are frozen stay so.
+        proxy.DropAll();
+        proxy.Thaw();
+        await Wait.UntilAsync(() => LetsThroughAsync(gate), "a look", cancellationToken: Token);
+    }
+
     private static BackfillRequest Request(ThrottleLimits limits) => BackfillBench.Request("t", "v", "1") with { Throttle = limits };
 
     private static async Task<int> ExecuteAsync(NpgsqlConnection connection, string sql)
@@ -399,6 +588,14 @@ public sealed class ThrottleTests(Servers servers)
         await leave.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => waiting);
         return false;
+    }
+
+    private static async Task ReceiveAsync(PhysicalReplicationConnection receiver, NpgsqlLogSequenceNumber start, CancellationToken cancellationToken)
+    {
+        await foreach (XLogDataMessage message in receiver.StartReplication(start, cancellationToken))
+        {
+            Assert.True(message.WalEnd >= start);
+        }
     }
 
     private static Task UntilBehindAsync(BackfillBench bench, long bytes) => Wait.UntilAsync(

@@ -91,7 +91,10 @@ internal sealed class BackfillRun : IAsyncDisposable
                 () => _workers.Sum(worker => worker.Transactions),
                 [.. _definition.Leaves.Select(leaf => leaf.Table.Oid)],
                 _plan.Request.Options.RetryFor,
-                _context.Throttled),
+                _context.Throttled)
+            {
+                Settings = _plan.Request.Settings,
+            },
             _plan.Request.Throttle,
             _sink,
             cancellationToken).ConfigureAwait(false);

@@ -63,7 +63,7 @@ public abstract class BackfillCmdlet : ChangeCmdlet<BackfillPlan, BackfillResult
     [ValidateRange(0, long.MaxValue)]
     public long MaxWalRate { get; set; }
 
-    /// <summary>How many times the dead rows at which autovacuum comes the table may have; 0 for no limit.</summary>
+    /// <summary>How many times the dead rows at which autovacuum comes the table may have, from 1 on; 0 for no limit.</summary>
     [Parameter]
     [ValidateRange(0.0, double.MaxValue)]
     public double MaxVacuumLag { get; set; }

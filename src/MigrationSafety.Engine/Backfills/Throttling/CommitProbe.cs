@@ -98,7 +98,7 @@ internal sealed class CommitProbe : IAsyncDisposable
     {
         try
         {
-            await using NpgsqlConnection connection = await _owner.Session.OpenAsync(Operation, _sink, cancellationToken).ConfigureAwait(false);
+            await using NpgsqlConnection connection = await _owner.OpenAsync(Operation, _sink, cancellationToken).ConfigureAwait(false);
             await using NpgsqlBatch batch = new(connection)
             {
                 Timeout = 10,
@@ -149,7 +149,7 @@ internal sealed class CommitProbe : IAsyncDisposable
             string role = SqlName.QuoteIfNeeded(_owner.Session.Info.User);
             _sink.Warning($"{_owner.Name}: role {_owner.Session.Info.User} may not try commits, so that how much it slows others down is not known, and -MaxSlowdown without effect. Have its owner run: GRANT UPDATE ON SEQUENCE {BackfillSchema.Probe} TO {role};");
         }
-        catch (Exception e) when (e is NpgsqlException or MigrationException or IOException or TimeoutException)
+        catch (Exception e) when (e is NpgsqlException or MigrationException or IOException or TimeoutException || ServerErrors.IsConnectionLost(e))
         {
             // The next look begins it again.
             _sink.Verbose($"{_owner.Name}: trying a commit failed: {e.Message}");

@@ -24,8 +24,8 @@ internal sealed class CommitTimes
     // By so much Linux lets every wake-up be late, unless it is told otherwise (timer slack).
     internal const double NotFelt = 0.00005;
     private const int MostDigits = 3;
-    // Of a speed.
-    private const int Digits = 3;
+    // Of a speed: so many that a step up from the least one of many workers is not rounded away.
+    private const int Digits = 6;
 
     private readonly Queue<(double Seconds, double Speed, bool Resting)> _all = new();
     private int _resting;

@@ -7,7 +7,8 @@ namespace MigrationSafety.Engine.Backfills.Throttling;
 /// <param name="Reason">Why it is slower than it could be; null at full speed.</param>
 /// <param name="Since">Since when it is.</param>
 /// <param name="Recovers">Whether the reason is over and it gets faster again.</param>
-internal sealed record ThrottleDecision(double Speed, string? Reason, DateTimeOffset Since, bool Recovers = false)
+/// <param name="IsNear">Whether no limit is exceeded, but one so near that it gets no faster.</param>
+internal sealed record ThrottleDecision(double Speed, string? Reason, DateTimeOffset Since, bool Recovers = false, bool IsNear = false)
 {
     /// <summary>What the words of a pause begin with.</summary>
     internal const string PausedWord = "paused";
@@ -18,15 +19,20 @@ internal sealed record ThrottleDecision(double Speed, string? Reason, DateTimeOf
     internal string? Words => this switch
     {
         { Reason: null } => null,
-        { Paused: true } => $"{PausedWord}: {Reason}",
-        { Recovers: true } => string.Create(CultureInfo.InvariantCulture, $"at {Speed * 100:0} % speed and rising, after: {Reason}"),
-        _ => string.Create(CultureInfo.InvariantCulture, $"at {Speed * 100:0} % speed: {Reason}"),
+        { Paused: true } => $"{PausedWord}: {Reason}{Near}",
+        { Recovers: true } => $"at {Percent} % speed and rising, after: {Reason}",
+        _ => $"at {Percent} % speed: {Reason}{Near}",
     };
+
+    private string Near => IsNear ? ", too near to go faster" : "";
+
+    // Of many workers each may have less than one: 0 would say that it is paused.
+    private string Percent => (Speed * 100).ToString(Speed < 0.01 ? "0.##" : "0", CultureInfo.InvariantCulture);
 }
 
 /// <summary>
 /// From pressures to a speed: halved while something is over its limit, a step faster with each look while all is well below, unchanged in between; paused far over a limit, or where
-/// the least speed does not help, and on again only after two looks well below. No clock, no server.
+/// the least speed does not help, and on again after two looks well below, or five that are over no limit: what the limits allow may be delayed, not forbidden. No clock, no server.
 /// </summary>
 internal sealed class ThrottleController
 {
@@ -40,10 +46,12 @@ internal sealed class ThrottleController
     private const int LooksBetweenCuts = 2;
     private const int LooksAtLeastSpeed = 5;
     private const int CalmLooks = 2;
+    private const int LooksWithin = 5;
 
     private int _sinceCut = LooksBetweenCuts;
     private int _atLeast;
     private int _calm;
+    private int _within;
 
     internal ThrottleDecision Current { get; private set; } = new(1, null, default);
 
@@ -56,6 +64,7 @@ internal sealed class ThrottleController
         bool over = worst is { } found && (found.Stops || found.Ratio > 1);
         bool calm = worst is null || (!worst.Stops && worst.Ratio <= Calm);
         _calm = calm ? _calm + 1 : 0;
+        _within = over ? 0 : _within + 1;
         _sinceCut++;
         double speed = Current.Speed;
         if (over)
@@ -71,9 +80,9 @@ internal sealed class ThrottleController
                 _sinceCut = 0;
             }
         }
-        else if (calm && speed == 0)
+        else if (speed == 0)
         {
-            speed = _calm >= CalmLooks ? LeastSpeed : 0;
+            speed = _calm >= CalmLooks || _within >= LooksWithin ? LeastSpeed : 0;
             _atLeast = 0;
         }
         else if (calm && speed < 1)
@@ -82,9 +91,10 @@ internal sealed class ThrottleController
             speed = Math.Min(1, Math.Round(speed + Step, 4));
         }
 
-        string? reason = speed == 1 ? null : over ? worst!.Reason : Current.Reason ?? worst?.Reason;
+        // What it was slow for may be over, and something else so near its limit that it gets no faster.
+        string? reason = speed == 1 ? null : calm ? Current.Reason ?? worst?.Reason : worst!.Reason;
         // Since the change from or to a stop, and from full speed: not since each step.
         bool another = (speed == 0) != Current.Paused || (speed == 1) != (Current.Speed == 1) || Current.Since == default;
-        return Current = new ThrottleDecision(speed, reason, another ? now : Current.Since, Recovers: calm && speed > 0);
+        return Current = new ThrottleDecision(speed, reason, another ? now : Current.Since, Recovers: calm && speed > 0, IsNear: !over && !calm);
     }
 }

@@ -45,7 +45,7 @@ public sealed record ThrottleLimits
     /// <summary>WAL that the server writes, in bytes a second.</summary>
     public long? WalRate { get; init; }
 
-    /// <summary>Dead rows of the table, as a multiple of those at which autovacuum comes (<c>pg_stat_all_tables</c>).</summary>
+    /// <summary>Dead rows of the table, as a multiple, 1 or more, of those at which autovacuum comes (<c>pg_stat_all_tables</c>).</summary>
     public double? VacuumLag { get; init; }
 
     /// <summary>A query that returns one boolean: false, NULL, no row or an error stop the backfill until it is true.</summary>

@@ -37,10 +37,19 @@ internal sealed class ThrottleLook
             : sample;
     }
 
-    /// <summary>Makes sure that the server can answer: the time zone and the health query.</summary>
-    /// <exception cref="MigrationException"><c>TimeZoneUnknown</c>, <c>HealthQueryInvalid</c>.</exception>
+    /// <summary>Makes sure that the server can answer, the time zone and the health query, and that no limit waits for what cannot come.</summary>
+    /// <exception cref="MigrationException"><c>MaxVacuumLagInvalid</c>, <c>TimeZoneUnknown</c>, <c>HealthQueryInvalid</c>.</exception>
     internal static async Task<ThrottleLimits> CheckAsync(NpgsqlConnection connection, ThrottleLimits limits, CancellationToken cancellationToken)
     {
+        if (limits.VacuumLag < 1)
+        {
+            throw new MigrationException(
+                "MaxVacuumLagInvalid",
+                MigrationErrorKind.InvalidInput,
+                $"-MaxVacuumLag {limits.VacuumLag:0.####} asks for fewer dead rows than those at which autovacuum comes: it would wait for an autovacuum that waits for it.",
+                "Give how many times these dead rows the table may have, from 1 on; 0 for no limit.");
+        }
+
         if (limits.Window is { } window)
         {
             // Another session, of whoever resumes it, may have another one.
@@ -157,6 +166,7 @@ internal sealed class ThrottleLook
             Probes = (int)(reader.Long(16) ?? 0),
             StandbyWaits = await reader.IsDBNullAsync(17, cancellationToken).ConfigureAwait(false) ? [] : reader.GetFieldValue<string[]>(17),
             LiveSessions = (int)(reader.Long(18) ?? 0),
+            HasSynchronousStandbys = reader.GetBoolean(19),
         };
     }
 
@@ -174,7 +184,8 @@ internal sealed class ThrottleLook
 
             return reader.GetValue(0) is true ? null : "the health query says no";
         }
-        catch (PostgresException e) when (!ServerErrors.IsConnectionLost(e))
+        // What the server answers to the query, whatever its class: with dblink, 08 is another server's connection.
+        catch (PostgresException e) when (e.InvariantSeverity is not ("FATAL" or "PANIC"))
         {
             return $"the health query fails: {ServerErrors.Words(e)}";
         }
@@ -192,6 +203,7 @@ internal sealed class ThrottleLook
     {
         await using NpgsqlCommand command = new("select pg_catalog.set_config('statement_timeout', $1, false), pg_catalog.set_config('jit', 'off', false), pg_catalog.set_config('synchronous_commit', 'off', false)", connection)
         {
+            CommandTimeout = 2 * PatienceSeconds,
             Parameters = { new() { Value = $"{PatienceSeconds}s" } },
         };
         await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
@@ -220,7 +232,8 @@ internal sealed class ThrottleLook
                    {When(limits.Slowdown is not null, $"select pg_catalog.count(*) from pg_catalog.pg_stat_activity where application_name = 'MigrationSafety/backfill' and pid <> all ($2) and {AtWork}", "int8")},
                    {When(limits.Slowdown is not null, $"select pg_catalog.count(*) from pg_catalog.pg_stat_activity where application_name = 'MigrationSafety/{CommitProbe.Operation}' and {AtWork}", "int8")},
                    {When(limits.Slowdown is not null, "select pg_catalog.array_agg(pg_catalog.concat_ws(' ', pid, query_start, backend_xid)) from pg_catalog.pg_stat_activity where wait_event = 'SyncRep' and application_name not like 'MigrationSafety%'", "text[]")},
-                   {When(limits.Slowdown is not null, "select pg_catalog.count(*) from pg_catalog.pg_stat_activity where backend_type = 'client backend' and state_change > pg_catalog.clock_timestamp() - interval '0.5 s' and application_name not like 'MigrationSafety%'", "int8")}
+                   {When(limits.Slowdown is not null, "select pg_catalog.count(*) from pg_catalog.pg_stat_activity where backend_type = 'client backend' and state_change > pg_catalog.clock_timestamp() - interval '0.5 s' and application_name not like 'MigrationSafety%'", "int8")},
+                   pg_catalog.current_setting('synchronous_standby_names') <> ''
             from w
             """;
     }
@@ -228,15 +241,15 @@ internal sealed class ThrottleLook
     // A connection that is kept for later use keeps its name.
     private const string AtWork = "(state is distinct from 'idle' or state_change > pg_catalog.clock_timestamp() - interval '2 s')";
 
-    // Without a privilege only the pid is to be seen. A receiver that replays nothing (pg_receivewal) is where it has written.
+    // Without a privilege only the pid is to be seen. A receiver that replays nothing (pg_receivewal) is where it has written: what it has flushed it tells by whole files.
     private const string Standbys = """
         select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
             'name', r.application_name || coalesce(' (' || pg_catalog.host(r.client_addr) || ')', ''),
-            'replayed', (coalesce(r.replay_lsn, r.flush_lsn, r.write_lsn, r.sent_lsn) - '0/0'::pg_catalog.pg_lsn)::int8,
-            'lag', extract(epoch from coalesce(r.replay_lag, r.flush_lag, r.write_lag))))
+            'replayed', (coalesce(r.replay_lsn, r.write_lsn, r.flush_lsn, r.sent_lsn) - '0/0'::pg_catalog.pg_lsn)::int8,
+            'lag', extract(epoch from case when r.replay_lsn is null then r.write_lag else r.replay_lag end)))
         from pg_catalog.pg_stat_replication r
         left join pg_catalog.pg_replication_slots s on s.active_pid = r.pid
-        where r.state in ('streaming', 'catchup') and coalesce(r.replay_lsn, r.flush_lsn, r.write_lsn, r.sent_lsn) is not null
+        where r.state in ('streaming', 'catchup') and coalesce(r.replay_lsn, r.write_lsn, r.flush_lsn, r.sent_lsn) is not null
           and r.application_name <> all ($4) and (s.slot_name is null or s.slot_name::text <> all ($4))
         """;
 
@@ -273,13 +286,16 @@ internal sealed class ThrottleLook
         where pg_catalog.pg_blocking_pids(q.pid) && $2
         """;
 
-    // The rules of autovacuum: the table's own options, else the server's; from 18 on with a bound.
+    // The rules of autovacuum: the table's own options, else the server's; from 18 on with a bound. Whose vacuum is hidden from this role shows by its lock on which table it works.
     private static string Vacuum => $"""
-        select pg_catalog.jsonb_build_object('name', pg_catalog.format('%I.%I', n.nspname, t.relname), 'dead', t.dead, 'threshold', t.threshold,
-                                             'vacuumed', exists (select from pg_catalog.pg_stat_progress_vacuum p where p.relid = t.oid and p.datname = pg_catalog.current_database()))
+        select pg_catalog.jsonb_build_object('name', pg_catalog.format('%I.%I', n.nspname, t.relname), 'dead', t.dead, 'threshold', t.threshold, 'autovacuum', t.autovacuum,
+                                             'vacuumed', exists (select from pg_catalog.pg_stat_progress_vacuum p where p.datname = pg_catalog.current_database() and (p.relid = t.oid or (p.relid is null
+                                                 and exists (select from pg_catalog.pg_locks l where l.pid = p.pid and l.locktype = 'relation' and l.granted and l.database = p.datid
+                                                             and l.relation = t.oid and l.mode = 'ShareUpdateExclusiveLock')))))
         from (select c.oid, c.relname, c.relnamespace, pg_catalog.pg_stat_get_dead_tuples(c.oid) as dead,
-                     least({Option("autovacuum_vacuum_threshold")} + {Option("autovacuum_vacuum_scale_factor")} * greatest(c.reltuples, 0),
-                           nullif({Option("autovacuum_vacuum_max_threshold")}, -1)) as threshold
+                     least({Option("autovacuum_vacuum_threshold")}::float8 + {Option("autovacuum_vacuum_scale_factor")}::float8 * greatest(c.reltuples, 0),
+                           nullif({Option("autovacuum_vacuum_max_threshold")}::float8, -1)) as threshold,
+                     pg_catalog.current_setting('autovacuum')::bool and {Option("autovacuum_enabled")}::bool is not false as autovacuum
               from pg_catalog.pg_class c
               where c.oid = any ($5)) t
         join pg_catalog.pg_namespace n on n.oid = t.relnamespace
@@ -288,7 +304,7 @@ internal sealed class ThrottleLook
         """;
 
     private static string Option(string name) =>
-        $"coalesce((select o.option_value from pg_catalog.pg_options_to_table(c.reloptions) o where o.option_name = {SqlName.Literal(name)}), pg_catalog.current_setting({SqlName.Literal(name)}, true))::float8";
+        $"coalesce((select o.option_value from pg_catalog.pg_options_to_table(c.reloptions) o where o.option_name = {SqlName.Literal(name)}), pg_catalog.current_setting({SqlName.Literal(name)}, true))";
 
     private static string Trimmed(string query) => query.Trim().TrimEnd(';').TrimEnd();
 

@@ -54,12 +54,16 @@ internal sealed class ThrottleRules
         if (sample.Vacuum is { } vacuum && Limits.VacuumLag is { } lag)
         {
             double times = vacuum.Dead / Math.Max(1, vacuum.Threshold);
-            found.Add(new($"{vacuum.Name} has {vacuum.Dead:N0} dead rows, {times:0.0} times those at which autovacuum comes (limit {lag:0.##}); {(vacuum.Vacuumed ? "a vacuum is at it" : "no vacuum is at it yet")}", times / lag));
+            string at = vacuum.Vacuumed ? "a vacuum is at it" : vacuum.Autovacuum ? "no vacuum is at it yet" : "autovacuum is off for it: run VACUUM";
+            found.Add(new($"{vacuum.Name} has {vacuum.Dead:N0} dead rows, {times:0.0} times those at which autovacuum comes (limit {lag:0.##}); {at}", times / lag));
         }
 
         _last = sample;
         return [.. found.OrderByDescending(pressure => pressure.Stops).ThenByDescending(pressure => pressure.Ratio)];
     }
+
+    // As many as the limit says are within it: of few, each is a large share.
+    private static double Share(int count, int limit) => (double)count / (count <= limit ? limit + 1 : limit);
 
     private void Standby(StandbySample standby, ThrottleSample sample, List<ThrottlePressure> found)
     {
@@ -112,7 +116,7 @@ internal sealed class ThrottleRules
         {
             found.Add(new(
                 $"{waiters.Count:N0} session{(waiters.Count > 1 ? "s wait" : " waits")} for rows of this backfill (limit {waiting:N0}), the longest, pid {waiters.Pid}, for {Durations.Text(TimeSpan.FromSeconds(waiters.Seconds ?? 0))}",
-                (double)waiters.Count / waiting));
+                Share(waiters.Count, waiting)));
         }
 
         // Seen by two looks: that of a healthy standby ends within milliseconds.
@@ -123,7 +127,7 @@ internal sealed class ThrottleRules
 
         if (sample.ActiveSessions is { } active && Limits.ActiveSessions is { } most)
         {
-            found.Add(new($"{active:N0} sessions are active (limit {most:N0})", (double)active / most));
+            found.Add(new($"{active:N0} sessions are active (limit {most:N0})", Share(active, most)));
         }
 
         if (Limits.WalRate is { } rate && _last is { } last && sample.Time > last.Time)

@@ -31,7 +31,8 @@ internal sealed record WaiterSample(int Count, int? Pid, double? Seconds);
 /// <param name="Dead">Dead rows, as the statistics have them.</param>
 /// <param name="Threshold">Dead rows at which autovacuum comes.</param>
 /// <param name="Vacuumed">Whether a vacuum is at it.</param>
-internal sealed record VacuumSample(string Name, long Dead, double Threshold, bool Vacuumed);
+/// <param name="Autovacuum">Whether autovacuum comes by itself: it is on, for the table too.</param>
+internal sealed record VacuumSample(string Name, long Dead, double Threshold, bool Vacuumed, bool Autovacuum);
 
 /// <summary>What one look at the server saw. Null: not asked for, or not to be seen.</summary>
 internal sealed record ThrottleSample
@@ -53,6 +54,9 @@ internal sealed record ThrottleSample
 
     /// <summary>Commits that wait for a synchronous standby, each by its session, statement and transaction: a statement may commit many times. None of this module's own.</summary>
     internal string[] StandbyWaits { get; init; } = [];
+
+    /// <summary>Whether commits wait for standbys at all (<c>synchronous_standby_names</c>).</summary>
+    internal bool HasSynchronousStandbys { get; init; }
 
     /// <summary>The time of day in the window's time zone.</summary>
     internal TimeOnly? TimeOfDay { get; init; }

@@ -1,3 +1,4 @@
+using System.Data;
 using System.Diagnostics;
 using System.Text.RegularExpressions;
 using MigrationSafety.Engine.Execution;
@@ -18,7 +19,38 @@ namespace MigrationSafety.Engine.Backfills.Throttling;
 /// <param name="Tables">The tables that hold the rows.</param>
 /// <param name="RetryFor">How long a server that cannot be looked at is waited for.</param>
 /// <param name="Show">Shows why it is slow; null where it is not.</param>
-internal sealed record ThrottleOwner(EngineSession Session, string Name, Guid Run, ThrottleGate Gate, int Workers, Func<int[]> Pids, Func<long> Transactions, uint[] Tables, TimeSpan RetryFor, Action<string?> Show);
+internal sealed record ThrottleOwner(EngineSession Session, string Name, Guid Run, ThrottleGate Gate, int Workers, Func<int[]> Pids, Func<long> Transactions, uint[] Tables, TimeSpan RetryFor, Action<string?> Show)
+{
+    /// <summary>The settings with which the health query is asked, as <see cref="BackfillSettings"/> has them; null for those of the session.</summary>
+    internal IReadOnlyDictionary<string, string>? Settings { get; init; }
+
+    /// <summary>How long a connection may take to open: a line that went dead while it lay in the pool gives no answer ever.</summary>
+    internal TimeSpan PatienceToOpen { get; init; } = TimeSpan.FromSeconds(30);
+
+    /// <summary>Opens a connection, or gives up after <see cref="PatienceToOpen"/>.</summary>
+    /// <param name="operation">What it is for, as its application_name says.</param>
+    /// <param name="sink">Where it reports to.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <exception cref="TimeoutException">The server did not answer in time.</exception>
+    internal async Task<NpgsqlConnection> OpenAsync(string operation, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        Task<NpgsqlConnection> opening = Session.OpenAsync(operation, sink, cancellationToken);
+        try
+        {
+            return await opening.WaitAsync(PatienceToOpen, cancellationToken).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is TimeoutException or OperationCanceledException)
+        {
+            // What comes too late is closed; how it failed is of no interest any more.
+            _ = opening.ContinueWith(
+                late => late.IsCompletedSuccessfully ? late.Result.DisposeAsync().AsTask() : Task.FromResult(late.Exception),
+                CancellationToken.None,
+                TaskContinuationOptions.None,
+                TaskScheduler.Default);
+            throw;
+        }
+    }
+}
 
 /// <summary>
 /// The throttle of one run: looks at the server about once a second on a connection of its own, decides, opens and closes the gate before its workers, and writes down on the server
@@ -149,7 +181,7 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
             Tell(before, decision);
             await WriteAsync(decision, first: before.Since == default, cancellationToken).ConfigureAwait(false);
         }
-        catch (Exception e) when (!cancellationToken.IsCancellationRequested && e is NpgsqlException or MigrationException or IOException or TimeoutException)
+        catch (Exception e) when (!cancellationToken.IsCancellationRequested && (e is NpgsqlException or MigrationException or IOException or TimeoutException || ServerErrors.IsConnectionLost(e)))
         {
             await CloseAsync().ConfigureAwait(false);
             MigrationException known = ServerErrors.Translate(e, $"Looking at the server for the throttle of {_owner.Name}", _owner.Name);
@@ -191,13 +223,30 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
 
     private async Task<ThrottleSample> SampleAsync(CancellationToken cancellationToken)
     {
+        NpgsqlConnection connection = await ConnectAsync(cancellationToken).ConfigureAwait(false);
+        return await _look.ReadAsync(connection, _owner.Pids(), cancellationToken).ConfigureAwait(false);
+    }
+
+    private async Task<NpgsqlConnection> ConnectAsync(CancellationToken cancellationToken)
+    {
+        // After an error of classes 53, 57P, 58 and XX, which a health query may raise, the driver has closed it.
+        if (_connection is { FullState: not ConnectionState.Open })
+        {
+            await CloseAsync().ConfigureAwait(false);
+        }
+
         if (_connection is null)
         {
-            _connection = await _owner.Session.OpenAsync("throttle", _sink, cancellationToken).ConfigureAwait(false);
+            _connection = await _owner.OpenAsync("throttle", _sink, cancellationToken).ConfigureAwait(false);
+            if (_owner.Settings is { } settings)
+            {
+                await BackfillSettings.SetAsync(_connection, settings, cancellationToken).ConfigureAwait(false);
+            }
+
             await ThrottleLook.PrepareAsync(_connection, cancellationToken).ConfigureAwait(false);
         }
 
-        return await _look.ReadAsync(_connection, _owner.Pids(), cancellationToken).ConfigureAwait(false);
+        return _connection;
     }
 
     /// <summary>All clients keep to what is recorded, which is what the one that came last asked for.</summary>
@@ -225,6 +274,11 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
         if (sample.HiddenStandbys > 0 && _said.Add("standbys"))
         {
             _sink.Warning($"{_owner.Name}: how far {sample.HiddenStandbys:N0} standby{(sample.HiddenStandbys > 1 ? "s are" : " is")} behind is hidden from role {_owner.Session.Info.User}, and does not slow the backfill down. {grant}");
+        }
+
+        if (Limits.Slowdown is not null && sample.HasSynchronousStandbys && sample.HiddenSessions > 0 && _said.Add("commits"))
+        {
+            _sink.Warning($"{_owner.Name}: whether commits of other roles' sessions hang for a synchronous standby (synchronous_standby_names) is hidden from role {_owner.Session.Info.User}, and does not pause the backfill. {grant}");
         }
 
         if (Limits.ActiveSessions is not null && sample.HiddenSessions > 0 && _said.Add("sessions"))
@@ -280,7 +334,7 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
         }
 
         // Each its own transaction: none may wait for another's rows.
-        await using NpgsqlBatch batch = new(_connection!) { Timeout = 10, EnableErrorBarriers = true };
+        await using NpgsqlBatch batch = new(await ConnectAsync(cancellationToken).ConfigureAwait(false)) { Timeout = 10, EnableErrorBarriers = true };
         if (reason)
         {
             batch.BatchCommands.Add(new(Reason)
