@@ -257,32 +257,42 @@ internal sealed record BackfillArchive(string Name, string Id, string Source, IR
             };
     }
 
-    /// <summary>Adds what a statement has changed, from the rows of its CTE <c>msb_changed</c>. Where rows are deleted it fails when they have a column that is not kept: one that was added since.</summary>
+    /// <summary>Adds what a statement has changed, from the rows of its CTE <c>msb_changed</c>. It fails where a column that is kept has another type by now, and where rows are deleted also when they have one that is not kept.</summary>
     /// <param name="relation">Oid of the part of the table.</param>
     internal string Add(uint relation)
     {
         string columns = string.Join(", ", Shape.Skip(1).Select(column => SqlName.Quote(column.Name)));
         string from = string.Create(CultureInfo.InvariantCulture, $"{relation}::oid::pg_catalog.regclass");
-        return $"insert into {Sql} ({columns}) select {(Whole ? $"coalesce({NotKept(from)}, {from})" : from)}, {string.Join(", ", Outputs)} from msb_changed";
+        return $"insert into {Sql} ({columns}) select {(Copies ? from : $"coalesce({NotKept(from)}, {from})")}, {string.Join(", ", Outputs)} from msb_changed";
     }
 
-    /// <summary>What a statement that deletes rows fails with, because a column was added to them that is not kept; null where it is something else.</summary>
-    internal MigrationException? Outgrown(PostgresException e, string table) => !Whole || e.SqlState != SqlStates.UndefinedTable || !e.MessageText.Contains(NotKeptMark, StringComparison.Ordinal) ? null : new MigrationException(
+    /// <summary>What a statement fails with, because the archive cannot keep a column as it is by now: one that was added or has another type; null where it is something else.</summary>
+    internal MigrationException? Outgrown(PostgresException e, string table) => e.SqlState != SqlStates.UndefinedTable || !e.MessageText.Contains(NotKeptMark, StringComparison.Ordinal) ? null : new MigrationException(
         "ArchiveDiffers",
         MigrationErrorKind.InvalidState,
-        $"A column was added to {table} while the backfill ran, which {Display} does not keep: no row is deleted any more.",
-        "What is deleted is kept, and can be put back. Give the backfill of the rows that are left another -Name: it keeps the new column too, in an archive of its own.",
+        Whole
+            ? $"A column was added to {table} while the backfill ran, or got another type, which {Display} does not keep: no row is deleted any more."
+            : $"A column of {table} got another type while the backfill ran, which {Display} does not keep: no row is changed any more.",
+        $"What is {(Whole ? "deleted" : "changed")} is kept, and can be put back. Give the backfill of the rows that are left another -Name: it keeps the column as it is, in an archive of its own.",
         e)
     {
         SqlState = e.SqlState,
         Target = table,
     };
 
-    // The name of a table that is not there: as an error it is one of the statement, and of no row.
-    private string NotKept(string relation) => $"""
-        (select pg_catalog.quote_ident('{NotKeptMark} ' || a.attname)::pg_catalog.regclass from pg_catalog.pg_attribute a
-         where a.attrelid = {relation} and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attname <> all (array[{string.Join(", ", Columns.Select(column => SqlName.Literal(column.Name)))}]) limit 1)
-        """;
+    // The name of a table that is not there: as an error it is one of the statement, and of no row. A value of another type would be rounded or cut to that of the archive.
+    private string NotKept(string relation)
+    {
+        string kept = $"array[{string.Join(", ", Columns.Select(column => SqlName.Literal(column.Name)))}]";
+        return $"""
+            (select pg_catalog.quote_ident('{NotKeptMark} ' || a.attname)::pg_catalog.regclass from pg_catalog.pg_attribute a
+             where a.attrelid = {relation} and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+               and case when a.attname = any ({kept})
+                        then not exists (select from pg_catalog.pg_attribute k where k.attrelid = {SqlName.Literal(Sql)}::pg_catalog.regclass and k.attname = a.attname and (k.atttypid, k.atttypmod) = (a.atttypid, a.atttypmod))
+                        else {(Whole ? "true" : "false")} end
+             limit 1)
+            """;
+    }
 
     /// <summary>What is read of a row before it is changed.</summary>
     /// <param name="qualifier">The table's name in the statement.</param>
