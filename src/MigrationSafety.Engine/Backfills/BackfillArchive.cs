@@ -35,6 +35,9 @@ internal sealed record BackfillArchive(string Name, string Id, string Source, IR
     /// <summary>Whether what it keeps are the keys of rows that were copied into a table, so that they can be told from those that were there before.</summary>
     internal bool Copies { get; private init; }
 
+    /// <summary>Whether its key tells a row of the whole table, in whichever partition it is; else the key is one of each part alone.</summary>
+    internal bool Spans { get; private init; }
+
     /// <summary>Tables in which foreign keys delete or change rows along with those that are deleted, for people; none where columns are set.</summary>
     internal string[] Cascades { get; private init; } = [];
 
@@ -117,7 +120,25 @@ internal sealed record BackfillArchive(string Name, string Id, string Source, IR
             archive.Check(leaf);
         }
 
+        archive = archive with { Spans = await SpansAsync(connection, definition, cancellationToken).ConfigureAwait(false) };
         return whole ? archive with { Cascades = await CascadesAsync(connection, definition, cancellationToken).ConfigureAwait(false) } : archive;
+    }
+
+    private static async Task<bool> SpansAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
+    {
+        const string Query = """
+            select exists (
+                select from pg_catalog.pg_index x join pg_catalog.pg_class c on c.oid = x.indrelid and c.relkind = 'p'
+                cross join lateral (
+                    select pg_catalog.array_agg(a.attname::text) as columns from pg_catalog.pg_attribute a where a.attrelid = x.indrelid and a.attnum = any ((x.indkey::int2[])[0:x.indnkeyatts - 1])
+                ) k
+                where x.indrelid = $1 and x.indisunique and x.indisvalid and x.indpred is null and x.indexprs is null and k.columns @> $2 and k.columns <@ $2)
+            """;
+        await using NpgsqlCommand command = new(Query, connection)
+        {
+            Parameters = { new() { Value = definition.Table.Oid, NpgsqlDbType = NpgsqlDbType.Oid }, new() { Value = definition.Leaves[0].KeyNames } },
+        };
+        return (bool)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
     }
 
     /// <summary>The archive of the keys of rows that are copied into a table that was not empty.</summary>
