@@ -85,6 +85,23 @@ public sealed class RollbackLayoutTests
         Assert.DoesNotContain(read.SelectMany(f => f.Warnings), w => w.Contains("will fail", StringComparison.Ordinal) || w.Contains("cuts", StringComparison.Ordinal) || w.Contains("refuses", StringComparison.Ordinal) || w.Contains("placeholder", StringComparison.Ordinal));
     }
 
+    [Theory]
+    [InlineData(RollbackFormat.Dbmate, "")]
+    [InlineData(RollbackFormat.GolangMigrate, "")]
+    [InlineData(RollbackFormat.Goose, "")]
+    [InlineData(RollbackFormat.Flyway, "SET statement_timeout = 0;\n.*RESET statement_timeout;\n$")]
+    [InlineData(RollbackFormat.Liquibase, "--rollback SET statement_timeout = 0;\n.*--rollback RESET statement_timeout;\n")]
+    [InlineData(RollbackFormat.Sqitch, "SET statement_timeout = 0;\n")]
+    public void A_bound_on_statements_is_lifted_or_said(RollbackFormat format, string lifted)
+    {
+        RollbackScript script = RollbackGenerator.FromSteps("x", [new MigrationStep { Sql = "create index concurrently i on t (a)", Purpose = "x", Reversal = "drop index concurrently if exists i", Reversibility = Reversibility.Reversible, State = StepState.Done }]);
+        string text = RollbackLayouts.Of(script, null, format).Files.Select(f => f.Text).First(t => t.Contains("drop index concurrently", StringComparison.Ordinal));
+
+        // Where it has to be alone, nothing before it can lift the bound.
+        Assert.Equal(lifted.Length == 0, text.Contains("-- It may take long, and nothing here can lift a bound: connect with statement_timeout = 0", StringComparison.Ordinal));
+        Assert.Matches($"(?s){lifted}", text);
+    }
+
     [Fact]
     public void A_version_that_is_needed_and_taken_is_an_error()
     {

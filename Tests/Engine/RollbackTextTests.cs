@@ -1,4 +1,5 @@
 using MigrationSafety.Engine.Rollback;
+using MigrationSafety.Engine.Rollback.Formats;
 using MigrationSafety.Engine.Sql;
 using MigrationSafety.Tests.Engine.Support;
 using Xunit;
@@ -84,6 +85,23 @@ public sealed class RollbackTextTests
         Assert.Equal("alter table if exists s.t drop constraint if exists t_b_check, drop column if exists a", rollback.Statements[0].Reversal);
         Assert.Contains("derived by PostgreSQL's rule", rollback.Statements[0].Note!, StringComparison.Ordinal);
         Assert.Equal(1, rollback.Statements[0].Line);
+    }
+
+    [Fact]
+    public void A_bound_on_statements_is_lifted_where_one_works_for_long()
+    {
+        const string Bound = "set statement_timeout = 0;\ndo $$ begin if current_setting('server_version_num')::int >= 170000 then set transaction_timeout = 0; end if; end $$;\n";
+        Assert.Contains($"set lock_timeout = '500ms';\n{Bound}", RollbackBench.FromText("x.sql", "create index concurrently i on t (a)").Text, StringComparison.Ordinal);
+        Assert.DoesNotContain("statement_timeout", RollbackBench.FromText("x.sql", "alter table t add column a int").Text, StringComparison.Ordinal);
+
+        // A script that lies beside its migration is not told to do more than it should.
+        using TemporaryFolder folder = new();
+        string path = folder.Write("1_i.up.sql", "create index concurrently i on t (a);\n");
+        RollbackScript script = RollbackGenerator.FromFile(MigrationFile.Read(path, MigrationFormat.Plain));
+        folder.Write("1_i.down.sql", script.Text);
+        script = RollbackGenerator.FromFile(MigrationFile.Read(path, MigrationFormat.Plain));
+        Assert.EndsWith("1_i.down.sql", script.ExistingPath, StringComparison.Ordinal);
+        Assert.Empty(script.Differences);
     }
 
     [Fact]

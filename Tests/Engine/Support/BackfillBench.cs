@@ -94,11 +94,13 @@ internal sealed class BackfillBench : IAsyncDisposable
         Token);
 
     /// <summary>Runs what New-RollbackScript makes of the result, statement by statement as psql does.</summary>
+    /// <param name="result">Result.</param>
+    /// <param name="options">Settings of the session, as PGOPTIONS has them.</param>
     /// <returns>What the server said meanwhile.</returns>
-    internal async Task<List<string>> RollBackAsync(BackfillResult result)
+    internal async Task<List<string>> RollBackAsync(BackfillResult result, string? options = null)
     {
         List<string> notices = [];
-        await using NpgsqlConnection connection = new(Database.ConnectionString);
+        await using NpgsqlConnection connection = new(new NpgsqlConnectionStringBuilder(Database.ConnectionString) { Options = options }.ConnectionString);
         await connection.OpenAsync(Token);
         connection.Notice += (_, e) => notices.Add(e.Notice.MessageText);
         foreach (MigrationStep step in RollbackGenerator.ToSteps(RollbackGenerator.FromSteps("test", result.Steps)))

@@ -1,4 +1,3 @@
-using System.Globalization;
 using MigrationSafety.Engine.Sql;
 
 namespace MigrationSafety.Engine.Backfills;
@@ -6,8 +5,6 @@ namespace MigrationSafety.Engine.Backfills;
 /// <summary>Puts back what an archive keeps, by plain SQL that psql and every migration tool can run outside a transaction.</summary>
 internal sealed class ArchiveReversal
 {
-    private const int BatchRows = 1000;
-
     private readonly BackfillDefinition _definition;
     private readonly BackfillArchive _archive;
 
@@ -22,105 +19,154 @@ internal sealed class ArchiveReversal
     {
         get
         {
-            string how = $"in batches that commit one by one, latest change first, out of {_archive.Display}, which goes when it is empty; a warning says how much is left, and it may run again. The table's triggers fire";
+            string how = $"in batches that commit one by one, latest change first, out of {_archive.Display}, which goes when it is empty; what the server refuses stays there, a warning says how much is left and why, and it may run again. The table's triggers fire";
             return _archive.Copies
                 ? $"Deletes the rows that the backfill inserted into {_definition.Into!.Table.Display}, told by their key from those that were there before, with whatever has been written to them since, {how}. Rows that are locked are passed over and come back."
                 : _archive.Whole
-                ? $"Inserts the rows that were deleted, {how}. A row whose key is there again stays as the application wrote it, and what was deleted stays in the archive."
-                : $"Puts the old values of {string.Join(", ", _archive.Columns.Select(column => SqlName.QuoteIfNeeded(column.Name)))} back, rows found by ({string.Join(", ", _archive.Key.Select(column => SqlName.QuoteIfNeeded(column.Name)))}), {how}. Only where the row still holds what the backfill wrote: what the application has written there since stays, and the old value stays in the archive. Rows that are locked are passed over and come back.";
+                ? $"Inserts the rows that were deleted, {how}. A row whose key is there again stays as the application wrote it, and what was deleted stays in the archive; so does what a trigger makes something else of."
+                : $"Puts the old values of {string.Join(", ", _archive.Columns.Select(column => SqlName.QuoteIfNeeded(column.Name)))} back, rows found by ({string.Join(", ", _archive.Key.Select(column => SqlName.QuoteIfNeeded(column.Name)))}), {how}. Only where the row still holds what the backfill wrote: what the application has written there since stays, and the old value stays in the archive; so does what a trigger makes something else of. Rows that are locked are passed over and come back.";
         }
     }
 
     /// <summary>The block. It commits batch by batch and never waits long for a row.</summary>
-    internal string Sql => string.Create(CultureInfo.InvariantCulture, $"""
+    internal string Sql => $"""
         do $msb$
         declare
-            msb_low bigint;
-            msb_high bigint;
+            {ReversalBatches.Indented(ReversalBatches.Variables, 4)}
+            msb_rows bigint[];
+            msb_place bigint;
             msb_oid oid;
             msb_part text;
             msb_some bigint;
-            msb_put bigint;
-            msb_left bigint;
+            msb_sql constant text := {SqlName.Literal(Batch)};
         begin
             if to_regclass({SqlName.Literal(_archive.Sql)}) is null then
                 raise notice 'There is no %: nothing is kept there that could be put back.', {SqlName.Literal(_archive.Display)};
                 return;
             end if;
+            {ReversalBatches.Indented(Index, 4)}
             -- Again for rows that were locked, and for those that were changed twice.
-            for msb_pass in 1..20 loop
+            loop
                 msb_put := 0;
-                select max({Id}) + 1 into msb_high from {_archive.Sql};
+                msb_refused := 0;
+                {ReversalBatches.Indented(ReversalBatches.Commit, 8)}
+                select max({Id}) + 1 into msb_place from {_archive.Sql};
                 loop
-                    select min({Id}) into msb_low from (select {Id} from {_archive.Sql} where {Id} < msb_high order by {Id} desc limit {BatchRows}) as msb_some;
-                    exit when msb_low is null;
-                    for msb_oid, msb_part in
-                        select c.oid, format('%I.%I', n.nspname, c.relname)
-                        from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-                        where c.oid in (select {Source} from {_archive.Sql} where {Id} >= msb_low and {Id} < msb_high)
-                    loop
-                        perform set_config('lock_timeout', '100ms', true);
-                        execute format({SqlName.Literal(Batch)}, msb_part) using msb_oid, msb_low, msb_high;
-                        get diagnostics msb_some = row_count;
-                        msb_put := msb_put + msb_some;
-                    end loop;
-                    commit;
-                    msb_high := msb_low;
+                    {ReversalBatches.Indented(ReversalBatches.Begin, 12)}
+                    msb_rows := array(select {Id} from {_archive.Sql} where {Id} < msb_place order by {Id} desc limit msb_size);
+                    exit when cardinality(msb_rows) = 0;
+                    {ReversalBatches.Indented(ReversalBatches.Do(Work, "msb_place := msb_rows[cardinality(msb_rows)];"), 12)}
                 end loop;
                 exit when msb_put = 0;
             end loop;
             select count(*) into msb_left from {_archive.Sql};
             if msb_left = 0 then
                 -- A backfill that still runs may have added to it, which a snapshot from before the lock does not show.
-                commit;
-                perform set_config('lock_timeout', '2s', true);
-                lock table {_archive.Sql} in access exclusive mode;
+                {ReversalBatches.Indented(ReversalBatches.Commit, 8)}
+                begin
+                    perform set_config('lock_timeout', '2s', true);
+                    lock table {_archive.Sql} in access exclusive mode;
+                exception when lock_not_available or deadlock_detected then
+                    raise warning 'All is put back. % is empty, but in use: drop it later.', {SqlName.Literal(_archive.Display)};
+                    return;
+                end;
                 select count(*) into msb_left from {_archive.Sql};
             end if;
             if msb_left > 0 then
-                raise warning {SqlName.Literal(Left)}, msb_left, {SqlName.Literal(_archive.Display)};
+                raise warning {SqlName.Literal(Left)}, msb_left, {SqlName.Literal(_archive.Display)}, {ReversalBatches.Why(Others)};
             else
                 drop table {_archive.Sql};
             end if;
         end
         $msb$
-        """).ReplaceLineEndings("\n");
+        """.ReplaceLineEndings("\n");
 
-    private string Left => _archive.Copies ? "% copied rows are locked and still there, their keys in %: run this again."
-        : _archive.Whole
-        ? "% deleted rows are not put back and stay in %: rows with their keys are there again, or their table is gone."
-        : "% old values are not put back and stay in %: their rows are locked (run this again), have been written since, or are gone.";
+    private string Left => _archive.Copies ? "% copied rows are still there, their keys in %: %."
+        : _archive.Whole ? "% deleted rows are not put back and stay in %: %."
+        : "% old values are not put back and stay in %: %.";
+
+    private string Others => _archive.Copies ? "rows are locked (run this again), or a trigger keeps them"
+        : _archive.Whole ? "rows with their keys are there again, their table is gone, a trigger makes something else of them, or a later deletion of the same key is not put back"
+        : "rows are locked (run this again), have been written since, or are gone, a trigger makes something else of them, or a later change of the same row is not put back";
 
     private string Id => SqlName.Quote(_archive.Id);
 
     private string Source => SqlName.Quote(_archive.Source);
 
+    // Copies need no order.
+    private string Index => _archive.Copies ? ReversalBatches.Commit : $"""
+        {ReversalBatches.Commit}
+        -- An older entry of a row waits until the newer one is gone, which is asked for each.
+        if not exists (select from pg_catalog.pg_index where indrelid = {SqlName.Literal(_archive.Sql)}::regclass and not indisprimary) then
+            begin
+                perform set_config('lock_timeout', '2s', true);
+                create index on {_archive.Sql} ({string.Join(", ", _archive.Key.Select(column => SqlName.Quote(column.Name)))}, {Id});
+            exception when lock_not_available or deadlock_detected then
+                raise notice 'A backfill writes to %: without an index on the key this takes longer.', {SqlName.Literal(_archive.Display)};
+            end;
+        end if;
+        """;
+
+    // In the parts that the rows were in, then, where the key tells a row wherever it is, in the whole table: rows move when partitions are split.
+    private string Work => $"""
+        for msb_oid, msb_part in
+            select k.msb_from, case when c.oid is null then {Root} else format('%I.%I', n.nspname, c.relname) end
+            from (select distinct {Source}::oid as msb_from from {_archive.Sql} where {Id} = any (msb_rows)) k
+            left join pg_catalog.pg_class c on c.oid = k.msb_from
+            left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        loop
+            continue when msb_part is null;
+            execute format(msb_sql, msb_part) using msb_oid, msb_rows;
+            get diagnostics msb_some = row_count;
+            msb_done := msb_done + msb_some;
+        end loop;
+        """ + (!_archive.Spans || _archive.Whole ? "" : "\n" + $"""
+        if msb_done < cardinality(msb_rows) then
+            execute format(msb_sql, {Root}) using null::oid, msb_rows;
+            get diagnostics msb_some = row_count;
+            msb_done := msb_done + msb_some;
+        end if;
+        """);
+
     private string Batch => _archive.Copies ? Delete : _archive.Whole ? Insert : Update;
 
-    // One entry a row and batch, the latest: an older one waits for the next pass.
+    private string Root => _archive.Spans ? SqlName.Literal(_definition.Table.Sql) : "null";
+
+    // A leaf of a partitioned table has no children, a table that others inherit from may hold rows itself.
+    private string Part => _archive.Spans ? "%1$s" : "only %1$s";
+
     private string Latest => $"""
         msb_batch as materialized (
-            select distinct on ({Keys}) * from {Escaped(_archive.Sql)} where {Escaped(Source)} = $1 and {Escaped(Id)} >= $2 and {Escaped(Id)} < $3 order by {Keys}, {Escaped(Id)} desc
+            select b.* from {Escaped(_archive.Sql)} b
+            where {Escaped(Id)} = any ($2) and ($1 is null or {Escaped(Source)} = $1){(_archive.Copies ? "" : $"""
+
+              and {Escaped(Id)} = (select max(n.{Escaped(Id)}) from {Escaped(_archive.Sql)} n where {Join("n", "b")}{(_archive.Spans ? "" : $" and n.{Escaped(Source)} = b.{Escaped(Source)}")})
+        """)}
         )
         """;
 
     // As texts, because not every type has an equality, and byte by byte, because a collation may take different texts for the same.
     private string Update => $"""
         with {Latest}, msb_row as materialized (
-            select t.ctid as msb_tid, t.xmin as msb_version, b.* from msb_batch b join only %1$s t on {Join("t", "b")}
-            where ({Same(column => column.Written!)}) or ({Same(column => column.Name)}) {LockClause} of t skip locked
+            select t.tableoid as msb_table, t.ctid as msb_tid, t.xmin as msb_version, b.* from msb_batch b join {Part} t on {Join("t", "b")}
+            where ({Same("t", "b", column => column.Written!)}) or ({Same("t", "b", column => column.Name)}) {LockClause} of t skip locked
         ), msb_put as (
-            update only %1$s t set {string.Join(", ", _archive.Columns.Select(column => $"{Name(column.Name)} = r.{Name(column.Name)}"))}
-            from msb_row r where t.ctid = r.msb_tid and t.xmin = r.msb_version returning r.{Escaped(Id)} as msb_id
+            update {Part} t set {string.Join(", ", _archive.Columns.Select(column => $"{Name(column.Name)} = r.{Name(column.Name)}"))}
+            from msb_row r where {Join("t", "r")} and t.ctid = r.msb_tid and t.tableoid = r.msb_table and t.xmin = r.msb_version
+            returning r.{Escaped(Id)} as msb_id, {Same("t", "r", column => column.Name)} as msb_same
         )
-        delete from {Escaped(_archive.Sql)} k using msb_put p where k.{Escaped(Id)} = p.msb_id
+        delete from {Escaped(_archive.Sql)} k where k.{Escaped(Id)} = any (array(select msb_id from msb_put where msb_same))
         """;
 
+    // Without ON CONFLICT, which refuses tables with deferrable constraints. Nothing is joined: of a table that was just emptied, and of what is put back, the planner expects a few rows.
     private string Insert => $"""
         with {Latest}, msb_put as (
-            insert into %1$s ({List}) overriding system value select {List} from msb_batch on conflict do nothing returning {Keys}
+            insert into {(_archive.Spans ? Escaped(_definition.Table.Sql) : "%1$s")} as t ({List}) overriding system value
+            select {List} from msb_batch b where (select true from {Part} t where {Join("t", "b")} limit 1) is null
+            returning t.*
         )
-        delete from {Escaped(_archive.Sql)} k using msb_batch b join msb_put p on {Join("p", "b")} where k.{Escaped(Id)} = b.{Escaped(Id)}
+        delete from {Escaped(_archive.Sql)} k
+        where k.{Escaped(Id)} = any (array(select b.{Escaped(Id)} from msb_batch b where ({Text("b")} in (select {Text("p")} from msb_put p)) is true))
         """;
 
     // Where it is a partitioned table, a place alone does not tell a row.
@@ -131,20 +177,19 @@ internal sealed class ArchiveReversal
             delete from %1$s t using msb_row r where {Join("t", "r")} and t.ctid = r.msb_tid and t.tableoid = r.msb_table returning r.{Escaped(Id)} as msb_id
         )
         delete from {Escaped(_archive.Sql)} k
-        using (select msb_id from msb_put union all select b.{Escaped(Id)} from msb_batch b where not exists (select from %1$s t where {Join("t", "b")})) p
-        where k.{Escaped(Id)} = p.msb_id
+        where k.{Escaped(Id)} = any (array(select msb_id from msb_put union all select b.{Escaped(Id)} from msb_batch b where (select true from %1$s t where {Join("t", "b")} limit 1) is null))
         """;
 
     private string List => string.Join(", ", _archive.Columns.Select(column => Name(column.Name)));
-
-    private string Keys => string.Join(", ", _archive.Key.Select(column => Name(column.Name)));
 
     private string Join(string left, string right) => string.Join(" and ", _archive.Key.Select(column => $"{left}.{Name(column.Name)} = {right}.{Name(column.Name)}"));
 
     private string LockClause => _definition.Leaves.Any(leaf => leaf.ChangesUniqueKey) ? "for update" : "for no key update";
 
-    private string Same(Func<KeptColumn, string> kept) =>
-        string.Join(" and ", _archive.Columns.Select(column => $"t.{Name(column.Name)}::text collate \"C\" is not distinct from b.{Name(kept(column))}::text collate \"C\""));
+    private string Text(string row) => $"row({string.Join(", ", _archive.Columns.Select(column => $"{row}.{Name(column.Name)}::text"))})::text collate \"C\"";
+
+    private string Same(string row, string kept, Func<KeptColumn, string> column) =>
+        string.Join(" and ", _archive.Columns.Select(c => $"{row}.{Name(c.Name)}::text collate \"C\" is not distinct from {kept}.{Name(column(c))}::text collate \"C\""));
 
     private static string Name(string name) => Escaped(SqlName.Quote(name));
 

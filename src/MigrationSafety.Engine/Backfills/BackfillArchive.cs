@@ -35,6 +35,9 @@ internal sealed record BackfillArchive(string Name, string Id, string Source, IR
     /// <summary>Whether what it keeps are the keys of rows that were copied into a table, so that they can be told from those that were there before.</summary>
     internal bool Copies { get; private init; }
 
+    /// <summary>Whether its key tells a row of the whole table, in whichever partition it is; else the key is one of each part alone.</summary>
+    internal bool Spans { get; private init; }
+
     /// <summary>Tables in which foreign keys delete or change rows along with those that are deleted, for people; none where columns are set.</summary>
     internal string[] Cascades { get; private init; } = [];
 
@@ -120,7 +123,25 @@ internal sealed record BackfillArchive(string Name, string Id, string Source, IR
             archive.Check(leaf);
         }
 
+        archive = archive with { Spans = await SpansAsync(connection, definition, cancellationToken).ConfigureAwait(false) };
         return whole ? archive with { Cascades = await CascadesAsync(connection, definition, cancellationToken).ConfigureAwait(false) } : archive;
+    }
+
+    private static async Task<bool> SpansAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)
+    {
+        const string Query = """
+            select exists (
+                select from pg_catalog.pg_index x join pg_catalog.pg_class c on c.oid = x.indrelid and c.relkind = 'p'
+                cross join lateral (
+                    select pg_catalog.array_agg(a.attname::text) as columns from pg_catalog.pg_attribute a where a.attrelid = x.indrelid and a.attnum = any ((x.indkey::int2[])[0:x.indnkeyatts - 1])
+                ) k
+                where x.indrelid = $1 and x.indisunique and x.indisvalid and x.indpred is null and x.indexprs is null and k.columns @> $2 and k.columns <@ $2)
+            """;
+        await using NpgsqlCommand command = new(Query, connection)
+        {
+            Parameters = { new() { Value = definition.Table.Oid, NpgsqlDbType = NpgsqlDbType.Oid }, new() { Value = definition.Leaves[0].KeyNames } },
+        };
+        return (bool)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
     }
 
     /// <summary>The archive of the keys of rows that are copied into a table that was not empty.</summary>
@@ -260,32 +281,42 @@ internal sealed record BackfillArchive(string Name, string Id, string Source, IR
             };
     }
 
-    /// <summary>Adds what a statement has changed, from the rows of its CTE <c>msb_changed</c>. Where rows are deleted it fails when they have a column that is not kept: one that was added since.</summary>
+    /// <summary>Adds what a statement has changed, from the rows of its CTE <c>msb_changed</c>. It fails where a column that is kept has another type by now, and where rows are deleted also when they have one that is not kept.</summary>
     /// <param name="relation">Oid of the part of the table.</param>
     internal string Add(uint relation)
     {
         string columns = string.Join(", ", Shape.Skip(1).Select(column => SqlName.Quote(column.Name)));
         string from = string.Create(CultureInfo.InvariantCulture, $"{relation}::oid::pg_catalog.regclass");
-        return $"insert into {Sql} ({columns}) select {(Whole ? $"coalesce({NotKept(from)}, {from})" : from)}, {string.Join(", ", Outputs)} from msb_changed";
+        return $"insert into {Sql} ({columns}) select {(Copies ? from : $"coalesce({NotKept(from)}, {from})")}, {string.Join(", ", Outputs)} from msb_changed";
     }
 
-    /// <summary>What a statement that deletes rows fails with, because a column was added to them that is not kept; null where it is something else.</summary>
-    internal MigrationException? Outgrown(PostgresException e, string table) => !Whole || e.SqlState != SqlStates.UndefinedTable || !e.MessageText.Contains(NotKeptMark, StringComparison.Ordinal) ? null : new MigrationException(
+    /// <summary>What a statement fails with, because the archive cannot keep a column as it is by now: one that was added or has another type; null where it is something else.</summary>
+    internal MigrationException? Outgrown(PostgresException e, string table) => e.SqlState != SqlStates.UndefinedTable || !e.MessageText.Contains(NotKeptMark, StringComparison.Ordinal) ? null : new MigrationException(
         "ArchiveDiffers",
         MigrationErrorKind.InvalidState,
-        $"A column was added to {table} while the backfill ran, which {Display} does not keep: no row is deleted any more.",
-        "What is deleted is kept, and can be put back. Give the backfill of the rows that are left another -Name: it keeps the new column too, in an archive of its own.",
+        Whole
+            ? $"A column was added to {table} while the backfill ran, or got another type, which {Display} does not keep: no row is deleted any more."
+            : $"A column of {table} got another type while the backfill ran, which {Display} does not keep: no row is changed any more.",
+        $"What is {(Whole ? "deleted" : "changed")} is kept, and can be put back. Give the backfill of the rows that are left another -Name: it keeps the column as it is, in an archive of its own.",
         e)
     {
         SqlState = e.SqlState,
         Target = table,
     };
 
-    // The name of a table that is not there: as an error it is one of the statement, and of no row.
-    private string NotKept(string relation) => $"""
-        (select pg_catalog.quote_ident('{NotKeptMark} ' || a.attname)::pg_catalog.regclass from pg_catalog.pg_attribute a
-         where a.attrelid = {relation} and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attname <> all (array[{string.Join(", ", Columns.Select(column => SqlName.Literal(column.Name)))}]) limit 1)
-        """;
+    // The name of a table that is not there: as an error it is one of the statement, and of no row. A value of another type would be rounded or cut to that of the archive.
+    private string NotKept(string relation)
+    {
+        string kept = $"array[{string.Join(", ", Columns.Select(column => SqlName.Literal(column.Name)))}]";
+        return $"""
+            (select pg_catalog.quote_ident('{NotKeptMark} ' || a.attname)::pg_catalog.regclass from pg_catalog.pg_attribute a
+             where a.attrelid = {relation} and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+               and case when a.attname = any ({kept})
+                        then not exists (select from pg_catalog.pg_attribute k where k.attrelid = {SqlName.Literal(Sql)}::pg_catalog.regclass and k.attname = a.attname and (k.atttypid, k.atttypmod) = (a.atttypid, a.atttypmod))
+                        else {(Whole ? "true" : "false")} end
+             limit 1)
+            """;
+    }
 
     /// <summary>What is read of a row before it is changed.</summary>
     /// <param name="qualifier">The table's name in the statement.</param>

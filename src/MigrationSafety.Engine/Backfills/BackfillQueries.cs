@@ -70,51 +70,16 @@ internal sealed class BackfillQueries
     /// <summary>The columns of the key that a sweep notes; none where the parts have not all the same.</summary>
     internal string[] SweptKey => _definition.Leaves.Count > 0 && _definition.Leaves.All(leaf => leaf.KeyNames.SequenceEqual(_definition.Leaves[0].KeyNames)) ? _definition.Leaves[0].KeyNames : [];
 
-    /// <summary>
-    /// Sets the columns to NULL again, a few blocks a transaction, and never waits for a row: those that are locked are passed over and come back in the next pass.
-    /// </summary>
-    internal string Reset => $"""
-        do $msb$
-        declare
-            msb_leaf text;
-            msb_block bigint;
-            msb_blocks bigint;
-            msb_changed bigint;
-            msb_batch bigint;
-            msb_left bigint;
-        begin
-            for msb_pass in 1..20 loop
-                msb_changed := 0;
-                foreach msb_leaf in array {LeafArray} loop
-                    msb_block := 0;
-                    msb_blocks := pg_relation_size(msb_leaf::regclass) / current_setting('block_size')::bigint;
-                    while msb_block <= msb_blocks loop
-                        perform set_config('lock_timeout', '100ms', true);
-                        execute format({SqlName.Literal(ResetBatch)}, msb_leaf)
-                        using format('(%s,0)', msb_block)::tid, format('(%s,0)', msb_block + 8)::tid;
-                        get diagnostics msb_batch = row_count;
-                        msb_changed := msb_changed + msb_batch;
-                        commit;
-                        msb_block := msb_block + 8;
-                    end loop;
-                end loop;
-                exit when msb_changed = 0;
-            end loop;
-            select count(*) into msb_left from {Rows} where {Filled};
-            if msb_left > 0 then
-                raise warning '% rows of % are locked or were filled again meanwhile: run this again', msb_left, {SqlName.Literal(_definition.Table.Display)};
-            end if;
-        end
-        $msb$
-        """;
-
-    private string ResetBatch =>
-        $"""
-        update only %1$s set {Escaped(Nulls)}
-        where ctid = any (array(select ctid from only %1$s where ctid >= $1 and ctid < $2 and ({Escaped(Filled)}) {LockClause} skip locked)) and ({Escaped(Filled)})
-        """;
-
-    private string LeafArray => $"array[{string.Join(", ", _definition.Leaves.Select(leaf => SqlName.Literal(leaf.Table.Sql)))}]::text[]";
+    /// <summary>Sets the columns to NULL again.</summary>
+    internal string Reset => BlockReversal.Sql(
+        _definition.Table.Sql,
+        _definition.Table.Display,
+        _definition.IsTree,
+        Filled,
+        LockClause,
+        $"update only %1$s set {Escaped(Nulls)} where ctid = any ($1) returning ({Escaped(Filled)}) as msb_still",
+        "rows are locked, were filled again meanwhile, or a trigger fills them (run this again)",
+        fatal: "not_null_violation");
 
     private string LockClause => _definition.Leaves.Any(leaf => leaf.ChangesUniqueKey) ? "for update" : "for no key update";
 

@@ -93,6 +93,12 @@ internal static class RollbackText
     private static void WriteStatements(StringBuilder text, IReadOnlyList<RollbackStatement> statements)
     {
         text.AppendLf(@"\set ON_ERROR_STOP on").AppendLf(@"\set AUTOCOMMIT on").AppendLf("set lock_timeout = '500ms';");
+        if (statements.Any(s => Runs(s) && !s.Transactional))
+        {
+            // A role's own bound would cut off what works for long: a block that goes through a table, or CONCURRENTLY, which leaves an invalid index then.
+            text.AppendLf("set statement_timeout = 0;").AppendLf("do $$ begin if current_setting('server_version_num')::int >= 170000 then set transaction_timeout = 0; end if; end $$;");
+        }
+
         int number = 0;
         foreach (RollbackStatement statement in statements)
         {

@@ -18,7 +18,7 @@ internal static class DbmateLayout
             RollbackSegment? segment = shared[i].SingleOrDefault();
             string down = segment is null ? "-- migrate:down\n"
                 : (segment.Transactional ? "-- migrate:down\n" : "-- migrate:down transaction:false\n") + (i == shared.Count - 1 ? request.Head : "")
-                    + (segment.Transactional ? RollbackBody.InTransaction(segment) : RollbackBody.Each(segment, (text, sql) => text.Append(sql).AppendLf(";")));
+                    + (segment.Transactional ? RollbackBody.InTransaction(segment) : RollbackBody.Alone(segment));
             string file = i == 0 && request.IsOwn ? request.File!.Name : FileName(i == 0 ? name : request.Later(name, i));
             files.Add(new OutputFile(file, up + down));
         }

@@ -24,7 +24,7 @@ internal static class GolangMigrateLayout
             string down = segment is null ? head
                 : !segment.Runs ? head + RollbackBody.InTransaction(segment)
                 : segment.Transactional ? $"{head}BEGIN;\n{RollbackBody.InTransaction(segment)}COMMIT;\n"
-                : head + RollbackBody.Each(segment, (text, sql) => text.Append(sql).AppendLf(";"));
+                : head + RollbackBody.Alone(segment);
             string own = request.IsOwn && i == 0 ? Path.GetFileNameWithoutExtension(request.File!.Name)[..^3] + ".down" + Path.GetExtension(request.File.Name) : FileName(version, "down");
             files.Add(new OutputFile(own, down));
         }

@@ -43,7 +43,8 @@ internal static class GooseLayout
         // Without transaction goose may send each statement on another connection: the time-out goes with it, in one message.
         string before = !wrapped && segment.Transactional ? RollbackBody.Timeout + "\n" : "";
         string first = wrapped && segment.Runs ? RollbackBody.Timeout + "\n" : "";
-        return first + RollbackBody.Each(segment, (text, sql) => text.Append(CultureInfo.InvariantCulture, $"-- +goose StatementBegin\n{before}{sql};\n-- +goose StatementEnd\n"));
+        string alone = !segment.Transactional && segment.Runs ? RollbackBody.Unbounded : "";
+        return first + alone + RollbackBody.Each(segment, (text, sql) => text.Append(CultureInfo.InvariantCulture, $"-- +goose StatementBegin\n{before}{sql};\n-- +goose StatementEnd\n"));
     }
 
     private static string Statements(ForwardSegment segment) => segment.Text.Contains('$', StringComparison.Ordinal) || segment.Count == 1 ? $"-- +goose StatementBegin\n{segment.Text}-- +goose StatementEnd\n" : segment.Text;

@@ -5,6 +5,8 @@ namespace MigrationSafety.Engine.Rollback.Writing;
 /// <summary>Writes statements of a rollback with their comments, as a runner other than psql takes them.</summary>
 internal static class RollbackBody
 {
+    internal const string Unbounded = "-- It may take long, and nothing here can lift a bound: connect with statement_timeout = 0 (from PostgreSQL 17 on with transaction_timeout = 0 too) where the role, the database or the server has another.\n";
+
     internal const string Timeout = "SET LOCAL lock_timeout = '500ms';";
 
     /// <summary>Statements for one transaction that the runner, or the text around, opens.</summary>
@@ -32,6 +34,9 @@ internal static class RollbackBody
     internal static string OneByOne(IEnumerable<RollbackSegment> segments, string end = ";")
     {
         StringBuilder text = new();
+
+        // What can be in no transaction works for long; cut off, CONCURRENTLY leaves an invalid index.
+        text.AppendLf("SET statement_timeout = 0" + end);
         foreach (RollbackSegment segment in segments)
         {
             if (segment.Runs)
@@ -43,7 +48,7 @@ internal static class RollbackBody
             Append(text, segment, (t, sql) => t.Append(sql).AppendLf(end));
         }
 
-        return text.AppendLf("RESET lock_timeout" + end).ToString();
+        return text.AppendLf("RESET lock_timeout" + end).AppendLf("RESET statement_timeout" + end).ToString();
     }
 
     /// <summary>Statements alone, each written by a function.</summary>
@@ -53,6 +58,9 @@ internal static class RollbackBody
         Append(text, segment, write);
         return text.ToString();
     }
+
+    /// <summary>Statements that can be in no transaction, and in no message with others, one of which could lift a bound.</summary>
+    internal static string Alone(RollbackSegment segment) => (segment.Runs ? Unbounded : "") + Each(segment, (text, sql) => text.Append(sql).AppendLf(";"));
 
     /// <summary>Lines as comments.</summary>
     internal static string Comments(IEnumerable<string> lines)

@@ -23,5 +23,5 @@ internal static class SqitchLayout
 
     private static string Write(RollbackSegment segment) => !segment.Runs ? RollbackBody.InTransaction(segment)
         : segment.Transactional ? $"BEGIN;\n{RollbackBody.InTransaction(segment)}COMMIT;\n\n"
-        : $"SET lock_timeout = 0;\n{RollbackBody.Each(segment, (text, sql) => text.Append(sql).AppendLf(";"))}\n";
+        : $"SET lock_timeout = 0;\nSET statement_timeout = 0;\n{RollbackBody.Each(segment, (text, sql) => text.Append(sql).AppendLf(";"))}\n";
 }
