@@ -74,7 +74,7 @@ public static class BackfillProof
             Say(details, status, definition, completed, matching, different);
             if (nothing)
             {
-                details.Add("No row was compared: the blocks of the sample held none. Give a larger -SampleSize, or -Comparison All.");
+                details.Add("No row was compared: of those in the sample none is done. Give a larger -SampleSize, or -Comparison All.");
             }
 
             if ((why ?? Balance(expected, rows, counted)) is { } balance)
