@@ -253,6 +253,21 @@ public sealed class BackfillCopyTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task A_proof_looks_at_the_rows_that_were_to_be_copied(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders);
+        foreach ((string where, long rows) in new[] { ("price > 100000", 0L), ("id % 1000 = 1", 9L) })
+        {
+            await bench.RunAsync(Copying() with { Where = where, Name = where });
+            foreach (BackfillComparison comparison in (BackfillComparison[])[BackfillComparison.All, BackfillComparison.Sample])
+            {
+                BackfillTestResult test = await BackfillProof.TestAsync(bench.Session, new() { Name = where, Comparison = comparison, SampleSize = 1000 }, bench.Sink, Token);
+                Assert.Equal((where, true, rows, Rows), (where, test.Passed, test.Compared, (int)test.Rows));
+            }
+        }
+    }
+
+    [Theory, EachMajor]
     public async Task What_is_wrong_with_a_copy_is_said_beforehand(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders + """

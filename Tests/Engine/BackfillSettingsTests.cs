@@ -50,18 +50,21 @@ public sealed class BackfillSettingsTests(Servers servers)
             create type app.mood as enum ('sad', 'fine');
             create table many (id int primary key, mood app.mood);
             insert into many select i from generate_series(1, 3000) i;
+            create table app.health (ok boolean);
+            insert into app.health values (true);
             """);
         EngineSession first = await bench.SessionAsync(db => db.ConnectionString + ";Options=-c search_path=app,public");
         EngineSession second = await bench.SessionAsync(db => db.ConnectionString + ";Options=-c search_path=public");
         BackfillRequest request = BackfillBench.Request("many", "mood", "'fine'") with { KeepOldValues = true };
+        const string Healthy = "select ok from health";
         foreach ((EngineSession one, EngineSession other) in new[] { (first, second), (second, first) })
         {
-            Task<BackfillResult> run = bench.RunAsync(request with { Throttle = new() { RowsPerSecond = 1000 } }, session: one);
+            Task<BackfillResult> run = bench.RunAsync(request with { Throttle = new() { RowsPerSecond = 1000, HealthQuery = one == first ? Healthy : null } }, session: one);
             await bench.UntilBatchesAsync(1, run);
             await BackfillControl.StopAsync(bench.Session, "public.many.mood", TimeSpan.FromSeconds(30), bench.Sink, Token);
             Assert.Equal(BackfillOutcome.Paused, (await run).Outcome);
 
-            Assert.Equal((BackfillOutcome.Completed, 3000L), await OutcomeAsync(bench.RunAsync(request, session: other)));
+            Assert.Equal((BackfillOutcome.Completed, 3000L), await OutcomeAsync(bench.RunAsync(request with { Throttle = new() { HealthQuery = one == first ? Healthy : null } }, session: other)));
             Assert.Equal(3000, await bench.ScalarAsync<long>("select count(*) from many where mood = 'fine'"));
             await BackfillControl.RemoveAsync(bench.Session, "public.many.mood", force: false, dropArchive: true, TimeSpan.Zero, bench.Sink, Token);
             await bench.Database.ExecuteAsync("update many set mood = null", Token);

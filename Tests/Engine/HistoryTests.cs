@@ -325,6 +325,27 @@ public sealed class HistoryTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task An_entry_that_comes_too_late_says_so_where_it_cannot_be_taken_back(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
+        await BuildAsync(bench, new() { Table = "orders", Column = ["tier"] });
+        await using TestRole role = await TestRole.CreateAsync(bench.Database);
+        await bench.Database.ExecuteAsync(
+            $"alter table orders owner to {role.Name}; grant create on schema public to {role.Name}; grant usage on schema migration_safety to {role.Name}; grant select, insert, update on migration_safety.operation to {role.Name}", Token);
+        await using TcpProxy proxy = TcpProxy.Start(bench.Database.Server);
+        EngineSession session = await bench.SessionAsync(db => $"{proxy.ConnectionString(db)};Username={role.Name}");
+        IndexBuildPlan plan = await IndexBuilder.PlanAsync(session, new() { Table = "orders", Column = ["n"] }, bench.Sink, Token);
+        proxy.Freeze();
+        Task<IndexBuildResult> building = OperationLog.RunAsync(plan, bench.Sink, recorder => IndexBuilder.RunAsync(plan, recorder, Token), Token);
+        await Wait.UntilAsync(() => bench.Sink.Warnings.Any(m => m.Contains("without being recorded", StringComparison.Ordinal)), "the log to be given up", cancellationToken: Token);
+        proxy.Thaw();
+
+        Assert.Equal(IndexBuildOutcome.Built, (await building).Outcome);
+        await Wait.UntilAsync(async () => (await ReadAsync(bench.Session)).Any(entry => entry.Message?.Contains("too late", StringComparison.Ordinal) == true), "the entry to say so", cancellationToken: Token);
+        Assert.Empty((await ReadAsync(bench.Session)).Single(entry => entry.Message is not null).Steps);
+    }
+
+    [Theory, EachMajor]
     public async Task An_end_is_recorded_when_the_log_is_free_again(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);

@@ -75,7 +75,6 @@ public static class Backfill
             await using NpgsqlConnection connection = await OpenAsync(session, request, sink, cancellationToken).ConfigureAwait(false);
             await CatalogReads.BoundAsync(connection, cancellationToken).ConfigureAwait(false);
             await RefuseReadOnlyAsync(connection, cancellationToken).ConfigureAwait(false);
-            request = request with { Throttle = await ThrottleLook.CheckAsync(connection, request.Throttle, cancellationToken).ConfigureAwait(false) };
             IReadOnlyDictionary<string, string> own = await BackfillSettings.ReadAsync(connection, cancellationToken).ConfigureAwait(false);
             async Task<BackfillDefinition> FindAsync()
             {
@@ -104,6 +103,9 @@ public static class Backfill
             IReadOnlyDictionary<string, string> settings = recorded ?? own;
             request = request with { Settings = settings };
             await BackfillSettings.SetAsync(connection, settings, cancellationToken).ConfigureAwait(false);
+            // The hours are those of whoever gives them; the health query is asked as the expressions are.
+            DailyWindow? window = request.Throttle.Window is { TimeZone: null } given ? given.In(own[BackfillSettings.TimeZone]) : request.Throttle.Window;
+            request = request with { Throttle = await ThrottleLook.CheckAsync(connection, request.Throttle with { Window = window }, cancellationToken).ConfigureAwait(false) };
             if (settings.GetValueOrDefault(BackfillSettings.SearchPath) != own[BackfillSettings.SearchPath])
             {
                 // Types are written as the recorded path has them; the tables are those that this session's own has found.
@@ -163,7 +165,9 @@ public static class Backfill
             BackfillForecast? measured = null;
             if (request.SampleBatch > 0)
             {
-                string? closed = await ThrottleLook.WhyNotNowAsync(connection, request.Throttle, cancellationToken).ConfigureAwait(false);
+                // On a connection of its own: after some of the errors that a health query may end with the driver closes it.
+                await using NpgsqlConnection asked = await OpenAsync(session, request, sink, cancellationToken).ConfigureAwait(false);
+                string? closed = await ThrottleLook.WhyNotNowAsync(asked, request.Throttle, cancellationToken).ConfigureAwait(false);
                 measured = closed is null ? await BackfillForecast.MeasureAsync(connection, definition, request, all, sink, cancellationToken).ConfigureAwait(false) : null;
                 if (measured is null)
                 {

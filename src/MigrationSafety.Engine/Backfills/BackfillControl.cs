@@ -124,7 +124,7 @@ public static class BackfillControl
                     : await StopAsync(session, name, waitFor, sink, cancellationToken).ConfigureAwait(false);
                 if (await IsHeldAsync().ConfigureAwait(false))
                 {
-                    throw Running(status);
+                    throw Running(status, force);
                 }
             }
 
@@ -137,7 +137,7 @@ public static class BackfillControl
             };
             if (await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false) == 0)
             {
-                throw Running(await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false));
+                throw Running(await FindAsync(connection, session, name, cancellationToken).ConfigureAwait(false), force);
             }
 
             if (dropArchive && status.Archive is not null)
@@ -170,7 +170,7 @@ public static class BackfillControl
 
         if (status.Workers.Length > 0 && !IsEnded(status))
         {
-            throw Running(status);
+            throw Running(status, force: false);
         }
 
         if (!IsEnded(status))
@@ -248,11 +248,13 @@ public static class BackfillControl
 
     private static bool IsEnded(BackfillStatus status) => status.State is BackfillState.Completed or BackfillState.CompletedWithErrors;
 
-    private static MigrationException Running(BackfillStatus status) => new(
+    private static MigrationException Running(BackfillStatus status, bool force) => new(
         "BackfillRunning",
         MigrationErrorKind.Busy,
-        $"{status.Name} is being worked on{(status.Workers.Length == 0 ? "" : $" by {string.Join("; ", status.Workers.Select(worker => worker.ToString()))}")}.",
-        "Stop-Backfill stops it; Remove-Backfill -Force stops it and removes it.")
+        $"{status.Name} is being worked on{(status.Workers.Length == 0 ? ", or about to be" : $" by {string.Join("; ", status.Workers.Select(worker => worker.ToString()))}")}.",
+        force
+            ? "It is stopped, but who works on it has not ended: wait longer for that (-WaitFor), or end that client, and run the command again."
+            : "Stop-Backfill stops it; Remove-Backfill -Force stops it and removes it.")
     {
         Target = status.Name,
     };
@@ -306,7 +308,11 @@ public static class BackfillControl
                 return status;
             }
 
-            sink.Progress(new OperationProgress($"Stopping {name}", $"Waiting for {status.Workers.Length:N0} worker{(status.Workers.Length > 1 ? "s" : "")} to end the batch at hand"));
+            sink.Progress(new OperationProgress(
+                $"Stopping {name}",
+                status.Workers.Length == 0 && holders.Length > 0
+                    ? $"Waiting for pid {string.Join(", ", holders)}, about to work on it"
+                    : $"Waiting for {status.Workers.Length:N0} worker{(status.Workers.Length > 1 ? "s" : "")} to end the batch at hand"));
             await Task.Delay(s_poll, cancellationToken).ConfigureAwait(false);
         }
     }

@@ -61,7 +61,7 @@ internal sealed record BackfillDefinition(
     /// <summary>The columns of the table itself that change.</summary>
     internal string[] ChangedColumns => Kind == BackfillKind.Update ? [.. Set.Select(column => column.Name)] : [];
 
-    /// <summary>Whether its condition is that a column is NULL of which none can be: nothing to begin with, though what one that was begun before has made of it.</summary>
+    /// <summary>Whether its condition is that a column is NULL where none can be: it is not begun, but one that was begun before the column was made NOT NULL may be resumed and tested.</summary>
     internal bool CannotMatch { get; init; }
 
     /// <summary>Whether the role may pause within a batch; otherwise it rests between batches.</summary>

@@ -59,18 +59,18 @@ public static class BackfillProof
 
             List<string> details = [];
             sink.Progress(new OperationProgress(activity, "Counting the rows that match"));
-            (long rows, long matching) = await CountAsync(connection, queries, sink, cancellationToken).ConfigureAwait(false);
+            (long rows, long own, long matching) = await CountAsync(connection, queries, sink, cancellationToken).ConfigureAwait(false);
             (long? expected, bool counted, string? why) = await ExpectedAsync(connection, definition, cancellationToken).ConfigureAwait(false);
             (long compared, long different, string[] examples) = (0, 0, []);
             if (request.Comparison != BackfillComparison.None)
             {
                 sink.Progress(new OperationProgress(activity, "Comparing values"));
-                (compared, different, examples) = await CompareAsync(connection, definition, queries, request, rows, sink, cancellationToken).ConfigureAwait(false);
+                (compared, different, examples) = await CompareAsync(connection, definition, queries, request, own, sink, cancellationToken).ConfigureAwait(false);
             }
 
             bool completed = status.State is BackfillState.Completed or BackfillState.CompletedWithErrors;
-            // A proof that has looked at nothing is none.
-            bool nothing = request.Comparison != BackfillComparison.None && compared == 0 && rows > matching;
+            // A sample that has met nothing of what is done proves nothing.
+            bool nothing = request.Comparison != BackfillComparison.None && compared == 0 && own > matching;
             Say(details, status, definition, completed, matching, different);
             if (nothing)
             {
@@ -161,13 +161,13 @@ public static class BackfillProof
     private static NpgsqlParameter Oids(BackfillDefinition definition) =>
         new() { Value = definition.Leaves.Select(leaf => leaf.Table.Oid).ToArray(), NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Oid };
 
-    private static async Task<(long Rows, long Matching)> CountAsync(NpgsqlConnection connection, BackfillQueries queries, IOperationSink sink, CancellationToken cancellationToken)
+    private static async Task<(long Rows, long Own, long Matching)> CountAsync(NpgsqlConnection connection, BackfillQueries queries, IOperationSink sink, CancellationToken cancellationToken)
     {
         sink.Debug(queries.CountAll);
         await using NpgsqlCommand count = new(queries.CountAll, connection) { CommandTimeout = 0 };
         await using NpgsqlDataReader reader = await count.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
-        return (reader.GetInt64(0), reader.GetInt64(1));
+        return (reader.GetInt64(0), reader.GetInt64(1), reader.GetInt64(2));
     }
 
     private static async Task<(long? Expected, bool Counted, string? Why)> ExpectedAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken)

@@ -15,11 +15,11 @@ internal sealed class BackfillQueries
     /// <summary>How many rows there are.</summary>
     internal string All => $"select pg_catalog.count(*) from {Rows}";
 
-    /// <summary>How many rows there are, and how many match.</summary>
+    /// <summary>How many rows there are, how many of them are the backfill's as far as that can be told, and how many match.</summary>
     internal string CountAll => _definition.Kind == BackfillKind.Insert
         // What is missing by a join: asked row by row it would take the target's index as often as there are rows.
-        ? $"select ({All}), ({Count})"
-        : $"select pg_catalog.count(*), pg_catalog.count(*) filter (where {Predicate}) from {Rows}";
+        ? $"select a.rows, a.own, ({Count}) from (select pg_catalog.count(*) as rows, pg_catalog.count(*) filter (where {BackfillStatements.ConditionOf(_definition)}) as own from {Rows}) a"
+        : $"select pg_catalog.count(*), pg_catalog.count(*), pg_catalog.count(*) filter (where {Predicate}) from {Rows}";
 
     /// <summary>
     /// Of the rows that do not match (of those that were copied), all or a sample of $1 percent of the blocks: how many, how many have another value than the expressions give, some of those.

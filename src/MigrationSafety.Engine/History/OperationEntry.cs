@@ -17,6 +17,8 @@ internal sealed class OperationEntry : IAsyncDisposable
     private static readonly TimeSpan s_tick = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan s_lagEvery = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan s_signEvery = TimeSpan.FromSeconds(5);
+    // Shorter than the end is waited for, so that nothing is written that was given up.
+    private static readonly TimeSpan s_tryAgainFor = TimeSpan.FromSeconds(3);
     private static readonly TimeSpan s_samplesEvery = TimeSpan.FromSeconds(30);
     private static readonly string s_application =
         $"MigrationSafety {typeof(OperationEntry).Assembly.GetName().Version?.ToString(3)}, {Path.GetFileNameWithoutExtension(Environment.ProcessPath) ?? "unknown program"}";
@@ -220,15 +222,21 @@ internal sealed class OperationEntry : IAsyncDisposable
     {
         await _stop.CancelAsync().ConfigureAwait(false);
         await _loop.ConfigureAwait(false);
+        await WriteAsync(connection => OperationStore.FinishAsync(connection, _id, state, record.By(_skew), error, CancellationToken.None)).ConfigureAwait(false);
+    }
+
+    /// <summary>Writes to the log, again where the connection was lost, or for some seconds where the log is in somebody's hands.</summary>
+    private async Task WriteAsync(Func<NpgsqlConnection, Task> write)
+    {
         long start = Stopwatch.GetTimestamp();
         for (int attempt = 1; ; attempt++)
         {
             try
             {
-                await OperationStore.FinishAsync(await ConnectionAsync().ConfigureAwait(false), _id, state, record.By(_skew), error, CancellationToken.None).ConfigureAwait(false);
+                await write(await ConnectionAsync().ConfigureAwait(false)).ConfigureAwait(false);
                 return;
             }
-            catch (Exception e) when ((attempt < 2 && ServerErrors.IsConnectionLost(e)) || (IsPassing(e) && Stopwatch.GetElapsedTime(start) < s_finishWithin))
+            catch (Exception e) when ((attempt < 2 && ServerErrors.IsConnectionLost(e)) || (IsPassing(e) && Stopwatch.GetElapsedTime(start) < s_tryAgainFor))
             {
                 _sink.Verbose($"The end of the operation could not be recorded, tries again: {Words(e)}");
             }
@@ -242,7 +250,16 @@ internal sealed class OperationEntry : IAsyncDisposable
         await _loop.ConfigureAwait(false);
         try
         {
-            await OperationStore.RemoveAsync(await ConnectionAsync().ConfigureAwait(false), _id, CancellationToken.None).ConfigureAwait(false);
+            try
+            {
+                await WriteAsync(connection => OperationStore.RemoveAsync(connection, _id, CancellationToken.None)).ConfigureAwait(false);
+            }
+            catch (PostgresException e) when (e.SqlState == SqlStates.InsufficientPrivilege)
+            {
+                // To write to the log a role needs no DELETE.
+                MigrationException late = new("NotRecorded", MigrationErrorKind.Timeout, "The log answered too late: what became of this operation is not recorded.", "Its output tells, and the objects that it was to change.");
+                await WriteAsync(connection => OperationStore.FinishAsync(connection, _id, "failed", _recorder.Snapshot(null, given: null) with { Steps = [] }, late, CancellationToken.None)).ConfigureAwait(false);
+            }
         }
         catch (Exception e) when (IsTrouble(e))
         {
