@@ -81,7 +81,7 @@ public sealed class BackfillArchiveTests(Servers servers)
 
         Assert.Equal(Rows - 1L, await bench.ScalarAsync<long>("select count(*) from orders join before using (id, n, twice, kept_id) where orders.\"Odd %s Name\"::text = before.\"Odd %s Name\"::text"));
         Assert.Equal(1, await bench.ScalarAsync<long>("select count(*) from orders where \"Odd %s Name\" is null"));
-        Assert.Contains(notices, notice => notice.StartsWith("1 deleted rows are not put back", StringComparison.Ordinal));
+        Assert.Contains(notices, notice => notice.StartsWith("1 deleted row is not put back", StringComparison.Ordinal));
         Assert.Equal(1, await bench.ScalarAsync<long>($"select count(*) from {result.Archive} where id = 2000"));
     }
 
@@ -218,7 +218,7 @@ public sealed class BackfillArchiveTests(Servers servers)
             "the end to ask for the archive", cancellationToken: Token);
         await holder.CommitAsync(Token);
 
-        Assert.StartsWith("1 old values are not put back", (await back)[^1], StringComparison.Ordinal);
+        Assert.StartsWith("1 old value is not put back", (await back)[^1], StringComparison.Ordinal);
         Assert.Equal(51, await bench.ScalarAsync<int>($"select id from {result.Archive}"));
         Assert.Equal(50, await bench.ScalarAsync<long>("select count(*) from orders where v is null"));
     }
