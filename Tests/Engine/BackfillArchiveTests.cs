@@ -81,7 +81,7 @@ public sealed class BackfillArchiveTests(Servers servers)
 
         Assert.Equal(Rows - 1L, await bench.ScalarAsync<long>("select count(*) from orders join before using (id, n, twice, kept_id) where orders.\"Odd %s Name\"::text = before.\"Odd %s Name\"::text"));
         Assert.Equal(1, await bench.ScalarAsync<long>("select count(*) from orders where \"Odd %s Name\" is null"));
-        Assert.Contains(notices, notice => notice.StartsWith("1 deleted rows are not put back", StringComparison.Ordinal));
+        Assert.Contains(notices, notice => notice.StartsWith("1 deleted row is not put back", StringComparison.Ordinal));
         Assert.Equal(1, await bench.ScalarAsync<long>($"select count(*) from {result.Archive} where id = 2000"));
     }
 
@@ -155,6 +155,25 @@ public sealed class BackfillArchiveTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task No_key_is_rounded_to_the_archives_type(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table orders (id numeric(10,2) primary key, v int); insert into orders select i, 1 from generate_series(1, 50) i");
+        BackfillRequest request = new() { Table = "orders", Set = [new("v", "0")], Where = "v > 0", KeepOldValues = true, Name = "keeping" };
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from orders where id = 30 for update");
+        Task<BackfillResult> run = bench.RunAsync(request);
+        await Wait.UntilAsync(() => run.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains("were locked or changed", StringComparison.Ordinal)), "the sweep to leave a row", cancellationToken: Token);
+        await using (NpgsqlCommand retype = new("alter table orders alter column id type numeric(14,4); update orders set id = 30.0049 where id = 30", holder.Connection))
+        {
+            await retype.ExecuteNonQueryAsync(Token);
+        }
+
+        await holder.CommitAsync(Token);
+
+        Assert.Equal("ArchiveDiffers", (await Assert.ThrowsAsync<MigrationException>(() => run)).ErrorId);
+        Assert.Equal(1, await bench.ScalarAsync<int>("select v from orders where id = 30.0049"));
+    }
+
+    [Theory, EachMajor]
     public async Task No_value_is_rounded_to_the_archives_type(int major)
     {
         foreach (bool deletes in (bool[])[true, false])
@@ -199,7 +218,7 @@ public sealed class BackfillArchiveTests(Servers servers)
             "the end to ask for the archive", cancellationToken: Token);
         await holder.CommitAsync(Token);
 
-        Assert.StartsWith("1 old values are not put back", (await back)[^1], StringComparison.Ordinal);
+        Assert.StartsWith("1 old value is not put back", (await back)[^1], StringComparison.Ordinal);
         Assert.Equal(51, await bench.ScalarAsync<int>($"select id from {result.Archive}"));
         Assert.Equal(50, await bench.ScalarAsync<long>("select count(*) from orders where v is null"));
     }

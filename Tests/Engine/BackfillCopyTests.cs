@@ -122,7 +122,7 @@ public sealed class BackfillCopyTests(Servers servers)
         await using (LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from orders_new where id = 77 for update"))
         {
             notices = await bench.RollBackAsync(result);
-            Assert.Contains(notices, notice => notice.StartsWith("1 rows of public.orders_new are left: rows are locked or new", StringComparison.Ordinal));
+            Assert.Contains(notices, notice => notice.StartsWith("1 row of public.orders_new is left: rows are locked or new", StringComparison.Ordinal));
             await holder.RollbackAsync(Token);
         }
 

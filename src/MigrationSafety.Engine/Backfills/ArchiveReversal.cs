@@ -19,7 +19,7 @@ internal sealed class ArchiveReversal
     {
         get
         {
-            string how = $"in batches that commit one by one, latest change first, out of {_archive.Display}, which goes when it is empty; what the server refuses stays there, a warning says how much is left and why, and it may run again. The table's triggers fire";
+            string how = $"in batches that commit one by one, latest change first, out of {_archive.Display}, which goes when it is empty; what the server refuses stays there, a warning says how much is left and why, and it may run again. {(_archive.Copies ? "" : "First it builds an index on the archive, for which a backfill that still runs waits. ")}The table's triggers fire";
             return _archive.Copies
                 ? $"Deletes the rows that the backfill inserted into {_definition.Into!.Table.Display}, told by their key from those that were there before, with whatever has been written to them since, {how}. Rows that are locked are passed over and come back."
                 : _archive.Whole
@@ -36,7 +36,6 @@ internal sealed class ArchiveReversal
             msb_rows bigint[];
             msb_place bigint;
             msb_oid oid;
-            msb_part text;
             msb_some bigint;
             msb_sql constant text := {SqlName.Literal(Batch)};
         begin
@@ -55,7 +54,7 @@ internal sealed class ArchiveReversal
                     {ReversalBatches.Indented(ReversalBatches.Begin, 12)}
                     msb_rows := array(select {Id} from {_archive.Sql} where {Id} < msb_place order by {Id} desc limit msb_size);
                     exit when cardinality(msb_rows) = 0;
-                    {ReversalBatches.Indented(ReversalBatches.Do(Work, "msb_place := msb_rows[cardinality(msb_rows)];"), 12)}
+                    {ReversalBatches.Indented(ReversalBatches.Do(Work, Nothing, "msb_place := msb_rows[cardinality(msb_rows)];"), 12)}
                 end loop;
                 exit when msb_put = 0;
             end loop;
@@ -73,7 +72,7 @@ internal sealed class ArchiveReversal
                 select count(*) into msb_left from {_archive.Sql};
             end if;
             if msb_left > 0 then
-                raise warning {SqlName.Literal(Left)}, msb_left, {SqlName.Literal(_archive.Display)}, {ReversalBatches.Why(Others)};
+                {ReversalBatches.Indented(Left, 8)}
             else
                 drop table {_archive.Sql};
             end if;
@@ -81,12 +80,19 @@ internal sealed class ArchiveReversal
         $msb$
         """.ReplaceLineEndings("\n");
 
-    private string Left => _archive.Copies ? "% copied rows are still there, their keys in %: %."
-        : _archive.Whole ? "% deleted rows are not put back and stay in %: %."
-        : "% old values are not put back and stay in %: %.";
+    private string Left
+    {
+        get
+        {
+            (string one, string more) = _archive.Copies ? ("copied row is still there, its key", "copied rows are still there, their keys")
+                : _archive.Whole ? ("deleted row is not put back and stays", "deleted rows are not put back and stay")
+                : ("old value is not put back and stays", "old values are not put back and stay");
+            return ReversalBatches.Warn($"{one} in {_archive.Display}", $"{more} in {_archive.Display}", Others);
+        }
+    }
 
     private string Others => _archive.Copies ? "rows are locked (run this again), or a trigger keeps them"
-        : _archive.Whole ? "rows with their keys are there again, their table is gone, a trigger makes something else of them, or a later deletion of the same key is not put back"
+        : _archive.Whole ? "rows that they refer to are locked (run this again), rows with their keys are there again, their table is gone, a trigger makes something else of them, or a later deletion of the same key is not put back"
         : "rows are locked (run this again), have been written since, or are gone, a trigger makes something else of them, or a later change of the same row is not put back";
 
     private string Id => SqlName.Quote(_archive.Id);
@@ -101,28 +107,36 @@ internal sealed class ArchiveReversal
             begin
                 perform set_config('lock_timeout', '2s', true);
                 create index on {_archive.Sql} ({string.Join(", ", _archive.Key.Select(column => SqlName.Quote(column.Name)))}, {Id});
-            exception when lock_not_available or deadlock_detected then
-                raise notice 'A backfill writes to %: without an index on the key this takes longer.', {SqlName.Literal(_archive.Display)};
+            exception when others then
+                raise notice 'This takes longer, without an index on the key of %: %', {SqlName.Literal(_archive.Display)}, sqlerrm;
             end;
         end if;
         """;
 
-    // In the parts that the rows were in, then, where the key tells a row wherever it is, in the whole table: rows move when partitions are split.
-    private string Work => $"""
+    private const string Nothing = "execute format(msb_sql, msb_part) using msb_oid, '{}'::bigint[];";
+
+    // In the parts that the rows were in, then, where the key tells a row wherever it is, in the whole table: rows move when partitions are split. A part that was detached then still has its old rows.
+    private string Work => _archive.Spans && _archive.Whole ? $"""
+        msb_part := {Root};
+        execute format(msb_sql, msb_part) using msb_oid, msb_rows;
+        get diagnostics msb_done = row_count;
+        """ : $"""
         for msb_oid, msb_part in
-            select k.msb_from, case when c.oid is null then {Root} else format('%I.%I', n.nspname, c.relname) end
+            select k.msb_from, {(_archive.Spans
+                ? $"case when k.msb_from in (select relid from pg_catalog.pg_partition_tree({Root})) then format('%I.%I', n.nspname, c.relname) else {Root} end"
+                : "format('%I.%I', n.nspname, c.relname)")}
             from (select distinct {Source}::oid as msb_from from {_archive.Sql} where {Id} = any (msb_rows)) k
-            left join pg_catalog.pg_class c on c.oid = k.msb_from
-            left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+            {(_archive.Spans ? "left join" : "join")} pg_catalog.pg_class c on c.oid = k.msb_from
+            {(_archive.Spans ? "left join" : "join")} pg_catalog.pg_namespace n on n.oid = c.relnamespace
         loop
-            continue when msb_part is null;
             execute format(msb_sql, msb_part) using msb_oid, msb_rows;
             get diagnostics msb_some = row_count;
             msb_done := msb_done + msb_some;
         end loop;
-        """ + (!_archive.Spans || _archive.Whole ? "" : "\n" + $"""
+        """ + (!_archive.Spans ? "" : "\n" + $"""
         if msb_done < cardinality(msb_rows) then
-            execute format(msb_sql, {Root}) using null::oid, msb_rows;
+            msb_part := {Root};
+            execute format(msb_sql, msb_part) using null::oid, msb_rows;
             get diagnostics msb_some = row_count;
             msb_done := msb_done + msb_some;
         end if;
@@ -130,7 +144,7 @@ internal sealed class ArchiveReversal
 
     private string Batch => _archive.Copies ? Delete : _archive.Whole ? Insert : Update;
 
-    private string Root => _archive.Spans ? SqlName.Literal(_definition.Table.Sql) : "null";
+    private string Root => SqlName.Literal(_definition.Table.Sql);
 
     // A leaf of a partitioned table has no children, a table that others inherit from may hold rows itself.
     private string Part => _archive.Spans ? "%1$s" : "only %1$s";
@@ -149,7 +163,7 @@ internal sealed class ArchiveReversal
     private string Update => $"""
         with {Latest}, msb_row as materialized (
             select t.tableoid as msb_table, t.ctid as msb_tid, t.xmin as msb_version, b.* from msb_batch b join {Part} t on {Join("t", "b")}
-            where ({Same("t", "b", column => column.Written!)}) or ({Same("t", "b", column => column.Name)}) {LockClause} of t skip locked
+            where ({Same("t", "b", column => column.Written!)}) or ({Same("t", "b", column => column.Name)}) {ReversalBatches.LockClause(_definition)} of t skip locked
         ), msb_put as (
             update {Part} t set {string.Join(", ", _archive.Columns.Select(column => $"{Name(column.Name)} = r.{Name(column.Name)}"))}
             from msb_row r where {Join("t", "r")} and t.ctid = r.msb_tid and t.tableoid = r.msb_table and t.xmin = r.msb_version
@@ -161,7 +175,7 @@ internal sealed class ArchiveReversal
     // Without ON CONFLICT, which refuses tables with deferrable constraints. Nothing is joined: of a table that was just emptied, and of what is put back, the planner expects a few rows.
     private string Insert => $"""
         with {Latest}, msb_put as (
-            insert into {(_archive.Spans ? Escaped(_definition.Table.Sql) : "%1$s")} as t ({List}) overriding system value
+            insert into %1$s as t ({List}) overriding system value
             select {List} from msb_batch b where (select true from {Part} t where {Join("t", "b")} limit 1) is null
             returning t.*
         )
@@ -184,8 +198,6 @@ internal sealed class ArchiveReversal
 
     private string Join(string left, string right) => string.Join(" and ", _archive.Key.Select(column => $"{left}.{Name(column.Name)} = {right}.{Name(column.Name)}"));
 
-    private string LockClause => _definition.Leaves.Any(leaf => leaf.ChangesUniqueKey) ? "for update" : "for no key update";
-
     private string Text(string row) => $"row({string.Join(", ", _archive.Columns.Select(column => $"{row}.{Name(column.Name)}::text"))})::text collate \"C\"";
 
     private string Same(string row, string kept, Func<KeptColumn, string> column) =>
@@ -193,5 +205,5 @@ internal sealed class ArchiveReversal
 
     private static string Name(string name) => Escaped(SqlName.Quote(name));
 
-    private static string Escaped(string sql) => sql.Replace("%", "%%", StringComparison.Ordinal);
+    private static string Escaped(string sql) => ReversalBatches.Escaped(sql);
 }

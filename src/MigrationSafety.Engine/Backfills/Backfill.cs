@@ -509,7 +509,7 @@ public static class Backfill
         {
             Reversal = new BackfillQueries(definition).Reset,
             Reversibility = Reversibility.ReversibleWithDataLoss,
-            ReversalNote = $"Sets {columns} to NULL in every row, also where it had a value before or the application has written one since; in small batches that commit one by one and pass over locked rows, so that it may run again, and a warning says how many rows are left. Where the column was added by the same migration, dropping it takes this back at once.",
+            ReversalNote = $"Sets {columns} to NULL in every row, also where it had a value before or the application has written one since{(definition.IsTree ? ", and in partitions that were attached since" : "")}; in small batches that commit one by one and pass over locked rows, so that it may run again, and a warning says how many rows are left. Where the column was added by the same migration, dropping it takes this back at once.",
         };
     }
 }

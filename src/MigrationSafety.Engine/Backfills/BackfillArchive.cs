@@ -307,7 +307,7 @@ internal sealed record BackfillArchive(string Name, string Id, string Source, IR
     // The name of a table that is not there: as an error it is one of the statement, and of no row. A value of another type would be rounded or cut to that of the archive.
     private string NotKept(string relation)
     {
-        string kept = $"array[{string.Join(", ", Columns.Select(column => SqlName.Literal(column.Name)))}]";
+        string kept = $"array[{string.Join(", ", Columns.Select(column => column.Name).Union(Key.Select(column => column.Name)).Select(SqlName.Literal))}]";
         return $"""
             (select pg_catalog.quote_ident('{NotKeptMark} ' || a.attname)::pg_catalog.regclass from pg_catalog.pg_attribute a
              where a.attrelid = {relation} and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''

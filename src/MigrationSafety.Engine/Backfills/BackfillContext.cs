@@ -1,3 +1,4 @@
+using System.Collections.Immutable;
 using System.Diagnostics;
 using System.Security.Cryptography;
 using MigrationSafety.Engine.Backfills.Throttling;
@@ -9,6 +10,12 @@ namespace MigrationSafety.Engine.Backfills;
 /// <summary>What the workers of one run share.</summary>
 internal sealed class BackfillContext
 {
+    /// <summary>The classes of errors that are about the session, the statement or the server, and not about a row (appendix "PostgreSQL Error Codes" of the manual).</summary>
+    internal static readonly ImmutableArray<string> StatementClasses =
+    [
+        "00", "01", "02", "03", "08", "0A", "0B", "0F", "0L", "0P", "0Z", "24", "25", "26", "28", "2B", "2D", "34", "3B", "3D", "3F", "40", "42", "53", "55", "57", "58", "72", "F0", "HV", "XX",
+    ];
+
     private static readonly TimeSpan s_firstPause = TimeSpan.FromMilliseconds(250);
     private static readonly TimeSpan s_longestPause = TimeSpan.FromSeconds(10);
 
@@ -72,10 +79,7 @@ internal sealed class BackfillContext
         e.SqlState is SqlStates.LockNotAvailable or SqlStates.DeadlockDetected or SqlStates.SerializationFailure or SqlStates.QueryCanceled;
 
     /// <summary>Whether a row is at fault: a value that does not fit, a constraint, what a trigger or a function raises, also with a state of its own.</summary>
-    internal static bool IsDataError(PostgresException e) => e.SqlState[..2] is not (
-        // The classes of the manual that are about the session, the statement or the server (appendix "PostgreSQL Error Codes").
-        "00" or "01" or "02" or "03" or "08" or "09" or "0A" or "0B" or "0F" or "0L" or "0P" or "0Z" or "24" or "25" or "26" or "28" or "2B" or "2D" or "34" or "3B" or "3D" or "3F"
-        or "40" or "42" or "53" or "55" or "57" or "58" or "72" or "F0" or "HV" or "XX");
+    internal static bool IsDataError(PostgresException e) => !StatementClasses.Contains(e.SqlState[..2]);
 
     /// <summary>Where the run begins: what is seen and of how much.</summary>
     internal void Begins(BackfillRecord record)

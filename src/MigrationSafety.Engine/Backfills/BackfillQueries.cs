@@ -76,12 +76,10 @@ internal sealed class BackfillQueries
         _definition.Table.Display,
         _definition.IsTree,
         Filled,
-        LockClause,
-        $"update only %1$s set {Escaped(Nulls)} where ctid = any ($1) returning ({Escaped(Filled)}) as msb_still",
+        ReversalBatches.LockClause(_definition),
+        $"update only %1$s set {ReversalBatches.Escaped(Nulls)} where ctid = any ($1) returning ({ReversalBatches.Escaped(Filled)}) as msb_still",
         "rows are locked, were filled again meanwhile, or a trigger fills them (run this again)",
         fatal: "not_null_violation");
-
-    private string LockClause => _definition.Leaves.Any(leaf => leaf.ChangesUniqueKey) ? "for update" : "for no key update";
 
     private string Nulls => string.Join(", ", _definition.Set.Select(column => $"{SqlName.Quote(column.Name)} = null"));
 
@@ -92,6 +90,4 @@ internal sealed class BackfillQueries
     private string Name => _definition.ShardOf is { } name ? SqlName.Quote(name) : _definition.Table.Sql;
 
     private string Predicate => BackfillStatements.PredicateOf(_definition);
-
-    private static string Escaped(string sql) => sql.Replace("%", "%%", StringComparison.Ordinal);
 }

@@ -9,16 +9,23 @@ internal static class BlockReversal
     /// <param name="root">The table, quoted.</param>
     /// <param name="display">The table for people.</param>
     /// <param name="tree">Whether what inherits from it, as it is when the block runs, is meant too.</param>
-    /// <param name="of">Which rows.</param>
+    /// <param name="of">Which rows, as SQL has it.</param>
     /// <param name="lockClause">How they are locked.</param>
-    /// <param name="change">Changes the rows whose places are in $1, in the table <c>%1$s</c>, and returns for each as <c>msb_still</c> whether it is still one of those.</param>
+    /// <param name="change">Changes the rows whose places are in $1, in the table <c>%1$s</c>, and returns for each as <c>msb_still</c> whether it is still one of those. It goes through <c>format()</c>: any other % in it is doubled.</param>
     /// <param name="left">Why some are left, besides what the server refuses.</param>
     /// <param name="fatal">What the server would refuse for every row; null for nothing.</param>
     internal static string Sql(string root, string display, bool tree, string of, string lockClause, string change, string left, string? fatal = null)
     {
-        string pick = $"select array(select ctid from only %1$s where ctid > $1 and ctid < $2 and ({Escaped(of)}) order by ctid limit $3 {lockClause} skip locked)";
+        string pick = $"select array(select ctid from only %1$s where ctid > $1 and ctid < $2 and ({ReversalBatches.Escaped(of)}) order by ctid limit $3 {lockClause} skip locked)";
         string count = $"with msb_changed as ({change}) select count(*) filter (where not msb_still) from msb_changed";
-        const string Work = "execute format(msb_change, msb_part) into msb_done using msb_rows;";
+        // By the size that it had at first: what a trigger fills again, behind the end, would be an endless walk.
+        const string Work = """
+            msb_rows := '{}';
+            msb_blocks := coalesce(msb_blocks, pg_relation_size(msb_part::regclass) / current_setting('block_size')::bigint);
+            execute format(msb_pick, msb_part) into msb_rows using msb_place, format('(%s,0)', msb_block + 8)::tid, msb_size;
+            execute format(msb_change, msb_part) into msb_done using msb_rows;
+            """;
+        const string Nothing = "execute format(msb_change, msb_part) using '{}'::tid[];";
         const string Move = """
             if cardinality(msb_rows) < msb_size then
                 msb_block := msb_block + 8;
@@ -35,7 +42,6 @@ internal static class BlockReversal
             declare
                 {ReversalBatches.Indented(ReversalBatches.Variables, 4)}
                 msb_rows tid[];
-                msb_part text;
                 msb_place tid;
                 msb_block bigint;
                 msb_blocks bigint;
@@ -54,15 +60,14 @@ internal static class BlockReversal
                         from msb_tree join pg_catalog.pg_class c on c.oid = msb_tree.oid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                         where c.relkind = 'r'
                     ) loop
-                        -- Dropped since the pass began.
-                        continue when to_regclass(msb_part) is null;
                         msb_block := 0;
                         msb_place := '(0,0)';
-                        msb_blocks := pg_relation_size(msb_part::regclass) / current_setting('block_size')::bigint;
-                        while msb_block <= msb_blocks loop
+                        msb_blocks := null;
+                        while msb_block <= coalesce(msb_blocks, 0) loop
                             {ReversalBatches.Indented(ReversalBatches.Begin, 16)}
-                            execute format(msb_pick, msb_part) into msb_rows using msb_place, format('(%s,0)', msb_block + 8)::tid, msb_size;
-                            {ReversalBatches.Indented(ReversalBatches.Do(Work, Move, fatal), 16)}
+                            -- Dropped since the pass began.
+                            exit when to_regclass(msb_part) is null;
+                            {ReversalBatches.Indented(ReversalBatches.Do(Work, Nothing, Move, fatal), 16)}
                         end loop;
                     end loop;
                     exit when msb_put = 0;
@@ -70,12 +75,10 @@ internal static class BlockReversal
                 {ReversalBatches.Indented(ReversalBatches.Commit, 4)}
                 select count(*) into msb_left from {(tree ? "" : "only ")}{root} where {of};
                 if msb_left > 0 then
-                    raise warning '% rows of % are left: %', msb_left, {SqlName.Literal(display)}, {ReversalBatches.Why(left)};
+                    {ReversalBatches.Indented(ReversalBatches.Warn($"row of {display} is left", $"rows of {display} are left", left), 8)}
                 end if;
             end
             $msb$
             """.ReplaceLineEndings("\n");
     }
-
-    private static string Escaped(string sql) => sql.Replace("%", "%%", StringComparison.Ordinal);
 }

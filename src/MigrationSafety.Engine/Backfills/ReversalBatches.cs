@@ -9,9 +9,6 @@ namespace MigrationSafety.Engine.Backfills;
 /// </summary>
 internal static class ReversalBatches
 {
-    // Of one row, whatever its triggers raise among them; all else is a matter of the statement, and ends the block.
-    private const string Refusals = "integrity_constraint_violation or data_exception or raise_exception or triggered_action_exception or with_check_option_violation or program_limit_exceeded";
-
     /// <summary>The variables, besides <c>msb_rows</c>: the rows of a batch, as an array.</summary>
     internal const string Variables = """
         msb_size int := 10;
@@ -23,6 +20,7 @@ internal static class ReversalBatches
         msb_waits int := 0;
         msb_refused bigint;
         msb_why text;
+        msb_part text;
         msb_left bigint;
         """;
 
@@ -35,16 +33,17 @@ internal static class ReversalBatches
     /// <summary>Ends the batch before and begins one.</summary>
     internal const string Begin = $"""
         {Commit}
-        -- A crash takes rows and archive back alike, so that no commit needs to wait for the disk. Small statements are not worth compiling.
-        perform set_config('lock_timeout', '100ms', true), set_config('synchronous_commit', 'off', true), set_config('jit', 'off', true);
+        -- After a minute in vain each row is only tried. Small statements are not worth compiling.
+        perform set_config('lock_timeout', case when msb_waits < 600 then '100ms' else '1ms' end, true), set_config('jit', 'off', true);
         msb_began := clock_timestamp();
         """;
 
     /// <summary>Does a batch, and moves on.</summary>
-    /// <param name="work">Changes <c>msb_rows</c>, and sets <c>msb_done</c> to how many of them it changed.</param>
+    /// <param name="work">Changes <c>msb_rows</c> in <c>msb_part</c>, and sets <c>msb_done</c> to how many of them it changed. It may find them first.</param>
+    /// <param name="nothing">Does the same to no row, which needs the table's lock and no other.</param>
     /// <param name="move">Moves on behind <c>msb_rows</c>.</param>
     /// <param name="fatal">What the server would refuse for every row, so that it ends the block; null for nothing.</param>
-    internal static string Do(string work, string move, string? fatal = null) => $"""
+    internal static string Do(string work, string nothing, string move, string? fatal = null) => $"""
         msb_failed := false;
         msb_done := 0;
         begin
@@ -54,20 +53,31 @@ internal static class ReversalBatches
             msb_waits := case when msb_done > 0 then 0 else msb_waits end;
         exception
             when lock_not_available or deadlock_detected then
-                -- A row that these hang on is locked, or, where a minute brings nothing, all of the table.
+                -- Rows that these hang on are locked; or the table is, which after a minute ends it all.
+                msb_failed := true;
                 msb_waits := msb_waits + 1;
-                if msb_waits > 600 then
+                if msb_waits % 600 = 0 then
+                    perform set_config('lock_timeout', '100ms', true);
+                    {nothing}
+                end if;
+            when undefined_table then
+                -- The part was dropped meanwhile.
+                msb_failed := true;
+                if to_regclass(msb_part) is not null then
+                    raise;
+                end if;{(fatal is null ? "" : $"\n    when {fatal} then\n        raise;")}
+            when assert_failure or others then
+                -- Of a row, whatever its triggers raise among them; these classes are of the statement or the server.
+                msb_failed := true;
+                if cardinality(msb_rows) = 0 or left(sqlstate, 2) in ({string.Join(", ", BackfillContext.StatementClasses.Select(SqlName.Literal))}) then
                     raise;
                 end if;
-                msb_failed := true;{(fatal is null ? "" : $"\n    when {fatal} then\n        raise;")}
-            when {Refusals} then
-                msb_failed := true;
                 if cardinality(msb_rows) = 1 then
                     msb_refused := msb_refused + 1;
                     msb_why := sqlerrm;
                 end if;
         end;
-        if msb_failed and cardinality(msb_rows) > 1 then
+        if msb_failed and cardinality(msb_rows) <> 1 then
             -- Again in smaller batches, until the row is alone.
             msb_size := cardinality(msb_rows) / 4 + 1;
         else
@@ -84,9 +94,22 @@ internal static class ReversalBatches
         end if;
         """;
 
-    /// <summary>An expression that says why <c>msb_left</c> are left.</summary>
+    /// <summary>Says that <c>msb_left</c> are left, and why.</summary>
+    /// <param name="one">What is said of one, without the number.</param>
+    /// <param name="more">What is said of several.</param>
     /// <param name="others">Why those are that the server did not refuse.</param>
-    internal static string Why(string others) =>
+    internal static string Warn(string one, string more, string others) => $"""
+        raise warning '% %: %.', msb_left, case msb_left when 1 then {SqlName.Literal(one)} else {SqlName.Literal(more)} end,
+            {Why(others)};
+        """;
+
+    /// <summary>How rows are locked that are changed as a definition changes them.</summary>
+    internal static string LockClause(BackfillDefinition definition) => definition.Leaves.Any(leaf => leaf.ChangesUniqueKey) ? "for update" : "for no key update";
+
+    /// <summary>A part of a text that goes through <c>format()</c>.</summary>
+    internal static string Escaped(string sql) => sql.Replace("%", "%%", StringComparison.Ordinal);
+
+    private static string Why(string others) =>
         $"concat_ws('; ', case when msb_left > msb_refused then {SqlName.Literal(others)} end, case when msb_refused > 0 then format('the server refuses %s, one of them with: %s', msb_refused, msb_why) end)";
 
     /// <summary>A part for a place so far to the right. Line ends in names and texts stay as they are.</summary>
