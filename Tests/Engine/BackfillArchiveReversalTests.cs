@@ -40,7 +40,7 @@ public sealed class BackfillArchiveReversalTests(Servers servers)
 
     private static BackfillRequest Deleting => Keeping with { Set = [], Delete = true, Where = "id > 0" };
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Deleted_rows_come_back_where_a_constraint_is_deferrable(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, $"""
@@ -66,7 +66,7 @@ public sealed class BackfillArchiveReversalTests(Servers servers)
         await AssertBeforeAsync(bench, result, Rows);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task What_the_server_refuses_stays_and_the_rest_comes_back(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders + "alter table orders add constraint tiers unique (tier)");
@@ -94,7 +94,7 @@ public sealed class BackfillArchiveReversalTests(Servers servers)
         await AssertBeforeAsync(bench, result, Rows);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Rows_whose_parent_is_gone_or_locked_stay_and_the_rest_comes_back(int major)
     {
         foreach (string deferred in (string[])["", "alter table orders alter constraint orders_customer_fkey deferrable initially deferred;"])
@@ -119,7 +119,7 @@ public sealed class BackfillArchiveReversalTests(Servers servers)
         }
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task An_older_value_waits_for_the_newer_one(int major)
     {
         foreach (string table in (string[])[s_orders, s_parts])
@@ -142,7 +142,7 @@ public sealed class BackfillArchiveReversalTests(Servers servers)
         }
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Keys_of_one_partition_are_not_taken_for_those_of_another(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
@@ -162,7 +162,7 @@ public sealed class BackfillArchiveReversalTests(Servers servers)
         Assert.Equal(998, await bench.ScalarAsync<long>("select count(*) from orders join before using (region, id, tier)"));
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Rows_are_found_in_partitions_that_were_split_since(int major)
     {
         // What was split may still be there, with its old rows.
@@ -187,7 +187,7 @@ public sealed class BackfillArchiveReversalTests(Servers servers)
         }
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Rows_that_are_there_again_in_another_partition_are_no_refusals(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_parts);
@@ -205,7 +205,7 @@ public sealed class BackfillArchiveReversalTests(Servers servers)
         Assert.DoesNotContain("refuses", left, StringComparison.Ordinal);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Many_rows_under_one_lock_are_passed_over_but_a_locked_table_ends_it(int major)
     {
         const int Locked = 700;
@@ -227,7 +227,7 @@ public sealed class BackfillArchiveReversalTests(Servers servers)
         await AssertBeforeAsync(bench, result, Rows);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_table_that_is_locked_for_a_while_or_dropped_does_not_end_the_walk(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_parts + "update orders set tier = null");
@@ -270,7 +270,7 @@ public sealed class BackfillArchiveReversalTests(Servers servers)
         Assert.Equal("55P03", (await Assert.ThrowsAsync<PostgresException>(() => bench.RollBackAsync(Hurried(result)))).SqlState);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task An_archive_that_cannot_have_an_index_is_put_back_without(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders);
@@ -284,7 +284,7 @@ public sealed class BackfillArchiveReversalTests(Servers servers)
         await AssertBeforeAsync(bench, result, Rows);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task What_a_trigger_undoes_is_not_put_back(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders + """
@@ -309,7 +309,7 @@ public sealed class BackfillArchiveReversalTests(Servers servers)
         Assert.StartsWith($"{Rows} rows of public.orders are left: rows are locked, were filled again meanwhile, or a trigger fills them", Assert.Single(await bench.RollBackAsync(filled)), StringComparison.Ordinal);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Nobody_waits_for_a_batch(int major)
     {
         const int Few = 700;
@@ -332,7 +332,7 @@ public sealed class BackfillArchiveReversalTests(Servers servers)
         }
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Somebody_who_reads_the_archive_does_not_fail_the_end(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders);
@@ -347,7 +347,7 @@ public sealed class BackfillArchiveReversalTests(Servers servers)
         await AssertBeforeAsync(bench, result, Rows);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Columns_are_set_to_NULL_in_the_partitions_that_there_are_by_then(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_parts + "update orders set tier = null");
@@ -363,7 +363,7 @@ public sealed class BackfillArchiveReversalTests(Servers servers)
         Assert.Equal((0L, 1101L), (await bench.ScalarAsync<long>("select count(tier) from orders"), await bench.ScalarAsync<long>("select count(*) from orders")));
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task What_cannot_be_deleted_or_emptied_stays_and_the_rest_goes(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders + "alter table orders add column note text; create table copies (id int primary key, tier text)");

@@ -173,7 +173,7 @@ public sealed class BackfillArchiveTests(Servers servers)
         Assert.Equal(1, await bench.ScalarAsync<int>("select v from orders where id = 30.0049"));
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task No_value_is_rounded_to_the_archives_type(int major)
     {
         foreach (bool deletes in (bool[])[true, false])

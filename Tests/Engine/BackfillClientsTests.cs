@@ -71,7 +71,7 @@ public sealed class BackfillClientsTests(Servers servers)
         Assert.Equal(2, await bench.ScalarAsync<int>("select v from t where id = 5000"));
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Who_joins_keeps_to_the_limits_that_are_there_and_what_it_asks_for_holds_for_all(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
@@ -213,7 +213,7 @@ public sealed class BackfillClientsTests(Servers servers)
         await bench.UntilNothingHeldAsync();
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Who_locks_the_table_is_waited_for_a_moment_and_then_named(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, BackfillBench.Orders);
@@ -241,7 +241,7 @@ public sealed class BackfillClientsTests(Servers servers)
         Assert.Contains($"pid {queued.Pid} (", e.Message, StringComparison.Ordinal);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_plan_names_whoever_keeps_writers_away_and_nobody_else(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(

@@ -64,7 +64,7 @@ public sealed class BackfillFaultTests(Servers servers)
         await bench.UntilNothingHeldAsync(s_beforeIdle);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_batch_that_outlives_the_command_gives_its_locks_back(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
@@ -227,7 +227,7 @@ public sealed class BackfillFaultTests(Servers servers)
         await AssertOnceAsync(bench);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task An_update_too_slow_for_its_neighbours_is_given_up(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted);

@@ -104,7 +104,7 @@ public sealed class BackfillHazardTests(Servers servers)
         await bench.UntilNothingHeldAsync();
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_lock_that_rows_of_the_trial_need_keeps_the_others_from_nothing(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
@@ -124,7 +124,7 @@ public sealed class BackfillHazardTests(Servers servers)
         Assert.Equal((BackfillOutcome.Completed, 400L, 0L), (result.Outcome, result.Rows, result.Remaining));
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_lock_on_the_table_itself_passes_no_row_over(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t select i from generate_series(1, 30000) i;");

@@ -48,7 +48,7 @@ public sealed class BackfillPartTests(Servers servers)
         Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) from migration_safety.backfill_range where not finished"));
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_table_that_goes_or_gives_its_name_to_another_ends_it_and_the_other_stays_as_it_is(int major)
     {
         foreach ((string swap, string error, bool another) in new[]

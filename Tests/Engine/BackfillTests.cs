@@ -130,7 +130,7 @@ public sealed class BackfillTests(Servers servers)
         Assert.InRange(result.Batches, 9, 12);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task The_order_is_that_of_the_primary_key_whatever_indexes_there_are(int major)
     {
         Assert.SkipWhen(major < 15, "The statistics of PostgreSQL 14 travel by UDP and get lost under load.");

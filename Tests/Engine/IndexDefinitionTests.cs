@@ -183,7 +183,7 @@ public sealed class IndexDefinitionTests(Servers servers)
         Assert.InRange(plan.EstimatedSizeBytes!.Value, result.SizeBytes * 0.7, result.SizeBytes * 1.4);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_plan_does_not_wait_for_ever_behind_an_access_exclusive_lock(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);

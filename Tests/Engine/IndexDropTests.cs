@@ -307,7 +307,7 @@ public sealed class IndexDropTests(Servers servers)
         }
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Behind_somebodys_exclusive_lock_the_question_ends_and_names_him(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(

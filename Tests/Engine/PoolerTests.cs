@@ -57,7 +57,7 @@ public sealed class PoolerTests(Servers servers)
         await Task.WhenAll(traffic);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_pool_with_one_connection_says_that_it_is_too_small(int major)
     {
         await using TestDatabase db = await servers.Clusters.CreateDatabaseAsync(major, Token);

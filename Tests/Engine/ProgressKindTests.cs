@@ -338,7 +338,7 @@ public sealed class ProgressKindTests(Servers servers)
         Assert.Equal(50L, unknown.Counters["pieces_moved"]);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task What_is_waited_for_is_told_how_it_ended(int major)
     {
         await using IndexBench bench = await CreateAsync(major);

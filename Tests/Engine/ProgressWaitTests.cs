@@ -271,7 +271,7 @@ public sealed class ProgressWaitTests(Servers servers)
         await reindex;
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Who_locks_the_log_holds_no_answer_up(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Things);

@@ -147,7 +147,7 @@ public sealed class RollbackTesterTests(Servers servers)
         Assert.Empty(await ScratchAsync(bench));
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_template_is_copied_as_it_is(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, "select");

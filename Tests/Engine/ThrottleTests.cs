@@ -26,7 +26,7 @@ public sealed class ThrottleTests(Servers servers)
 
     private static ThrottleLimits None { get; } = new();
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_standby_that_falls_behind_pauses_it_until_it_has_caught_up(int major)
     {
         await using PostgresServer primary = await PostgresServer.StartAsync(major, new() { Settings = new Dictionary<string, string> { ["archive_mode"] = "on", ["archive_command"] = "false" } }, cancellationToken: Token);
@@ -125,7 +125,7 @@ public sealed class ThrottleTests(Servers servers)
         Assert.NotNull(slot.Safe);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Commits_that_wait_for_a_standby_that_is_gone_pause_it(int major)
     {
         await using PostgresServer server = await PostgresServer.StartAsync(major, cancellationToken: Token);
@@ -303,7 +303,7 @@ public sealed class ThrottleTests(Servers servers)
         Assert.Equal(2, (await look.ReadAsync(watch, [], Token)).Clients);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_query_of_the_users_own_stops_it_while_it_is_not_true(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table + "create table health (ok bool); insert into health values (false)");
@@ -337,7 +337,7 @@ public sealed class ThrottleTests(Servers servers)
         Assert.Equal(BackfillOutcome.Paused, (await run).Outcome);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_query_after_whose_error_the_driver_closes_the_connection_pauses_it_too(int major)
     {
         const string Healthy = """
@@ -443,7 +443,7 @@ public sealed class ThrottleTests(Servers servers)
         }
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Commits_that_it_cannot_see_hang_and_vacuums_of_others_are_told_as_they_are(int major)
     {
         // A server of its own, for the setting.
