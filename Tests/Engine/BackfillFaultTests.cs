@@ -125,7 +125,7 @@ public sealed class BackfillFaultTests(Servers servers)
         await bench.UntilNothingHeldAsync();
     }
 
-    [Theory, EachWalk]
+    [Theory, EachWalk(OnlyEdges = true)]
     public async Task A_frozen_connection_is_given_up_and_its_batch_decided(int major, BackfillStrategy strategy, int workers)
     {
         PostgresServer server = await servers.Clusters.GetAsync(major);
@@ -190,7 +190,7 @@ public sealed class BackfillFaultTests(Servers servers)
         await AssertOnceAsync(bench, Rows - 1);
     }
 
-    [Theory, EachWalk]
+    [Theory, EachWalk(OnlyEdges = true)]
     public async Task A_row_that_stays_locked_is_reported_with_its_holder(int major, BackfillStrategy strategy, int workers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted);

@@ -81,7 +81,7 @@ public sealed class BackfillHazardTests(Servers servers)
         Assert.Equal("UniqueIndexMissing", e.ErrorId);
     }
 
-    [Theory, EachWalk]
+    [Theory, EachWalk(OnlyEdges = true)]
     public async Task A_lock_on_another_tables_row_holds_up_only_the_rows_that_need_it(int major, BackfillStrategy strategy, int workers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """

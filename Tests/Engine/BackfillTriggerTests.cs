@@ -41,7 +41,7 @@ public sealed class BackfillTriggerTests(Servers servers)
         Assert.InRange(full.Sum(batch => batch.Time.TotalMilliseconds), 0.25 * full.Sum(batch => batch.Rows), 1e6);
     }
 
-    [Theory, EachWalk]
+    [Theory, EachWalk(OnlyEdges = true)]
     public async Task What_is_deferred_to_the_commit_is_bounded_too(int major, BackfillStrategy strategy, int workers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Slow + """

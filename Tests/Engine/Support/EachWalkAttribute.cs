@@ -14,9 +14,13 @@ public sealed class EachWalkAttribute : DataAttribute
 {
     private static readonly (BackfillStrategy Strategy, int Workers)[] s_walks = [(BackfillStrategy.Key, 4), (BackfillStrategy.Block, 4), (BackfillStrategy.Key, 1), (BackfillStrategy.Block, 1)];
 
+    /// <summary>Whether the oldest and the newest major will do, as for <see cref="EachMajorAttribute.OnlyEdges"/>.</summary>
+    public bool OnlyEdges { get; set; }
+
     public override ValueTask<IReadOnlyCollection<ITheoryDataRow>> GetData(MethodInfo testMethod, DisposalTracker disposalTracker)
     {
-        int[] majors = [.. PostgresClusters.RequestedMajors];
+        IReadOnlyList<int> all = PostgresClusters.RequestedMajors;
+        int[] majors = [.. all.Where(major => !OnlyEdges || major == all[0] || major == all[^1])];
         return new([.. majors.SelectMany(major => (major == majors.Max() ? s_walks : [s_walks[major % s_walks.Length]])
             .Select(walk => new TheoryDataRow<int, BackfillStrategy, int>(major, walk.Strategy, walk.Workers)))]);
     }
