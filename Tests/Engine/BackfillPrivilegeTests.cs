@@ -48,7 +48,7 @@ public sealed class BackfillPrivilegeTests(Servers servers)
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task What_is_missing_is_said_at_once_with_the_grant_that_is_enough(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Tables);

@@ -204,7 +204,7 @@ public sealed class BackfillRangeTests(Servers servers)
         Assert.Equal(1, await bench.ScalarAsync<int>("select max(slices) from migration_safety.backfill_range where backfill = 'public.t.c'"));
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Blocks_too_slow_for_a_batch_are_done_row_by_row(int major)
     {
         // Some 4 ms a row and 200 rows a block: a block takes longer than a batch may.

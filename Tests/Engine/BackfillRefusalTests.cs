@@ -217,7 +217,7 @@ public sealed class BackfillRefusalTests(Servers servers)
         Assert.Equal(4, await bench.ScalarAsync<long>("select count(*) from t where v = id"));
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_standby_is_refused(int major)
     {
         await using PostgresServer primary = await PostgresServer.StartAsync(major, cancellationToken: Token);

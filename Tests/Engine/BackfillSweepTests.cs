@@ -32,7 +32,7 @@ public sealed class BackfillSweepTests(Servers servers)
 
     private static BackfillRequest OnceGated(TimeSpan? retryFor = null) => Once(retryFor) with { Where = "case when gate() then v is null end" };
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_row_that_stays_locked_ends_it_although_the_application_inserts(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Counted);

@@ -30,7 +30,7 @@ public sealed class ConnectErrorTests(Servers servers)
         await FailsAsync($"host=127.0.0.1 port={proxy.Port}", "ConnectionRefused", $"127.0.0.1:{proxy.Port}");
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task No_answer_ends_with_the_connect_timeout(int major)
     {
         PostgresServer server = await servers.Clusters.GetAsync(major);

@@ -13,7 +13,7 @@ public sealed class ExecutorAutovacuumTests
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task It_is_cancelled_where_the_role_may(int major)
     {
         await using PostgresServer server = await SlowVacuumServerAsync(major);
@@ -25,7 +25,7 @@ public sealed class ExecutorAutovacuumTests
         Assert.Empty(_sink.Warnings);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Otherwise_one_announced_attempt_outlasts_deadlock_timeout(int major)
     {
         await using PostgresServer server = await SlowVacuumServerAsync(major);

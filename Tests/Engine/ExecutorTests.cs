@@ -62,7 +62,7 @@ public sealed class ExecutorTests(Servers servers)
         Assert.Contains(AddColumn.Sql, _sink.DebugMessages);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task It_does_not_queue_while_somebody_is_in_the_way(int major)
     {
         foreach (TheoryDataRow<string, string[], string> conflict in Conflicts)

@@ -72,7 +72,7 @@ public sealed class IndexDropFaultTests(Servers servers)
         }
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_dropped_connection_is_replaced_and_the_drop_ends(int major)
     {
         foreach (Phase phase in PhasesOf(major))

@@ -48,7 +48,7 @@ public sealed class IndexFaultTests(Servers servers)
         await OneMoreRunAsync(bench, old, IndexBuildOutcome.Built);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Ctrl_C_ends_it_on_the_server_within_a_second_and_leaves_nothing(int major)
     {
         // Large enough to be met while it builds.
@@ -133,7 +133,7 @@ public sealed class IndexFaultTests(Servers servers)
         Assert.Equal(3, made);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_dropped_connection_is_replaced_and_the_build_ends_valid(int major)
     {
         await using IndexBench direct = await IndexBench.CreateAsync(servers, major, Orders);
@@ -151,7 +151,7 @@ public sealed class IndexFaultTests(Servers servers)
         await OneMoreRunAsync(direct, old: null, IndexBuildOutcome.AlreadyValid);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_frozen_connection_is_noticed_and_replaced(int major)
     {
         await using IndexBench direct = await IndexBench.CreateAsync(servers, major, Orders);

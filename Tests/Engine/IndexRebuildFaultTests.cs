@@ -77,7 +77,7 @@ public sealed class IndexRebuildFaultTests(Servers servers)
         }
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_dropped_connection_is_replaced_and_the_rebuild_ends(int major)
     {
         foreach (int phase in PhasesOf(major))

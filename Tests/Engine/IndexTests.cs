@@ -308,7 +308,7 @@ public sealed class IndexTests(Servers servers)
         bench.Session.Info = real;
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_standby_is_refused(int major)
     {
         await using PostgresServer primary = await PostgresServer.StartAsync(major, cancellationToken: Token);

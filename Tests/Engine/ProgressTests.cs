@@ -269,7 +269,7 @@ public sealed class ProgressTests(Servers servers)
         Assert.Empty(await ReadAsync(bench, new() { Table = "orders" }));
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_backfill_that_is_waited_for_ends_as_this_run_of_it_does(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(

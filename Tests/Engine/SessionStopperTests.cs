@@ -55,7 +55,7 @@ public sealed class SessionStopperTests(Servers servers)
         Assert.Equal(BlockingSessionOutcome.Gone, (await StopAsync(db, request, new() { Mode = BlockingSessionMode.Terminate })).Outcome);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Escalation_ends_what_a_cancel_did_not_move(int major)
     {
         await using TestDatabase db = await NewDatabaseAsync(major);

@@ -421,7 +421,7 @@ public sealed class ThrottleTests(Servers servers)
         Assert.Equal(1, (await bench.PlanAsync(Request(None with { VacuumLag = 1 }))).Request.Throttle.VacuumLag);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task What_a_role_cannot_see_is_said_once(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Table);
