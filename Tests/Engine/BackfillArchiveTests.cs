@@ -35,7 +35,7 @@ public sealed class BackfillArchiveTests(Servers servers)
     private static BackfillRequest Deleting(BackfillStrategy strategy = BackfillStrategy.Auto, int workers = 1) =>
         Keeping(strategy, workers) with { Set = [], Delete = true, Where = "id > 1000" };
 
-    [Theory, EachWalk]
+    [Theory, EachWalk(OnlyEdges = true)]
     public async Task Old_values_come_back(int major, BackfillStrategy strategy, int workers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders);
@@ -123,7 +123,7 @@ public sealed class BackfillArchiveTests(Servers servers)
         Assert.Equal(50, await bench.ScalarAsync<long>("select count(*) from orders where v = id and n = 0"));
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task No_row_is_deleted_whose_new_column_the_archive_lacks(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders);
@@ -223,7 +223,7 @@ public sealed class BackfillArchiveTests(Servers servers)
         Assert.Equal(50, await bench.ScalarAsync<long>("select count(*) from orders where v is null"));
     }
 
-    [Theory, EachWalk]
+    [Theory, EachWalk(OnlyEdges = true)]
     public async Task Partitions_share_an_archive(int major, BackfillStrategy strategy, int workers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, $"""

@@ -15,7 +15,7 @@ public sealed class BackfillClientsTests(Servers servers)
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_client_that_freezes_while_it_begins_is_named(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t values (1)");
@@ -66,6 +66,7 @@ public sealed class BackfillClientsTests(Servers servers)
         MigrationException e = await Assert.ThrowsAsync<MigrationException>(() => away);
         Assert.Equal("DefinitionDiffers", e.ErrorId);
         Assert.Contains("While the connection was lost", e.Message, StringComparison.Ordinal);
+        Assert.True(await bench.ScalarAsync<bool>("select last_error is null from migration_safety.backfill"));
         await holder.CommitAsync(Token);
         Assert.Equal((BackfillOutcome.Completed, 0L), ((await another).Outcome, (await another).Remaining));
         Assert.Equal(2, await bench.ScalarAsync<int>("select v from t where id = 5000"));
@@ -239,6 +240,28 @@ public sealed class BackfillClientsTests(Servers servers)
         Assert.Equal("LockNotAvailable", e.ErrorId);
         Assert.Equal((queued.Pid, false, "orders"), (Assert.Single(e.Blockers).Pid, e.Blockers[0].Granted, e.Blockers[0].Relation));
         Assert.Contains($"pid {queued.Pid} (", e.Message, StringComparison.Ordinal);
+    }
+
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task Who_locks_the_table_before_the_first_batch_is_waited_for_and_named(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, BackfillBench.Orders);
+        BackfillPlan plan = await bench.PlanAsync(BackfillBench.Request("orders", "tier", "'standard'"));
+
+        Task<BackfillResult> waits;
+        await using (LockHolder holder = await LockHolder.HoldAsync(bench.Database, "lock orders in access exclusive mode"))
+        {
+            BackfillPlan hasty = plan with { Request = plan.Request with { Options = plan.Request.Options with { RetryFor = TimeSpan.FromMilliseconds(100) } } };
+            MigrationException e = await Assert.ThrowsAsync<MigrationException>(() => Backfill.RunAsync(hasty, bench.Sink, Token));
+            Assert.Equal(("LockNotAvailable", holder.Pid), (e.ErrorId, Assert.Single(e.Blockers).Pid));
+            Assert.Contains($"pid {holder.Pid} (", e.Message, StringComparison.Ordinal);
+
+            waits = Backfill.RunAsync(plan, bench.Sink, Token);
+            await Wait.UntilAsync(() => waits.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.Contains("cannot be looked at", StringComparison.Ordinal)), "it to wait", cancellationToken: Token);
+            Assert.False(waits.IsCompleted);
+        }
+
+        Assert.Equal((BackfillOutcome.Completed, 5000L), ((await waits).Outcome, (await waits).Rows));
     }
 
     [Theory, EachMajor(OnlyEdges = true)]

@@ -28,7 +28,7 @@ public sealed class BackfillCopyTests(Servers servers)
         Workers = workers,
     };
 
-    [Theory, EachWalk]
+    [Theory, EachWalk(OnlyEdges = true)]
     public async Task Every_row_is_copied_once(int major, BackfillStrategy strategy, int workers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders);
@@ -88,8 +88,11 @@ public sealed class BackfillCopyTests(Servers servers)
         Assert.Equal("(id) = (10)", Assert.Single(test.DifferentRow));
         Assert.Contains(test.Detail, detail => detail.Contains("2 rows are missing in public.orders_new", StringComparison.Ordinal));
 
+        long before = await bench.ScalarAsync<long>("select pg_current_xact_id()::text::int8");
         BackfillResult result = await bench.RunAsync(Copying());
         Assert.Equal((2L, 0L), (result.Rows, result.Remaining));
+        // With little left, little is locked: a few rows of the trial besides.
+        Assert.InRange(await bench.ScalarAsync<long>($"select count(*) from orders where xmax::text::int8 > {before}"), 2, 102);
         // What is there is left as it is.
         Assert.Equal("changed", await bench.ScalarAsync<string>("select made from orders_new where id = 11"));
         Assert.Equal(10L * 3, await bench.ScalarAsync<long>("select total::int8 from orders_new where id = 10"));
@@ -108,6 +111,38 @@ public sealed class BackfillCopyTests(Servers servers)
         await bench.Database.ExecuteAsync("delete from orders_new where id = 13", Token);
         test = await BackfillProof.TestAsync(bench.Session, new() { Name = "public.orders.into.orders_new" }, bench.Sink, Token);
         Assert.Contains(test.Detail, detail => detail.StartsWith("2 rows are missing in public.orders_new; they were inserted since, or deleted there:", StringComparison.Ordinal));
+    }
+
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task What_was_empty_when_it_was_planned_and_is_not_is_told_from_what_is_copied(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders + "create table older (id bigint primary key, total numeric not null); insert into older select i, i from generate_series(20001, 20003) i");
+        BackfillRequest older = new() { Table = "older", InsertInto = "orders_new" };
+        BackfillPlan first = await bench.PlanAsync(Copying());
+        BackfillPlan second = await bench.PlanAsync(older);
+        await Backfill.RunAsync(first, bench.Sink, Token);
+
+        BackfillResult result = await Backfill.RunAsync(second, bench.Sink, Token);
+
+        Assert.Equal(3, result.Rows);
+        await bench.RollBackAsync(result);
+        Assert.Equal(Rows, await bench.ScalarAsync<long>("select count(*) from orders_new"));
+    }
+
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task A_key_without_overlaps_is_passed_over(int major)
+    {
+        Assert.SkipWhen(major < 18, "WITHOUT OVERLAPS came with PostgreSQL 18.");
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table stays (id int4range not null, during daterange not null, number int not null);
+            insert into stays select int4range(i, i + 1), '[2024-01-01,2024-02-01)', i from generate_series(1, 300) i;
+            create table stays_new (id int4range, during daterange, number int not null unique, primary key (id, during without overlaps));
+            """);
+
+        Assert.Equal(300, (await bench.RunAsync(new() { Table = "stays", InsertInto = "stays_new" })).Rows);
+
+        await bench.Database.ExecuteAsync("alter table stays_new drop constraint stays_new_number_key", Token);
+        Assert.Equal("UniqueIndexMissing", (await bench.FailsAsync(new() { Table = "stays", InsertInto = "stays_new", Name = "again" })).ErrorId);
     }
 
     [Theory, EachMajor]

@@ -58,25 +58,25 @@ public sealed class BackfillFaultMatrixTests(Servers servers)
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public Task A_killed_client(int major) => RunAsync(major, BackfillFault.ClientKilled);
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public Task Dropped_connections(int major) => RunAsync(major, BackfillFault.ConnectionDropped);
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public Task Frozen_connections(int major) => RunAsync(major, BackfillFault.ConnectionFrozen);
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public Task A_terminated_worker(int major) => RunAsync(major, BackfillFault.WorkerTerminated);
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public Task A_server_that_stops_at_once(int major) => RunAsync(major, BackfillFault.ServerStopped);
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public Task A_cancelled_run(int major) => RunAsync(major, BackfillFault.Cancelled);
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public Task Two_clients_of_which_one_goes(int major) => RunAsync(major, BackfillFault.TwoClients);
 
     private async Task RunAsync(int major, BackfillFault fault)

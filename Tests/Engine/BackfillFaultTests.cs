@@ -103,6 +103,38 @@ public sealed class BackfillFaultTests(Servers servers)
         await AssertOnceAsync(bench);
     }
 
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task Workers_that_get_no_connection_leave_their_share_to_the_others(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted);
+        string role = "r" + Guid.NewGuid().ToString("N")[..12];
+        await bench.Database.ExecuteAsync($"create role {role} login connection limit 4; grant all on t to {role}; grant create on database {bench.Database.Name} to {role}", Token);
+        try
+        {
+            EngineSession session = await bench.SessionAsync(db => new NpgsqlConnectionStringBuilder(db.ConnectionString) { Username = role }.ConnectionString);
+            BackfillResult result = await bench.RunAsync(Counted(BackfillStrategy.Block, 6, 2000), session: session).WaitAsync(TimeSpan.FromSeconds(30), Token);
+
+            Assert.Equal((BackfillOutcome.Completed, (long)Rows), (result.Outcome, result.Rows));
+            Assert.Contains("of 6 workers had no connection at the end", Assert.Single(bench.Sink.Warnings), StringComparison.Ordinal);
+
+            // Nor does one end the run that is not let in again at all, as after a change of the password.
+            await bench.Database.ExecuteAsync($"delete from migration_safety.backfill; update t set v = null, n = 0 where id <= 30000; alter role {role} connection limit -1", Token);
+            Task<BackfillResult> run = bench.RunAsync(Counted(BackfillStrategy.Key, 2) with { Throttle = new() { RowsPerSecond = 10_000 } }, session: session);
+            await Wait.UntilAsync(async () => run.IsCompleted || await bench.ScalarAsync<long>("select count(*) from migration_safety.backfill_worker join migration_safety.backfill on name = backfill where state = 'running' and batches > 0") == 2, "both to be at work", cancellationToken: Token);
+            await bench.Database.ExecuteAsync($"alter role {role} nologin", Token);
+            await bench.Database.ExecuteAsync(
+                $"select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}' and application_name = 'MigrationSafety/backfill' and pid <> (select pid from migration_safety.backfill_worker where number = 1)", Token);
+
+            Assert.Equal((BackfillOutcome.Completed, 10_000L), ((await run).Outcome, (await run).Rows));
+            Assert.Contains(bench.Sink.VerboseMessages, m => m.Contains("gets no connection; the others go on without it", StringComparison.Ordinal));
+            Assert.Equal(Rows, await bench.ScalarAsync<long>("select count(*) from t where v = 1 and n = 1"));
+        }
+        finally
+        {
+            await bench.Database.ExecuteAsync($"drop owned by {role} cascade; drop role {role}", Token);
+        }
+    }
+
     [Theory, EachWalk]
     public async Task A_batch_that_somebody_cancels_ends_the_run(int major, BackfillStrategy strategy, int workers)
     {
@@ -142,7 +174,7 @@ public sealed class BackfillFaultTests(Servers servers)
         await AssertOnceAsync(bench);
     }
 
-    [Theory, EachWalk]
+    [Theory, EachWalk(OnlyEdges = true)]
     public async Task Cancelled_on_a_frozen_connection_it_ends_at_once(int major, BackfillStrategy strategy, int workers)
     {
         PostgresServer server = await servers.Clusters.GetAsync(major);
@@ -238,7 +270,7 @@ public sealed class BackfillFaultTests(Servers servers)
         Assert.False(await bench.StateExistsAsync());
     }
 
-    [Theory, EachWalk]
+    [Theory, EachWalk(OnlyEdges = true)]
     public async Task The_application_waits_no_longer_than_a_batch(int major, BackfillStrategy strategy, int workers)
     {
         // A slow trigger makes the time per row what it is under load: batches have to find their size and to keep to it.
@@ -310,7 +342,7 @@ public sealed class BackfillFaultTests(Servers servers)
         await AssertOnceAsync(bench);
     }
 
-    [Theory, EachWalk]
+    [Theory, EachWalk(OnlyEdges = true)]
     public async Task The_application_is_never_told_of_a_deadlock(int major, BackfillStrategy strategy, int workers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_counted);
@@ -334,6 +366,27 @@ public sealed class BackfillFaultTests(Servers servers)
 
         Assert.Equal(Rows, (await run).Rows);
         await AssertOnceAsync(bench);
+    }
+
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task Nor_is_it_where_a_batch_may_take_longer_than_a_deadlock_to_be_found(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int, note text); insert into t values (1), (2)");
+        await using LockHolder application = await LockHolder.HoldAsync(bench.Database, "set deadlock_timeout = '400ms'", "select from t where id = 2 for update");
+        await bench.Database.ExecuteAsync($"alter database {bench.Database.Name} set deadlock_timeout = '400ms'", Token);
+        BackfillRequest request = BackfillBench.Request("t", "v", "case id when 2 then (select 2 from pg_sleep(0.2)) else 1 end", "v is null", batchSize: 100);
+        request = request with { Strategy = BackfillStrategy.Key, Options = request.Options with { LockTimeout = TimeSpan.FromSeconds(2) } };
+
+        Task<BackfillResult> run = bench.RunAsync(request, session: await bench.SessionAsync(db => db.ConnectionString + ";Application Name=fresh"));
+        // The batch holds one row and is about to want the other.
+        await Wait.UntilAsync(
+            async () => run.IsCompleted || await bench.ScalarAsync<bool>("select exists (select from t where v = 1) or exists (select from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep')"),
+            "the first row to be changed",
+            cancellationToken: Token);
+        await application.Connection.ExecuteAsync("update t set note = 'app' where id = 1", Token);
+        await application.CommitAsync(Token);
+
+        Assert.Equal((BackfillOutcome.Completed, 2L), ((await run).Outcome, (await run).Rows));
     }
 
     /// <summary>Waits until the run has said who is in its way.</summary>

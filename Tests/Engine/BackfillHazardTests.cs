@@ -1,6 +1,8 @@
 using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Tests.Engine.Support;
 using MigrationSafety.Tests.Postgres;
+using Npgsql;
 using Xunit;
 
 namespace MigrationSafety.Tests.Engine;
@@ -64,6 +66,43 @@ public sealed class BackfillHazardTests(Servers servers)
 
         Assert.Equal(300, result.Rows);
         await bench.Database.ExecuteAsync("alter table t validate constraint v_there", Token);
+    }
+
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task A_walk_whose_index_is_dropped_says_so(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table t (id int primary key, v int);
+            insert into t select i from generate_series(1, 2000) i;
+            create table slow (now bool);
+            insert into slow values (false);
+            create function one() returns int language plpgsql as $$ begin if (select now from slow) then perform pg_sleep(1); end if; return 1; end $$;
+            """);
+        Task<BackfillResult> run = bench.RunAsync(BackfillBench.Request("t", "v", "one()", batchSize: 1) with { Strategy = BackfillStrategy.Key });
+        await bench.UntilBatchesAsync(1, run);
+
+        // As slow as sorting what is left of a large table.
+        await bench.Database.ExecuteAsync("alter table t drop constraint t_pkey; update slow set now = true", Token);
+
+        MigrationException e = await Assert.ThrowsAsync<MigrationException>(() => run);
+        Assert.Equal("IndexGone", e.ErrorId);
+        await bench.Database.ExecuteAsync("update slow set now = false", Token);
+        BackfillResult again = await bench.RunAsync(BackfillBench.Request("t", "v", "one()"));
+        Assert.Equal((BackfillOutcome.Completed, BackfillStrategy.Block), (again.Outcome, again.Strategy));
+    }
+
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task What_waits_for_rows_and_what_changes_them_have_one_bound(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, BackfillBench.Orders);
+        BackfillPlan plan = await bench.PlanAsync(BackfillBench.Request("orders", "tier", "'x'"));
+        await using BackfillConnection connection = await BackfillConnection.OpenAsync(bench.Session, plan.Definition, plan.Request, predecessor: null, bench.Sink, Token);
+
+        PostgresException e = await Assert.ThrowsAsync<PostgresException>(
+            () => connection.ExecuteAsync("select pg_sleep(0.4)::text", [], reader => reader.GetString(0), watch: null, Token, first: "select pg_sleep(0.4)"));
+
+        Assert.Equal(("57014", TimeSpan.FromMilliseconds(500)), (e.SqlState, connection.HoldLimit));
+        Assert.Equal("x", await connection.ExecuteAsync("select 'x'", [], reader => reader.GetString(0), watch: null, Token, first: "select 1"));
     }
 
     [Theory, EachMajor]
@@ -189,6 +228,39 @@ public sealed class BackfillHazardTests(Servers servers)
 
         Assert.Equal((BackfillOutcome.CompletedWithErrors, 4999L, 1L), (result.Outcome, result.Rows, result.Remaining));
         Assert.Contains(bench.Sink.Warnings, m => m.Contains("could not be counted", StringComparison.Ordinal));
+    }
+
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task What_is_completed_needs_no_new_connection_for_its_count(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t select i from generate_series(1, 2000) i");
+        string role = "r" + Guid.NewGuid().ToString("N")[..12];
+        await bench.Database.ExecuteAsync($"create role {role} login; grant all on t to {role}; grant create on database {bench.Database.Name} to {role}", Token);
+        try
+        {
+            EngineSession session = await bench.SessionAsync(db => new NpgsqlConnectionStringBuilder(db.ConnectionString) { Username = role }.ConnectionString);
+            BackfillRequest request = BackfillBench.Request("t", "v", "case when id < 2000 then id end", "v is null") with { MaxErrors = 1 };
+            await bench.RunAsync(request with { Where = "id = 0", Name = "first" }, session: session);
+            // As when its password is another by then.
+            await bench.Database.ExecuteAsync($"""
+                create function leave() returns trigger language plpgsql security definer as $$
+                begin
+                    execute 'alter role {role} nologin';
+                    perform pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}' and pid <> pg_backend_pid();
+                    return new;
+                end $$;
+                create trigger leave before update on migration_safety.backfill for each row when (new.state = 'completed') execute function leave()
+                """, Token);
+
+            BackfillResult result = await bench.RunAsync(request, session: session);
+
+            Assert.Equal((BackfillOutcome.CompletedWithErrors, 1999L, 1L), (result.Outcome, result.Rows, result.Remaining));
+            Assert.DoesNotContain(bench.Sink.Warnings, m => m.Contains("could not be counted", StringComparison.Ordinal));
+        }
+        finally
+        {
+            await bench.Database.ExecuteAsync($"drop owned by {role} cascade; drop role {role}", Token);
+        }
     }
 
     /// <summary>A table whose condition meets a lock once the backfill is in a state.</summary>

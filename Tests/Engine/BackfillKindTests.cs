@@ -35,7 +35,7 @@ public sealed class BackfillKindTests(Servers servers)
     private static BackfillRequest Deleting(string where, BackfillStrategy strategy = BackfillStrategy.Auto, int workers = 1) =>
         new() { Table = "orders", Delete = true, Where = where, BatchSize = 700, Strategy = strategy, Workers = workers };
 
-    [Theory, EachWalk]
+    [Theory, EachWalk(OnlyEdges = true)]
     public async Task Values_come_from_another_table(int major, BackfillStrategy strategy, int workers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Orders);

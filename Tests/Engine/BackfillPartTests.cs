@@ -105,6 +105,35 @@ public sealed class BackfillPartTests(Servers servers)
         Assert.Equal(1, await bench.ScalarAsync<long>("select count(*) from t_3 where v is null"));
     }
 
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task What_goes_with_the_part_that_it_belongs_to_is_let_go_at_once(int major)
+    {
+        foreach (bool sweeps in new[] { false, true })
+        {
+            await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+                create table t (id int, raw text default '1', v int, n int not null default 0, primary key (id)) partition by range (id);
+                create table t_1 partition of t for values from (0) to (4000) partition by range (id);
+                create table t_1a partition of t_1 for values from (0) to (4000);
+                insert into t select i from generate_series(0, 3999) i;
+                """);
+            BackfillRequest request = BackfillBench.Request("t", "v", "1", "v is null", batchSize: 50) with { Set = [new("v", "raw::int"), new("n", "n + 1")], MaxErrors = 1 };
+            if (sweeps)
+            {
+                // What was refused is tried again by a sweep alone.
+                await bench.Database.ExecuteAsync("update t set raw = 'x' where id = 7; update t set v = 1 where id <> 7", Token);
+                Assert.Equal(BackfillOutcome.CompletedWithErrors, (await bench.RunAsync(request)).Outcome);
+                await bench.Database.ExecuteAsync("update t set v = null", Token);
+            }
+
+            Task<BackfillResult> run = bench.RunAsync(request with { Throttle = new() { RowsPerSecond = 1000 } });
+            await Wait.UntilAsync(async () => run.IsCompleted || await bench.ScalarAsync<bool>("select exists (select from t where n > 0)"), "a batch", cancellationToken: Token);
+            await bench.Database.ExecuteAsync("alter table t detach partition t_1", Token);
+            await run;
+
+            Assert.InRange(await bench.ScalarAsync<long>("select count(*) from t_1a where n > 0"), 1, 2000);
+        }
+    }
+
     [Theory, EachMajor]
     public async Task A_table_that_an_expression_needs_and_that_goes_ends_it(int major)
     {

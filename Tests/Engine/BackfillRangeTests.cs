@@ -1,4 +1,6 @@
 using MigrationSafety.Engine.Backfills;
+using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Tests.Engine.Support;
 using MigrationSafety.Tests.Postgres;
 using Npgsql;
@@ -146,7 +148,7 @@ public sealed class BackfillRangeTests(Servers servers)
         await bench.UntilNothingHeldAsync();
     }
 
-    [Theory, EachWalk]
+    [Theory, EachWalk(OnlyEdges = true)]
     public async Task It_pauses_where_its_record_says_so_and_goes_on(int major, BackfillStrategy strategy, int workers)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
@@ -170,7 +172,7 @@ public sealed class BackfillRangeTests(Servers servers)
         Assert.Equal(30000, await bench.ScalarAsync<long>("select count(*) from t where n = 1"));
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Blocks_in_turns_keep_most_rows_where_they_are(int major)
     {
         // Rows stay where old versions may go: a slot that is made on the same server, for whatever database, keeps them all for a while.
@@ -218,6 +220,88 @@ public sealed class BackfillRangeTests(Servers servers)
 
         Assert.Equal(500, result.Rows);
         Assert.Equal(500, await bench.ScalarAsync<long>("select count(*) from t where v = 1 and n = 1"));
+    }
+
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task A_condition_that_takes_longer_over_a_block_than_a_batch_may_only_takes_its_time(int major)
+    {
+        // Some 10 ms a row and one block: to look for rows in the pass, for those that were locked, and for those that were refused takes longer than a batch may each time.
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table t (id int primary key, raw text, v int); insert into t select i, case when i > 12 then i::text else 'x' end from generate_series(1, 24) i;
+            create function due(v int) returns bool language plpgsql as $$ begin perform pg_sleep(0.01); return v is null; end $$;
+            """);
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from t where id > 12 for update");
+        BackfillRequest request = BackfillBench.Request("t", "v", "raw::int", "due(v)", batchSize: 12) with
+        {
+            MaxErrors = 12,
+            TargetBatchTime = TimeSpan.FromMilliseconds(50),
+            Options = new ExecutionOptions { LockTimeout = TimeSpan.FromMilliseconds(100), RetryFor = TimeSpan.FromSeconds(10) },
+        };
+
+        Task<BackfillResult> run = bench.RunAsync(request);
+        await Wait.UntilAsync(() => run.IsCompleted || bench.Sink.VerboseMessages.Any(m => m.StartsWith("Sweep 1 ", StringComparison.Ordinal)), "the sweep to leave what is locked", cancellationToken: Token);
+        await holder.RollbackAsync(Token);
+        BackfillResult result = await run;
+
+        Assert.Equal((12, 12, BackfillOutcome.CompletedWithErrors), (result.Rows, result.Errors, result.Outcome));
+    }
+
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task A_row_that_is_refused_costs_no_look_at_all_the_others(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, raw text, v int); insert into t select i, case when i > 120 then i::text else 'x' end from generate_series(1, 240) i");
+
+        BackfillResult result = await bench.RunAsync(BackfillBench.Request("t", "v", "raw::int") with { MaxErrors = 100_000 });
+
+        Assert.Equal((120, 120, BackfillOutcome.CompletedWithErrors), (result.Rows, result.Errors, result.Outcome));
+        // Looked at each time they would be 120 * 120 / 2, twice; the record's own counts of them are some thousand. A session tells what it read at the latest when it ends.
+        await bench.Database.ExecuteAsync("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name like 'MigrationSafety/%'", Token);
+        await Wait.UntilAsync(async () => await bench.ScalarAsync<long>("select n_tup_ins from pg_stat_all_tables where relid = 'migration_safety.backfill_error'::regclass") == 120, "the statistics", cancellationToken: Token);
+        Assert.InRange(await bench.ScalarAsync<long>("select sum(idx_tup_read)::int8 from pg_stat_all_indexes where relid = 'migration_safety.backfill_error'::regclass"), 0, 8000);
+    }
+
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task What_was_refused_is_taken_up_again_however_long_that_takes(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, raw text, v int); insert into t select i, case when i > 1 then i::text else 'x' end from generate_series(1, 50) i");
+        BackfillRequest request = BackfillBench.Request("t", "v", "raw::int", retryFor: TimeSpan.FromSeconds(5)) with { MaxErrors = 1 };
+        Assert.Equal(1, (await bench.RunAsync(request)).Errors);
+        // To mark some hundred thousand, and to forget them, takes longer than a batch may.
+        await bench.Database.ExecuteAsync("""
+            create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.7); return null; end $$;
+            create trigger slow before update or delete on migration_safety.backfill_error for each statement execute function slow();
+            update t set raw = '1' where id = 1;
+            """, Token);
+
+        BackfillResult result = await bench.RunAsync(request);
+
+        Assert.Equal((BackfillOutcome.Completed, 1, 0), (result.Outcome, result.Rows, result.Errors));
+    }
+
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task What_is_recorded_and_kept_lies_in_heaps_whatever_is_the_default(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t values (1, 1); create access method columns type table handler heap_tableam_handler");
+        EngineSession session = await bench.SessionAsync(db => db.ConnectionString + ";Options=-c default_table_access_method=columns");
+
+        await bench.RunAsync(BackfillBench.Request("t", "v", "2", "v = 1") with { KeepOldValues = true }, session: session);
+
+        Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) from pg_class c join pg_am a on a.oid = c.relam and a.amname = 'columns'"));
+    }
+
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task Estimates_of_a_vast_table_do_not_overflow(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t select i from generate_series(1, 200) i");
+        BackfillPlan plan = await bench.PlanAsync(BackfillBench.Request("t", "v", "1"));
+        // The product of rows and blocks is what counts: that of 200 rows here is that of ten billion in 64 TB.
+        BackfillDefinition vast = plan.Definition with { Leaves = [plan.Definition.Leaves[0] with { Blocks = 400_000_000_000_000_000, Slices = 1 }] };
+
+        await using NpgsqlConnection connection = await bench.Session.OpenAsync("backfill", bench.Sink, Token);
+        IReadOnlyList<BackfillRange> ranges = await BackfillRanges.CutAsync(connection, vast, 1, plan.Sample, bench.Sink, Token);
+
+        Assert.All(ranges, range => Assert.InRange(range.Rows, 0, 200));
+        Assert.InRange(ranges.Sum(range => range.Rows), 199, 200);
     }
 
     [Theory, EachMajor]

@@ -2,6 +2,7 @@ using MigrationSafety.Engine.Backfills;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Tests.Engine.Support;
 using MigrationSafety.Tests.Postgres;
+using Npgsql;
 using Xunit;
 
 namespace MigrationSafety.Tests.Engine;
@@ -218,7 +219,7 @@ public sealed class BackfillRefusalTests(Servers servers)
     }
 
     [Theory, EachMajor(OnlyEdges = true)]
-    public async Task A_standby_is_refused(int major)
+    public async Task A_standby_is_refused_and_waited_for_where_it_takes_over(int major)
     {
         await using PostgresServer primary = await PostgresServer.StartAsync(major, cancellationToken: Token);
         await using BackfillBench bench = await BackfillBench.CreateAsync(primary, BackfillBench.Orders);
@@ -229,5 +230,23 @@ public sealed class BackfillRefusalTests(Servers servers)
 
         EngineSession readOnly = await bench.SessionAsync(db => db.ConnectionString + ";Options=-c default_transaction_read_only=on");
         Assert.Equal("ReadOnly", (await bench.FailsAsync(BackfillBench.Request("orders", "tier", "'x'"), readOnly)).ErrorId);
+
+        // A failover: the name leads to the standby some seconds before that is promoted.
+        await using TcpProxy proxy = TcpProxy.Start(primary);
+        await using NpgsqlConnection promoted = new(standby.ConnectionString(bench.Database.Name));
+        await promoted.OpenAsync(Token);
+        Task<BackfillResult> run = bench.RunAsync(
+            BackfillBench.Request("orders", "tier", "'x'", batchSize: 50) with { Throttle = new() { RowsPerSecond = 2000 } }, session: await bench.SessionAsync(proxy.ConnectionString));
+        await bench.UntilBatchesAsync(3, run);
+        proxy.RedirectTo(standby);
+        await Wait.UntilAsync(
+            () => run.IsCompleted || bench.Sink.VerboseMessages.Count(m => m.Contains("may not write", StringComparison.Ordinal)) > 1, "the standby to be tried twice", cancellationToken: Token);
+        Assert.False(run.IsCompleted);
+        await promoted.ExecuteAsync("select pg_promote()", Token);
+
+        BackfillResult result = await run;
+        Assert.Equal((BackfillOutcome.Completed, 5000L), (result.Outcome, result.TotalRows));
+        await using NpgsqlCommand left = new("select count(*) from orders where tier is null", promoted);
+        Assert.Equal(0L, await left.ExecuteScalarAsync(Token));
     }
 }

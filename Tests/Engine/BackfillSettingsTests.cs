@@ -42,6 +42,32 @@ public sealed class BackfillSettingsTests(Servers servers)
         Assert.Equal(3000, proof.Compared);
     }
 
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task What_it_asks_is_no_serializable_transaction_where_the_applications_are(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table t (id int primary key, v int); insert into t select i from generate_series(1, 3000) i;
+            create function matches(v int) returns bool language plpgsql as $$
+            begin
+                if current_setting('transaction_isolation') <> 'read committed' then raise 'a look as %', current_setting('transaction_isolation'); end if;
+                return v is null;
+            end $$
+            """);
+        EngineSession session = await bench.SessionAsync(db => db.ConnectionString + ";Options=-c default_transaction_isolation=serializable");
+        BackfillRequest request = BackfillBench.Request("t", "v", "id", "matches(v)") with { Throttle = new() { RowsPerSecond = 2000, HealthQuery = "select matches(null)" } };
+        Task<BackfillResult> run = bench.RunAsync(request, session: session);
+        await bench.UntilBatchesAsync(1, run);
+        await bench.Database.ExecuteAsync(
+            "create function looks() returns trigger language plpgsql as $$ begin perform public.matches(null); return new; end $$; create trigger looks before update on migration_safety.backfill for each row execute function looks()", Token);
+        await BackfillControl.StopAsync(session, "public.t.v", TimeSpan.FromSeconds(30), bench.Sink, Token);
+        Assert.Equal(BackfillOutcome.Paused, (await run).Outcome);
+
+        BackfillResult result = await bench.RunAsync(request with { Throttle = new() }, session: session);
+
+        Assert.Equal((BackfillOutcome.Completed, 3000L), (result.Outcome, result.TotalRows));
+        Assert.True((await BackfillProof.TestAsync(session, new() { Name = "public.t.v", Comparison = BackfillComparison.All }, bench.Sink, Token)).Passed);
+    }
+
     [Theory, EachMajor]
     public async Task The_same_command_goes_on_whatever_types_are_called_there(int major)
     {
@@ -80,6 +106,20 @@ public sealed class BackfillSettingsTests(Servers servers)
         await bench.RunAsync(BackfillBench.Request("t", "v", "1"), session: session);
 
         Assert.Equal("postgres, \"A b\", public", (await BackfillControl.FindAsync(session, "public.t.v", bench.Sink, Token)).SearchPath);
+    }
+
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task What_is_turned_off_for_reports_leaves_batches_their_way(int major)
+    {
+        string[] ways = ["enable_tidscan", "enable_nestloop", "enable_indexscan", "enable_indexonlyscan"];
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v text); insert into t select i from generate_series(1, 300) i");
+        EngineSession session = await bench.SessionAsync(db => $"{db.ConnectionString};Options={string.Join(" ", ways.Select(way => $"-c {way}=off"))}");
+
+        BackfillPlan plan = await bench.PlanAsync(BackfillBench.Request("t", "v", string.Join(" || ", ways.Select(way => $"current_setting('{way}')"))), session);
+        await Backfill.RunAsync(plan, bench.Sink, Token);
+
+        Assert.Equal(300, await bench.ScalarAsync<long>("select count(*) from t where v = 'onononon'"));
+        Assert.Contains("Tid Range Scan", plan.BatchPlan, StringComparison.Ordinal);
     }
 
     private static async Task<(BackfillOutcome Outcome, long Rows)> OutcomeAsync(Task<BackfillResult> run)

@@ -11,11 +11,11 @@ public sealed class BackfillSweepTests(Servers servers)
 {
     private const string Counted = "create table t (id int primary key, note text, v int, n int not null default 0); insert into t select i from generate_series(1, 2000) i;";
 
-    // The end of its transaction is what fills the cursor of a sweep: there it stays while the gate is closed.
+    // The end of its transaction is what fills the cursor of a sweep: there it stays while the gate is closed, and so does the count of a proof.
     private const string Gated = Counted + """
         create function gate() returns boolean volatile language plpgsql as $$
         begin
-            while current_query() ~* '^commit' and not pg_try_advisory_xact_lock_shared(42) loop
+            while current_query() ~* '^(commit|select pg_catalog.count...,)' and not pg_try_advisory_xact_lock_shared(42) loop
                 perform pg_sleep(0.02);
             end loop;
             return true;
@@ -23,7 +23,7 @@ public sealed class BackfillSweepTests(Servers servers)
         """;
 
     private const string CloseGate = "select pg_advisory_xact_lock(42)";
-    private const string Looking = "from pg_stat_activity where datname = current_database() and state = 'active' and query ~* '^commit'";
+    private const string Looking = "from pg_stat_activity where datname = current_database() and state = 'active' and query ~* '^(commit|select pg_catalog.count...,)'";
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
@@ -62,6 +62,49 @@ public sealed class BackfillSweepTests(Servers servers)
         Assert.Equal((BackfillOutcome.Completed, 2000L), ((await run).Outcome, (await run).Rows));
     }
 
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task A_look_at_the_whole_table_makes_way_for_who_wants_it_alone(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Gated);
+        await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, CloseGate);
+        Task<BackfillResult> run = bench.RunAsync(OnceGated());
+        await Wait.UntilAsync(async () => run.IsCompleted || await bench.ScalarAsync<bool>($"select exists (select {Looking})"), "a sweep", cancellationToken: Token);
+
+        // The gate is closed: it would wait for ever.
+        await bench.Database.ExecuteAsync("alter table t add column later int", Token);
+        Assert.False(run.IsCompleted);
+        await gate.CommitAsync(Token);
+
+        Assert.Equal((BackfillOutcome.Completed, 2000L), ((await run).Outcome, (await run).Rows));
+        string said = Assert.Single(bench.Sink.Warnings, warning => warning.Contains("makes way", StringComparison.Ordinal));
+        Assert.Contains("alter table t add column later", said, StringComparison.Ordinal);
+
+        await using LockHolder again = await LockHolder.HoldAsync(bench.Database, CloseGate);
+        Task<BackfillTestResult> test = BackfillProof.TestAsync(bench.Session, new() { Name = (await run).Name }, bench.Sink, Token);
+        await Wait.UntilAsync(async () => test.IsCompleted || await bench.ScalarAsync<bool>($"select exists (select {Looking})"), "the count", cancellationToken: Token);
+        await bench.Database.ExecuteAsync("alter table t drop column later", Token);
+        Assert.False(test.IsCompleted);
+        await again.CommitAsync(Token);
+        Assert.True((await test).Passed);
+    }
+
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task A_look_at_the_whole_table_that_always_has_to_make_way_ends_with_their_names(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Gated);
+        await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, CloseGate);
+        Task<MigrationException> run = bench.FailsAsync(OnceGated(TimeSpan.FromMilliseconds(1)));
+        await using Traffic changes = Traffic.Start(bench, 1, _ => $"do $$ begin if exists (select {Looking}) then lock table t; end if; end $$; select pg_sleep(0.05)");
+
+        MigrationException e = await run;
+
+        Assert.Equal("TableBusy", e.ErrorId);
+        Assert.Contains("lock table t", Assert.Single(e.Blockers).Query, StringComparison.Ordinal);
+        await changes.DisposeAsync();
+        await gate.CommitAsync(Token);
+        Assert.Equal(BackfillOutcome.Completed, (await bench.RunAsync(OnceGated())).Outcome);
+    }
+
     [Theory, EachMajor]
     public async Task A_sweep_of_another_role_is_seen_at_work(int major)
     {
@@ -78,7 +121,7 @@ public sealed class BackfillSweepTests(Servers servers)
         Assert.Null((await BackfillLock.SweeperAsync(other, definition, Token))!.State);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_row_that_is_always_locked_by_somebody_is_done_in_its_turn(int major)
     {
         foreach (bool keep in (bool[])[false, true])

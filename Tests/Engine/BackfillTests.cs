@@ -277,7 +277,7 @@ public sealed class BackfillTests(Servers servers)
         Assert.Equal(0, empty.Rows);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task It_ends_while_the_application_inserts_and_counts_what_came(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(

@@ -41,6 +41,21 @@ public sealed class BackfillTriggerTests(Servers servers)
         Assert.InRange(full.Sum(batch => batch.Time.TotalMilliseconds), 0.25 * full.Sum(batch => batch.Rows), 1e6);
     }
 
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task What_a_trigger_says_of_each_row_is_shown_of_the_trial_alone(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, """
+            create table t (id int primary key, v int);
+            insert into t select i from generate_series(1, 1000) i;
+            create function say() returns trigger language plpgsql as $$ begin raise notice 'row % is changed', new.id; return null; end $$;
+            create trigger say after update on t for each row execute function say();
+            """);
+
+        Assert.Equal(1000, (await bench.RunAsync(BackfillBench.Request("t", "v", "id"))).Rows);
+
+        Assert.InRange(bench.Sink.VerboseMessages.Count(m => m.Contains("is changed", StringComparison.Ordinal)), 1, 200);
+    }
+
     [Theory, EachWalk(OnlyEdges = true)]
     public async Task What_is_deferred_to_the_commit_is_bounded_too(int major, BackfillStrategy strategy, int workers)
     {

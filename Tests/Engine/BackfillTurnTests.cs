@@ -19,7 +19,7 @@ public sealed class BackfillTurnTests(Servers servers)
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Turns_go_by_ranges_of_what_an_index_scatters(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create domain code as text");
@@ -109,7 +109,7 @@ public sealed class BackfillTurnTests(Servers servers)
         Assert.Equal("1 4", await bench.ScalarAsync<string>($"select max(slices) filter (where relation = 'p1'::regclass) || ' ' || min(slices) filter (where relation = 'p2'::regclass) {Ranges}"));
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Rows_that_go_to_another_turn_and_a_column_that_goes_leave_nothing_undone(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, SlowInTurns);

@@ -334,7 +334,7 @@ public sealed class ExecutorTests(Servers servers)
         await hidden.ExecuteAsync("select 1", Token);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_build_is_not_given_up_because_its_watcher_is_refused(int major)
     {
         await using TestDatabase db = await NewDatabaseAsync(major);

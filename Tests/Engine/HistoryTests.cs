@@ -228,6 +228,16 @@ public sealed class HistoryTests(Servers servers)
         }
 
         Assert.Empty(await ReadAsync(bench.Session, new() { Table = "order" }));
+
+        // So is the schema.
+        await bench.Database.ExecuteAsync("create schema \"Shop\"; create table \"Shop\".items (id int)", Token);
+        await BuildAsync(bench, new() { Table = "\"Shop\".items", Column = ["id"] });
+        foreach (string name in (string[])["Shop.items", "\"Shop\".items", "items"])
+        {
+            Assert.Single(await ReadAsync(bench.Session, new() { Table = name }));
+        }
+
+        Assert.Empty(await ReadAsync(bench.Session, new() { Table = "shop.items" }));
     }
 
     [Theory, EachMajor]

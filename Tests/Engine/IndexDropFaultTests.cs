@@ -49,7 +49,7 @@ public sealed class IndexDropFaultTests(Servers servers)
         }
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Ctrl_C(int major)
     {
         foreach (Phase phase in PhasesOf(major))
@@ -108,7 +108,7 @@ public sealed class IndexDropFaultTests(Servers servers)
         }
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_server_that_stops_at_once_and_starts_again(int major)
     {
         await using PostgresServer server = await PostgresServer.StartAsync(major, cancellationToken: Token);

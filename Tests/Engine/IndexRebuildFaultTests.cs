@@ -61,7 +61,7 @@ public sealed class IndexRebuildFaultTests(Servers servers)
         }
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Ctrl_C_removes_what_is_left_or_names_it(int major)
     {
         foreach (int phase in PhasesOf(major))
@@ -118,7 +118,7 @@ public sealed class IndexRebuildFaultTests(Servers servers)
         }
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_server_that_stops_at_once_and_starts_again(int major)
     {
         await using PostgresServer server = await PostgresServer.StartAsync(major, cancellationToken: Token);

@@ -95,8 +95,7 @@ public sealed class ProgressEstimateTests
     public void A_log_of_the_index_is_believed_and_its_pace_is_not(string name, double slower, double error)
     {
         Recording recording = Recording.Read(name);
-        LearntPhases learnt = new([.. recording.Phases().Select(phase => new LearntPhases.Build("public.events", "public.x", null, phase.Name, phase.Seconds * slower, 1))]);
-        List<Moment> said = recording.Replay(learnt);
+        List<Moment> said = recording.Replay(recording.Learnt(slower));
         Assert.InRange(RemainingError(said), 0, error);
         AssertNeverBackwards(said);
     }
@@ -120,13 +119,111 @@ public sealed class ProgressEstimateTests
         AssertNeverBackwards(said);
     }
 
+    [Fact]
+    public void A_part_that_has_hardly_begun_is_not_taken_for_a_slow_one()
+    {
+        // 4.7 s left where 0.8 were: half a look is as long as it may have lasted, and not a part of a hundred that was done in it.
+        Recording recording = Recording.Read("18-create-index-concurrently-text");
+        foreach (LearntPhases learnt in new[] { LearntPhases.None, recording.Learnt() })
+        {
+            foreach (long done in new[] { 0L, 300L })
+            {
+                bool first = true;
+                List<Moment> said = recording.Replay(learnt, change: counters =>
+                {
+                    if (counters["phase"] is "index validation: scanning index")
+                    {
+                        (counters["blocks_done"], first) = (first ? done : counters["blocks_done"], false);
+                    }
+                });
+                Moment begun = said.First(moment => moment.Said.Phase == "index validation: scanning index");
+                Assert.InRange(begun.Said.Remaining!.Value.TotalSeconds, 0.7 * begun.Left, 1.6 * begun.Left);
+            }
+        }
+    }
+
+    [Theory]
+    [InlineData(1.5)]
+    [InlineData(2)]
+    [InlineData(3.5)]
+    [InlineData(5)]
+    public void A_build_of_seconds_is_told_its_end_by_the_log_of_another_one_as_short(double took)
+    {
+        List<double> errors = [];
+        foreach (Recording recording in new[] { "text", "small-memory", "sorted" }.Select(keys => Recording.Read("18-create-index-concurrently-" + keys)))
+        {
+            double faster = recording.Took / took;
+            for (int i = 0; i < 25; i++)
+            {
+                // Whoever looks and whoever wrote the log began at other moments of their interval.
+                errors.AddRange(RemainingErrors(recording.Replay(recording.Learnt(i / 5 * 0.02, faster), faster: faster, first: i % 5 * 0.02)));
+            }
+        }
+
+        Assert.InRange(errors.Count(error => error <= 0.25) / (double)errors.Count, 0.75, 1);
+    }
+
+    [Theory]
+    // Memory is full and empty again between two looks.
+    [InlineData("18-create-index-concurrently-small-memory", 5, 0.75)]
+    // Twice as quick as assumed.
+    [InlineData("18-create-index-concurrently-sorted", 2, 0.6)]
+    public void A_build_on_another_machine_is_told_its_end_without_a_log(string name, double took, double share)
+    {
+        Recording recording = Recording.Read(name);
+        double[] errors = [.. Enumerable.Range(0, 5).SelectMany(i => RemainingErrors(recording.Replay(LearntPhases.None, faster: recording.Took / took, first: i * 0.02)))];
+        Assert.InRange(errors.Count(error => error <= 0.25) / (double)errors.Length, share, 1);
+    }
+
+    [Theory]
+    [InlineData("18-create-index-concurrently-text", 3.8)]
+    [InlineData("18-create-index-text", 2.3)]
+    [InlineData("14-create-index-text", 1.5)]
+    [InlineData("18-create-index-concurrently-text", 6.1)]
+    public void Who_begins_to_look_while_it_sorts_is_not_told_of_the_reading_again(string name, double from)
+    {
+        Moment first = Recording.Read(name).Replay(LearntPhases.None, from)[0];
+        Assert.Contains("sorting", first.Said.Phase, StringComparison.Ordinal);
+        Assert.InRange(first.Said.Remaining!.Value.TotalSeconds, first.Left / 2, first.Left * 2);
+    }
+
+    [Theory]
+    [InlineData("18-create-index-concurrently-sorted", 0.5)]
+    [InlineData("14-create-index-text", 1.85)]
+    [InlineData("14-vacuum", 1)]
+    public void The_next_of_many_whose_age_is_known_is_told_its_end_wherever_it_is_first_seen(string name, double from)
+    {
+        Recording recording = Recording.Read(name);
+        List<Moment> said = recording.Replay(LearntPhases.None, from, began: s_start);
+        Assert.InRange(said[0].Said.Remaining!.Value.TotalSeconds, said[0].Left / 2, said[0].Left * 2);
+        AssertNeverBackwards(said);
+    }
+
+    [Fact]
+    public void While_what_was_loaded_is_flushed_the_time_since_tells()
+    {
+        MigrationProgress[] flushing = [.. Recording.Read("14-create-index-text").Replay(LearntPhases.None).Select(moment => moment.Said).Where(said => said.PhasePercent is 100 && said.Phase!.EndsWith("loading tuples in tree", StringComparison.Ordinal))];
+        Assert.Equal(2, flushing.Length);
+        Assert.InRange(flushing[1].Remaining!.Value, TimeSpan.Zero, 0.8 * flushing[0].Remaining!.Value);
+    }
+
+    [Fact]
+    public void Measured_is_said_once_the_counter_says_more_than_what_was_assumed()
+    {
+        MigrationProgress[] last = [.. Recording.Read("18-create-index-concurrently-text").Replay(LearntPhases.None).Select(moment => moment.Said).Where(said => said.Phase == "index validation: scanning table")];
+        Assert.Equal(ProgressConfidence.Assumed, last[0].Confidence);
+        Assert.Equal(ProgressConfidence.Measured, last[^1].Confidence);
+    }
+
     /// <summary>Points, in the mean of ten moments.</summary>
     private static double PercentError(List<Moment> said) =>
         Enumerable.Range(0, 10).Select(i => said.MinBy(moment => Math.Abs(moment.Truth - 0.05 - (i * 0.1)))!).Average(moment => Math.Abs(moment.Said.Percent!.Value - (100 * moment.Truth)));
 
     /// <summary>As a fraction of the truth, in the mean from a third of the way on.</summary>
-    private static double RemainingError(List<Moment> said) =>
-        Enumerable.Range(3, 7).Select(i => said.MinBy(moment => Math.Abs(moment.Truth - 0.05 - (i * 0.1)))!).Average(moment => Math.Abs(moment.Said.Remaining!.Value.TotalSeconds - moment.Left) / moment.Left);
+    private static double RemainingError(List<Moment> said) => RemainingErrors(said).Average();
+
+    private static IEnumerable<double> RemainingErrors(List<Moment> said) =>
+        Enumerable.Range(3, 7).Select(i => said.MinBy(moment => Math.Abs(moment.Truth - 0.05 - (i * 0.1)))!).Select(moment => Math.Abs(moment.Said.Remaining!.Value.TotalSeconds - moment.Left) / moment.Left);
 
     private static void AssertNeverBackwards(List<Moment> said)
     {
@@ -148,14 +245,15 @@ public sealed class ProgressEstimateTests
 
         internal static Recording Read(string name) => new(JsonDocument.Parse(File.ReadAllText(Path.Combine(AppContext.BaseDirectory, "Recordings", name + ".json"))).RootElement);
 
-        internal List<Moment> Replay(LearntPhases learnt, double from = 0, Action<Dictionary<string, object>>? change = null)
+        /// <summary>What is said at each look, or at looks 100 ms apart from a <paramref name="first"/> on of a build that is so many times <paramref name="faster"/>.</summary>
+        internal List<Moment> Replay(LearntPhases learnt, double from = 0, Action<Dictionary<string, object>>? change = null, DateTime? began = null, double faster = 1, double? first = null)
         {
-            OperationTrack track = new(learnt);
+            OperationTrack track = new(learnt, began);
             // Names of the server alone are taken from it.
             MigrationSession session = (MigrationSession)RuntimeHelpers.GetUninitializedObject(typeof(MigrationSession));
-            List<(double At, ProgressSample Sample)> samples = [.. Samples().Where(sample => sample.At >= from)];
+            List<(double At, ProgressSample Sample)> samples = [.. (first is { } offset ? Looks(offset, faster) : Samples()).Where(sample => sample.At >= from)];
             samples.ForEach(sample => change?.Invoke(sample.Sample.Counters));
-            return [.. samples.Select(sample => new Moment(sample.At, Took, track.Add(sample.Sample, s_start + TimeSpan.FromSeconds(sample.At), session, 1000)))];
+            return [.. samples.Select(sample => new Moment(sample.At, Took / faster, track.Add(sample.Sample, s_start + TimeSpan.FromSeconds(sample.At), session, 1000)))];
         }
 
         /// <summary>What is said at the last of some moments of an operation that is slowed down by a cost delay.</summary>
@@ -172,11 +270,32 @@ public sealed class ProgressEstimateTests
             }).Last();
         }
 
+        /// <summary>The log of this build.</summary>
+        internal LearntPhases Learnt(double slower = 1) => Log(Samples(), slower);
+
+        /// <summary>The log of this build by looks 100 ms apart from a first one on, had it been so many times as fast.</summary>
+        internal LearntPhases Learnt(double first, double faster) => Log(Looks(first, faster), 1);
+
         /// <summary>Seconds of each phase.</summary>
-        internal IEnumerable<(string Name, double Seconds)> Phases()
+        internal IEnumerable<(string Name, double Seconds)> Phases() => Phases(Samples());
+
+        private static LearntPhases Log(IEnumerable<(double At, ProgressSample Sample)> samples, double slower) =>
+            new([.. Phases(samples).Select(phase => new LearntPhases.Build("public.events", "public.x", null, phase.Name, phase.Seconds * slower, 1))]);
+
+        private static IEnumerable<(string Name, double Seconds)> Phases(IEnumerable<(double At, ProgressSample Sample)> looks)
         {
-            List<(double At, ProgressSample Sample)> samples = [.. Samples()];
+            List<(double At, ProgressSample Sample)> samples = [.. looks];
             return samples.Zip(samples.Skip(1)).GroupBy(pair => pair.First.Sample.Text("phase")!).Select(phase => (phase.Key, phase.Sum(pair => pair.Second.At - pair.First.At)));
+        }
+
+        private IEnumerable<(double At, ProgressSample Sample)> Looks(double first, double faster)
+        {
+            (double At, ProgressSample Sample)[] samples = [.. Samples()];
+            for (double at = first; at < Took / faster; at += 0.1)
+            {
+                (double was, ProgressSample sample) = samples.MinBy(sample => Math.Abs((sample.At / faster) - at));
+                yield return (was / faster, sample with { Elapsed = sample.Elapsed / faster });
+            }
         }
 
         private IEnumerable<(double At, ProgressSample Sample)> Samples()

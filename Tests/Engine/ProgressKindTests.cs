@@ -268,7 +268,7 @@ public sealed class ProgressKindTests(Servers servers)
         // Its client goes away, as it does when it has all: no server tells which it was.
         List<ProgressResult> ended = [];
         RecordingSink sink = new();
-        Task waiting = ProgressWait.RunAsync(bench.Session, new() { Pid = backup.Pid }, TimeSpan.FromMilliseconds(100), ended.Add, sink, Token);
+        Task waiting = ProgressWait.RunAsync(bench.Session, new() { Pid = backup.Pid }, TimeSpan.FromMilliseconds(100), ended.Add, sink, null, Token);
         await Wait.UntilAsync(() => waiting.IsCompleted || sink.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
         backup.Dispose();
         await waiting;
@@ -368,7 +368,7 @@ public sealed class ProgressKindTests(Servers servers)
 
             List<ProgressResult> ended = [];
             RecordingSink sink = new();
-            Task waiting = ProgressWait.RunAsync(bench.Session, new() { Pid = pid }, TimeSpan.FromMilliseconds(100), ended.Add, sink, Token);
+            Task waiting = ProgressWait.RunAsync(bench.Session, new() { Pid = pid }, TimeSpan.FromMilliseconds(100), ended.Add, sink, null, Token);
             await Wait.UntilAsync(() => sink.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
             if (cancel)
             {
@@ -395,7 +395,7 @@ public sealed class ProgressKindTests(Servers servers)
         }
 
         RecordingSink looking = new();
-        Task until = ProgressWait.RunAsync(bench.Session, new() { Pid = doomed.ProcessID }, TimeSpan.FromMilliseconds(100), last.Add, looking, Token);
+        Task until = ProgressWait.RunAsync(bench.Session, new() { Pid = doomed.ProcessID }, TimeSpan.FromMilliseconds(100), last.Add, looking, null, Token);
         await Wait.UntilAsync(() => looking.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
         await bench.Database.ExecuteAsync($"select pg_terminate_backend({doomed.ProcessID})", Token);
         await until;
@@ -425,7 +425,7 @@ public sealed class ProgressKindTests(Servers servers)
 
             List<ProgressResult> ended = [];
             RecordingSink sink = new();
-            Task waiting = ProgressWait.RunAsync(bench.Session, new() { Pid = connection.ProcessID }, TimeSpan.FromMilliseconds(100), ended.Add, sink, Token);
+            Task waiting = ProgressWait.RunAsync(bench.Session, new() { Pid = connection.ProcessID }, TimeSpan.FromMilliseconds(100), ended.Add, sink, null, Token);
             await Wait.UntilAsync(() => sink.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
             if (cancel)
             {
@@ -463,7 +463,7 @@ public sealed class ProgressKindTests(Servers servers)
         await UntilAsync(reader, bench, p => p.BlockedBy.Contains(gate.Pid));
         List<ProgressResult> ended = [];
         RecordingSink sink = new();
-        Task waiting = ProgressWait.RunAsync(bench.Session, new() { Pid = pid }, TimeSpan.FromMilliseconds(100), ended.Add, sink, Token);
+        Task waiting = ProgressWait.RunAsync(bench.Session, new() { Pid = pid }, TimeSpan.FromMilliseconds(100), ended.Add, sink, null, Token);
         await Wait.UntilAsync(() => sink.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
         await gate.CommitAsync(Token);
         await UntilAsync(reader, bench, p => p.BlockedBy.Contains(reading.Pid));

@@ -66,6 +66,20 @@ public sealed class ProgressModelTests
         Assert.Equal(1000, At(4, 1500).Rate!.Value, 1e-6);
     }
 
+    [Fact]
+    public void Half_of_an_interval_in_which_a_wait_begins_or_ends_is_work()
+    {
+        OperationTrack track = new(LearntPhases.None);
+        MigrationProgress At(double second, long blocks, bool waits) => track.Add(
+            Sample("create_index", second, ("command", "CREATE INDEX"), ("phase", "building index: scanning table"), ("blocks_total", 10_000L), ("blocks_done", blocks)) with { BlockedBy = waits ? [2] : [] },
+            s_start + TimeSpan.FromSeconds(second), s_session, 1000);
+        At(10, 1000, waits: false);
+        Assert.Equal(200, At(20, 2000, waits: true).Rate!.Value, 1e-6);
+        Assert.Equal(200, At(80, 2000, waits: true).Rate!.Value, 1e-6);
+        Assert.Equal(200, At(90, 3000, waits: false).Rate!.Value, 1e-6);
+        Assert.Equal(150, At(100, 4000, waits: false).Rate!.Value, 1e-6);
+    }
+
     [Theory]
     [InlineData((1UL << 32) + 500, "501", (1UL << 32) + 501)]
     [InlineData((1UL << 32) + 500, "499", (1UL << 32) + 499)]
@@ -101,6 +115,49 @@ public sealed class ProgressModelTests
         Assert.Equal((done, percent), (scanning.Done!.Value, scanning.PhasePercent));
         Assert.Equal(percent is null, clusters.State.Within is null);
     }
+
+    [Theory]
+    [InlineData(900, 90.0)]
+    [InlineData(1500, null)]
+    public void What_goes_on_past_the_size_of_its_table_is_not_nearly_done(long done, double? percent)
+    {
+        ProgressSample rewrite = Sample("ddl", 10, ("new_files", 1L), ("new_bytes", done), ("old_bytes", 1000L)) with { Query = "alter table t alter c type bigint" };
+        foreach (ProgressSample sample in new[] { Backfill(10, done), rewrite })
+        {
+            MigrationProgress said = new OperationTrack(LearntPhases.None).Add(sample, s_start, s_session, 1000);
+            Assert.Equal((done, percent, percent is null ? null : 1000L), (said.Done!.Value, said.PhasePercent, said.Total));
+            Assert.Equal((percent is null, percent is null), (said.Percent is null, said.Remaining is null));
+        }
+    }
+
+    [Fact]
+    public void What_counts_all_of_a_part_when_it_is_first_seen_has_done_all_of_it()
+    {
+        ProgressSample rewrite = Sample("ddl", 10, ("new_files", 1L), ("new_bytes", 1000L), ("old_bytes", 1000L)) with { Query = "alter table t alter c type bigint", Facts = new() { ["files"] = "1 1000" } };
+        ProgressSample loading = Sample("create_index", 10, ("command", "CREATE INDEX CONCURRENTLY"), ("phase", "building index: loading tuples in tree"), ("tuples_total", 1000L), ("tuples_done", 1000L));
+        foreach (ProgressSample sample in new[] { Backfill(10, 1000), rewrite, loading })
+        {
+            OperationTrack track = new(LearntPhases.None);
+            MigrationProgress said = track.Add(sample, s_start, s_session, 1000);
+            Assert.Equal((1000L, 1000L, 100.0), (said.Done!.Value, said.Total!.Value, said.PhasePercent!.Value));
+            Assert.NotEqual(0, track.State.Within);
+        }
+
+        // A scan that begins in the middle of the table says so of its first block.
+        ProgressSample scan = Sample("create_index", 10, ("command", "CREATE INDEX"), ("phase", "building index: scanning table"), ("blocks_total", 1000L), ("blocks_done", 1000L));
+        Assert.Null(new OperationTrack(LearntPhases.None).Add(scan, s_start, s_session, 1000).Done);
+    }
+
+    [Fact]
+    public void What_still_runs_is_not_said_to_be_done()
+    {
+        ProgressSample wait = Sample("create_index", 10, ("command", "CREATE INDEX CONCURRENTLY"), ("phase", "waiting for old snapshots"), ("lockers_total", 1L));
+        MigrationProgress said = new OperationTrack(LearntPhases.None).Add(wait, s_start, s_session, 1000);
+        Assert.InRange(said.Percent!.Value, 99, 99.9);
+    }
+
+    private static ProgressSample Backfill(double elapsed, long seen) =>
+        Sample("backfill", elapsed, ("state", "running"), ("rows_seen", seen), ("rows_in_table", 1000L), ("sweep", 0L), ("workers", 1L), ("runs", 1L));
 
     private static ProgressSample Sample(string view, double elapsed, params (string Name, object Value)[] counters) => new()
     {

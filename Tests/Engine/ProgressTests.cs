@@ -157,7 +157,7 @@ public sealed class ProgressTests(Servers servers)
         }
 
         Assert.Empty(await ReadAsync(bench, new() { Table = "orders_2" }));
-        Task<ProgressResult> waiting = await WaitAsync(bench);
+        Task<ProgressResult> waiting = await WaitAsync(bench, build);
         await old.CommitAsync(Token);
         await build;
         Assert.Equal(("public.orders_1_1", ProgressOutcome.Finished), ((await waiting).Target, (await waiting).Outcome));
@@ -190,7 +190,7 @@ public sealed class ProgressTests(Servers servers)
 
         // Whoever waits is told once, however often it is looked.
         RecordingSink sink = new();
-        Task waiting = ProgressWait.RunAsync(session, new() { Table = "orders" }, TimeSpan.FromMilliseconds(50), _ => { }, sink, Token);
+        Task waiting = ProgressWait.RunAsync(session, new() { Table = "orders" }, TimeSpan.FromMilliseconds(50), _ => { }, sink, null, Token);
         await Wait.UntilAsync(() => sink.ProgressRecords.Count > 2, "some looks", cancellationToken: Token);
 
         // What the warning says is enough.
@@ -282,8 +282,8 @@ public sealed class ProgressTests(Servers servers)
         using CancellationTokenSource ctrlC = new();
         await using (LockHolder row = await LockHolder.HoldAsync(bench.Database, "select from orders where id = 4000 for update"))
         {
-            Task<BackfillResult> stopped = FillAsync(bench.Session, bench, ctrlC.Token);
-            Task<ProgressResult> cancelled = await WaitAsync(bench);
+            Task<BackfillResult> stopped = FillAsync(bench.Session, bench, TimeSpan.FromMinutes(1), ctrlC.Token);
+            Task<ProgressResult> cancelled = await WaitAsync(bench, stopped);
             await ctrlC.CancelAsync();
             await Assert.ThrowsAnyAsync<OperationCanceledException>(() => stopped);
             Assert.Equal(ProgressOutcome.Cancelled, (await cancelled).Outcome);
@@ -293,8 +293,9 @@ public sealed class ProgressTests(Servers servers)
         await OperationLog.RunAsync(index, bench.Sink, recorder => IndexBuilder.RunAsync(index, recorder, Token), Token);
 
         await using LockHolder again = await LockHolder.HoldAsync(bench.Database, "select from orders where id = 4000 for update");
-        Task<BackfillResult> killed = FillAsync(doomed, bench, Token);
-        Task<ProgressResult> vanished = await WaitAsync(bench);
+        // For so long it tries to connect again, too.
+        Task<BackfillResult> killed = FillAsync(doomed, bench, TimeSpan.FromSeconds(8), Token);
+        Task<ProgressResult> vanished = await WaitAsync(bench, killed);
         MigrationProgress resumed = Assert.Single(await ReadAsync(bench, new() { Table = "orders" }));
         TimeSpan sinceIndex = await bench.Database.ScalarAsync<TimeSpan>("select clock_timestamp() - finished_at from migration_safety.operation where operation = 'IndexBuild'", Token);
         await bench.Database.ExecuteAsync($"alter role {role.Name} nologin; select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role.Name}'", Token);
@@ -303,8 +304,8 @@ public sealed class ProgressTests(Servers servers)
         // What it did before it was stopped, and the pause, are not of this run.
         Assert.True(resumed.Elapsed < sinceIndex, resumed.ToString());
 
-        Task<BackfillResult> done = FillAsync(bench.Session, bench, Token);
-        Task<ProgressResult> finished = await WaitAsync(bench);
+        Task<BackfillResult> done = FillAsync(bench.Session, bench, TimeSpan.FromMinutes(1), Token);
+        Task<ProgressResult> finished = await WaitAsync(bench, done);
         await again.CommitAsync(Token);
         await done;
         Assert.Equal(ProgressOutcome.Finished, (await finished).Outcome);
@@ -358,7 +359,7 @@ public sealed class ProgressTests(Servers servers)
 
             List<ProgressResult> ended = [];
             RecordingSink sink = new();
-            Task waiting = ProgressWait.RunAsync(bench.Session, new() { Table = "orders" }, TimeSpan.FromMilliseconds(20), ended.Add, sink, Token);
+            Task waiting = ProgressWait.RunAsync(bench.Session, new() { Table = "orders" }, TimeSpan.FromMilliseconds(20), ended.Add, sink, null, Token);
             await Wait.UntilAsync(() => sink.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
             await old.CommitAsync(Token);
             await dropping;
@@ -387,7 +388,7 @@ public sealed class ProgressTests(Servers servers)
         await UntilAsync(bench, "waiting for old snapshots");
         List<ProgressResult> ended = [];
         RecordingSink sink = new();
-        Task WaitAsync(TimeSpan awayFor) => ProgressWait.RunAsync(session, new() { Table = "orders" }, TimeSpan.FromMilliseconds(50), ended.Add, sink, awayFor, Token);
+        Task WaitAsync(TimeSpan awayFor) => ProgressWait.RunAsync(session, new() { Table = "orders" }, TimeSpan.FromMilliseconds(50), ended.Add, sink, null, awayFor, Token);
         async Task<Task> BegunAsync(TimeSpan awayFor)
         {
             int before = sink.ProgressRecords.Count;
@@ -414,21 +415,54 @@ public sealed class ProgressTests(Servers servers)
         Assert.Equal(2, sink.Warnings.Count);
     }
 
-    private static async Task<BackfillResult> FillAsync(EngineSession session, IndexBench bench, CancellationToken cancellationToken)
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task A_network_that_swallows_what_is_asked_is_not_waited_for(int major)
     {
-        BackfillPlan plan = await Backfill.PlanAsync(session, BackfillBench.Request("orders", "tier", "'standard'", batchSize: 700, retryFor: TimeSpan.FromSeconds(1)), bench.Sink, Token);
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
+        await using TcpProxy proxy = TcpProxy.Start(bench.Database.Server);
+        EngineSession session = await bench.SessionAsync(proxy.ConnectionString);
+        await using LockHolder writer = await LockHolder.HoldAsync(bench.Database, "lock table orders in row exclusive mode");
+        Task<int> build = bench.Database.ExecuteAsync("create index concurrently ix on orders (tier)", Token);
+        await UntilAsync(bench, "waiting for writers before build");
+        await using ProgressReader reader = new(session, new() { Table = "orders" }, TimeSpan.FromMilliseconds(500));
+        Assert.Single(await reader.ReadAsync(bench.Sink, Token));
+        OperationTrack track = Assert.Single(reader.Tracker.Running);
+
+        proxy.Freeze();
+        MigrationException lost = await Assert.ThrowsAsync<MigrationException>(() => reader.ReadAsync(bench.Sink, Token));
+        Assert.Equal(("ConnectionLost", MigrationErrorKind.Connection), (lost.ErrorId, lost.Kind));
+        proxy.Thaw();
+
+        // On another connection it goes on with the same operation.
+        Assert.Single(await reader.ReadAsync(bench.Sink, Token));
+        Assert.Same(track, Assert.Single(reader.Tracker.Running));
+        await writer.CommitAsync(Token);
+        await build;
+    }
+
+    private static async Task<BackfillResult> FillAsync(EngineSession session, IndexBench bench, TimeSpan retryFor, CancellationToken cancellationToken)
+    {
+        BackfillPlan plan = await Backfill.PlanAsync(session, BackfillBench.Request("orders", "tier", "'standard'", batchSize: 700, retryFor: retryFor), bench.Sink, Token);
         return await OperationLog.RunAsync(plan, bench.Sink, recorder => Backfill.RunAsync(plan, recorder, cancellationToken), cancellationToken);
     }
 
     /// <summary>Waits for the one operation on the table, from when it is at work.</summary>
-    private static async Task<Task<ProgressResult>> WaitAsync(IndexBench bench)
+    private static async Task<Task<ProgressResult>> WaitAsync(IndexBench bench, Task operation)
     {
-        await Wait.UntilAsync(async () => (await ReadAsync(bench, new() { Table = "orders" })) is [{ Pid: > 0 }], "an operation to be at work", cancellationToken: Token);
+        await Wait.UntilAsync(
+            async () =>
+            {
+                if (operation.IsCompleted)
+                    await operation;
+                return await ReadAsync(bench, new() { Table = "orders" }) is [{ Pid: > 0 }];
+            },
+            "an operation to be at work",
+            cancellationToken: Token);
         RecordingSink sink = new();
         async Task<ProgressResult> EndAsync()
         {
             List<ProgressResult> ended = [];
-            await ProgressWait.RunAsync(bench.Session, new() { Table = "orders" }, TimeSpan.FromMilliseconds(100), ended.Add, sink, Token);
+            await ProgressWait.RunAsync(bench.Session, new() { Table = "orders" }, TimeSpan.FromMilliseconds(100), ended.Add, sink, null, Token);
             return Assert.Single(ended);
         }
 

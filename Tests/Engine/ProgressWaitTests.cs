@@ -298,7 +298,7 @@ public sealed class ProgressWaitTests(Servers servers)
         private readonly RecordingSink _sink = new();
         private readonly Task _task;
 
-        private Waiting(EngineSession session, ProgressFilter filter) => _task = ProgressWait.RunAsync(session, filter, TimeSpan.FromMilliseconds(50), Ended.Add, _sink, Token);
+        private Waiting(EngineSession session, ProgressFilter filter) => _task = ProgressWait.RunAsync(session, filter, TimeSpan.FromMilliseconds(50), Ended.Add, _sink, null, Token);
 
         internal List<ProgressResult> Ended { get; } = [];
 

@@ -299,6 +299,37 @@ public sealed class ReportTests
         Assert.Contains("1800 more steps are in the log", html, StringComparison.Ordinal);
     }
 
+    [Fact]
+    public void Many_operations_stay_a_report_that_can_be_read()
+    {
+        MigrationOperation[] many = [.. Enumerable.Range(1, 1000).Select(i => Index() with { Id = i, StartedAt = s_start.AddMinutes(i), Outcome = i == 7 ? OperationOutcome.Failed : OperationOutcome.Succeeded })];
+        string html = MigrationReport.Write("x", many, s_start);
+        Assert.InRange(html.Length, 0, 3_000_000);
+        XDocument page = Parse(html);
+        string[] told = [.. page.Descendants("section").Select(section => (string?)section.Attribute("id")).OfType<string>().Where(id => id.StartsWith("operation-", StringComparison.Ordinal))];
+        Assert.Equal(["operation-7", .. Enumerable.Range(802, 199).Select(i => $"operation-{i}")], told);
+        Assert.Contains("960 shorter operations are not drawn", html, StringComparison.Ordinal);
+        Assert.Contains("800 more operations", html, StringComparison.Ordinal);
+        // What is linked is there.
+        Assert.Empty(page.Descendants("a").Attributes("href").Select(link => link.Value).Except(page.Descendants().Attributes("id").Select(id => $"#{id.Value}")));
+    }
+
+    [Fact]
+    public void Its_times_are_those_of_the_operations_across_a_change_of_the_clocks()
+    {
+        DateTimeOffset summer = new(2026, 7, 1, 9, 0, 0, TimeSpan.FromHours(2));
+        string text = Parse(MigrationReport.Write("x", [Index() with { StartedAt = summer }], new DateTimeOffset(2026, 12, 1, 9, 0, 0, TimeSpan.FromHours(1)))).Root!.Value;
+        Assert.Contains("2026-07-01 09:00:00 +02:00", text, StringComparison.Ordinal);
+        Assert.DoesNotContain("08:00:00 +01:00", text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_text_is_cut_between_characters()
+    {
+        Assert.Equal("abc…", MigrationReport.Cut("abc\U0001F418def", 4));
+        Assert.Contains("[U+061C]", MigrationReport.Write("a\u061Cb", [Index()], s_start), StringComparison.Ordinal);
+    }
+
     private static XDocument Parse(string html) => XDocument.Parse(html, LoadOptions.PreserveWhitespace);
 
     private static double Width(XElement rect) => (double)rect.Attribute("width")!;

@@ -53,7 +53,7 @@ public sealed class RollbackTesterTests(Servers servers)
         Assert.All(result.Phases.Where(p => p.Stage != RollbackTestStage.UpAgain), p => Assert.Equal(RollbackTestOutcome.Succeeded, p.Outcome));
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task The_statement_that_fails_is_named(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Shop);
@@ -67,7 +67,7 @@ public sealed class RollbackTesterTests(Servers servers)
         Assert.Empty(await ScratchAsync(bench));
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Of_an_idempotent_script_what_the_history_has_is_not_run(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(
@@ -88,7 +88,7 @@ public sealed class RollbackTesterTests(Servers servers)
         }
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task Without_a_rollback_ours_is_made_and_proved(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, "create schema shop; set search_path = shop; " + Shop);
@@ -114,7 +114,7 @@ public sealed class RollbackTesterTests(Servers servers)
         Assert.Empty(await ScratchAsync(bench));
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_lost_test_is_cleared_away_and_one_that_runs_is_not(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, "select");

@@ -101,7 +101,7 @@ public sealed class ThrottleTests(Servers servers)
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => receiving);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_slot_that_nobody_reads_pauses_it(int major)
     {
         await using PostgresServer server = await PostgresServer.StartAsync(major, cancellationToken: Token);

@@ -62,6 +62,11 @@ Describe 'Completion of live names' {
         (Complete 'Start-Backfill -Name pub').CompletionText | Should -Be 'public.orders.status'
     }
 
+    It 'offers what may run on a server, in quotation marks where they are needed' {
+        (Complete 'Get-MigrationProgress -Operation vac').CompletionText | Should -Be 'VACUUM', "'VACUUM FULL'"
+        (Complete "Get-MigrationProgress -Operation 'create index c").CompletionText | Should -Be "'CREATE INDEX CONCURRENTLY'"
+    }
+
     It 'looks in the database that the line names' {
         $global:completionUri = Get-TestUri $Other
         try { (Complete 'Start-Backfill -Session $completionUri -Table el').CompletionText | Should -Be 'elsewhere' }

@@ -107,6 +107,50 @@ Describe 'Get-MigrationProgress' {
         finally { $powershell.Dispose() }
     }
 
+    It 'waits for all sessions, however few are asked at once' {
+        $other = New-TestDatabase -Another
+        $powershell = New-TestPowerShell
+        try {
+            $null = Invoke-Sql -Database $other 'create table things (id int)'
+            $null = Invoke-Sql -Database $other -Connection 'other writer' 'begin; insert into things values (1)'
+            foreach ($build in @{ Database = $TestDatabase; Connection = 'build'; Sql = 'create index concurrently on items (id)' }, @{ Database = $other; Connection = 'other build'; Sql = 'create index concurrently on things (id)' }) {
+                $null = Invoke-Sql @build -Background
+            }
+            Wait-Until { @(Get-MigrationProgress -Operation 'create index*' | Where-Object BlockedBy).Count -eq 2 } 'both builds to wait'
+            $results = [System.Management.Automation.PSDataCollection[psobject]]::new()
+            $null = $powershell.AddScript('param($a, $b) $a, $b | Get-MigrationProgress -Operation "create index*" -Wait -Interval 100ms -ThrottleLimit 1').AddArgument((Get-TestUri)).AddArgument((Get-TestUri $other))
+            $running = $powershell.BeginInvoke([System.Management.Automation.PSDataCollection[psobject]]::new(), $results)
+            Wait-Until { @($powershell.Streams.Progress | ForEach-Object ActivityId | Select-Object -Unique).Count -eq 2 } 'both to be waited for'
+            Close-Sql 'other writer'
+            Wait-Until { $results.Count -gt 0 } 'the second to be told while the first goes on'
+            $results[0].Database, $results[0].Outcome | Should -Be $other, 'Finished'
+            $running.IsCompleted | Should -BeFalse
+        }
+        finally {
+            $powershell.Dispose()
+            foreach ($name in 'other writer', 'build', 'other build') { Close-Sql $name }
+            Remove-TestDatabase $other
+        }
+    }
+
+    It 'watches on where it could not look at everything' {
+        $null = Invoke-Sql -Connection locker 'begin; lock table migration_safety.operation'
+        $powershell = New-TestPowerShell
+        try {
+            $rows = [System.Management.Automation.PSDataCollection[psobject]]::new()
+            $null = $powershell.AddScript('param($uri) Get-MigrationProgress items -Watch -Interval 100ms -Session $uri').AddArgument((Get-TestUri))
+            $null = $powershell.BeginInvoke([System.Management.Automation.PSDataCollection[psobject]]::new(), $rows)
+            Wait-Until { $powershell.Streams.Warning.Count -gt 0 } 'the warning'
+            $null = Invoke-Sql -Connection build 'create index concurrently on items (id)' -Background
+            Wait-Until { $rows.Count -gt 0 -or $powershell.InvocationStateInfo.State -ne 'Running' } 'what begins afterwards'
+            $rows[0].Target | Should -Be 'public.items'
+        }
+        finally {
+            $powershell.Dispose()
+            foreach ($name in 'locker', 'build') { Close-Sql $name }
+        }
+    }
+
     It 'refuses to watch and wait at once, and an interval without either' {
         { Get-MigrationProgress -Watch -Wait } | Should -Throw -ErrorId 'WatchOrWait*'
         { Get-MigrationProgress -Interval 1s } | Should -Throw -ErrorId 'InvalidInterval*'

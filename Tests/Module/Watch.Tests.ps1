@@ -189,6 +189,26 @@ Describe '-Watch' {
         }
     }
 
+    It 'leaves room for what it finds, however many sessions fail' -Skip:(-not $hasTerminal) {
+        if (Test-InterruptIgnored) {
+            Set-ItResult -Skipped -Because 'this process ignores SIGINT, and so would the one it starts'
+            return
+        }
+
+        $other = New-TestDatabase -Another
+        try {
+            $text = Get-TerminalText "Get-BlockingLock orders -Session (@(1..10 | ForEach-Object { Connect-MigrationDatabase '$(Get-TestUri $other)' }) + (Connect-MigrationDatabase '$(Get-TestUri)')) -Watch -Interval 100ms" 24 80 -Drawings 2
+        }
+        finally { Remove-TestDatabase $other }
+        foreach ($frame in [regex]::Matches($text, '(?s)\e\[\?2026h(.*?)\e\[\?2026l')) {
+            $lines = $frame.Groups[1].Value -split "`r`n"
+            $lines.Count | Should -BeLessOrEqual 24
+            @($lines -match 'There is no table').Count | Should -Be 7
+            $lines -match 'and 3 more' | Should -HaveCount 1
+            $lines -match "$root\s" | Should -Not -BeNullOrEmpty
+        }
+    }
+
     It 'leaves the terminal with the error that ended it' -Skip:(-not $hasTerminal) {
         $after = ((Get-TerminalText 'Get-MigrationProgress nothing -Watch' 24 80) -split '\e\[\?1049l')[-1]
         $after -replace '\e\[[0-9;]*m' | Should -Match '\| There is no table nothing'

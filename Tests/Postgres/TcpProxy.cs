@@ -7,18 +7,16 @@ namespace MigrationSafety.Tests.Postgres;
 /// <summary>A TCP proxy on loopback in front of a server: the network that fails when a test wants it to.</summary>
 public sealed class TcpProxy : IAsyncDisposable
 {
-    private readonly string _host;
-    private readonly int _port;
     private readonly ConcurrentDictionary<Link, Task> _links = new();
     private readonly Lock _gate = new();
+    private (string Host, int Port) _target;
     private TcpListener? _listener;
     private Task _accepting = Task.CompletedTask;
     private TaskCompletionSource? _frozen;
 
     private TcpProxy(string host, int port)
     {
-        _host = host;
-        _port = port;
+        _target = (host, port);
         Port = ServerConfiguration.FreePort();
         Listen();
     }
@@ -96,6 +94,15 @@ public sealed class TcpProxy : IAsyncDisposable
             link.Reset();
     }
 
+    /// <summary>Leads new connections to another server and resets all others: the name or the address of a cluster that has failed over.</summary>
+    public void RedirectTo(PostgresServer server)
+    {
+        ArgumentNullException.ThrowIfNull(server);
+        lock (_gate)
+            _target = (server.Host, server.Port);
+        DropAll();
+    }
+
     /// <summary>Stops listening and resets all connections.</summary>
     public async ValueTask DisposeAsync()
     {
@@ -139,7 +146,10 @@ public sealed class TcpProxy : IAsyncDisposable
         try
         {
             await ThawedAsync(link).ConfigureAwait(false);
-            await link.Server.ConnectAsync(_host, _port).ConfigureAwait(false);
+            (string host, int port) target;
+            lock (_gate)
+                target = _target;
+            await link.Server.ConnectAsync(target.host, target.port).ConfigureAwait(false);
             Task[] pumps = [PumpAsync(link.Client, link.Server, link), PumpAsync(link.Server, link.Client, link)];
             try
             {

@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Globalization;
 using MigrationSafety.Engine.Backfills.Throttling;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sessions;
@@ -14,10 +13,19 @@ public static class Backfill
 {
     /// <summary>
     /// Settings, as rows of a VALUES list. Row-level security that hid rows is an error instead; keys are kept as texts, which have to come back as they were;
-    /// backslashes in the expressions mean what they mean to the check of their parentheses.
+    /// backslashes in the expressions mean what they mean to the check of their parentheses. A look at a whole table as SERIALIZABLE could fail transactions of the application.
     /// </summary>
     internal const string CommonSettings =
-        "('row_security', 'off'), ('datestyle', 'ISO'), ('intervalstyle', 'postgres'), ('extra_float_digits', '1'), ('standard_conforming_strings', 'on')";
+        "('row_security', 'off'), ('datestyle', 'ISO'), ('intervalstyle', 'postgres'), ('extra_float_digits', '1'), ('standard_conforming_strings', 'on'), ('default_transaction_isolation', 'read committed')";
+
+    internal const string ReadOnlyId = "ReadOnly";
+
+    /// <summary>
+    /// The same for what changes rows: only the range's own order, or a look-up by place or key, will do, and a wrong estimate must not choose another way; what role or database turn off for
+    /// reports would leave it none.
+    /// </summary>
+    internal const string PlannerSettings =
+        "('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'), ('enable_indexscan', 'on'), ('enable_indexonlyscan', 'on'), ('enable_tidscan', 'on'), ('enable_nestloop', 'on'), ('max_parallel_workers_per_gather', '0'), ('jit', 'off')";
 
     private const int MostWorkers = 64;
     private static readonly TimeSpan s_longestBatch = TimeSpan.FromMinutes(10);
@@ -176,7 +184,7 @@ public static class Backfill
             }
 
             BackfillForecast forecast = measured ?? await BackfillForecast.AssumeAsync(connection, definition, all, cancellationToken).ConfigureAwait(false);
-            steps.Add(BatchStep(definition));
+            steps.Add(BackfillWords.BatchStep(definition));
             return new BackfillPlan
             {
                 Session = session,
@@ -188,13 +196,14 @@ public static class Backfill
                 },
                 Target = definition.Table.Display,
                 Steps = steps,
-                Notes = [.. Notes(definition, request, batchPlan, matching, all, resumes, forecast), BackfillSettings.Note(settings, own, recorded is not null)],
+                Notes = [.. BackfillWords.Notes(definition, request, batchPlan, matching, all, resumes, forecast), BackfillSettings.Note(settings, own, recorded is not null)],
                 Name = definition.Name,
                 EstimatedRows = matching,
                 EstimatedTableRows = all,
                 EstimatedTime = forecast.Time(matching, request),
                 EstimatedWalBytes = forecast.WalBytes(matching),
                 Resumes = resumes,
+                Resumed = resumes ? record : null,
                 Strategy = definition.Strategy,
                 Reason = definition.Reason,
                 BatchPlan = batchPlan,
@@ -231,6 +240,20 @@ public static class Backfill
     {
         ArgumentNullException.ThrowIfNull(plan);
         ArgumentNullException.ThrowIfNull(sink);
+        try
+        {
+            return await RunPlanAsync(plan, sink, cancellationToken).ConfigureAwait(false);
+        }
+        catch (MigrationException e) when (e.ErrorId == BackfillRecords.FilledMeanwhile)
+        {
+            // As where two tables are copied into one, and the second was planned before the first was done.
+            sink.Warning($"{e.Message} It is planned anew.");
+            return await RunPlanAsync(await PlanAsync(plan.Session, plan.Request with { SampleBatch = 0 }, sink, cancellationToken).ConfigureAwait(false), sink, cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    private static async Task<BackfillResult> RunPlanAsync(BackfillPlan plan, IOperationSink sink, CancellationToken cancellationToken)
+    {
         List<MigrationStep> done = [];
         long start = Stopwatch.GetTimestamp();
         MigrationStep batches = plan.Steps[^1] with { StartedAt = DateTimeOffset.Now };
@@ -257,6 +280,11 @@ public static class Backfill
         catch (OperationCanceledException)
         {
             Outcome(StepState.Cancelled);
+            throw;
+        }
+        catch (MigrationException e) when (e.ErrorId == BackfillRecords.FilledMeanwhile)
+        {
+            Outcome(StepState.Skipped);
             throw;
         }
         catch (Exception e)
@@ -299,18 +327,53 @@ public static class Backfill
         }
     }
 
+    /// <summary>Asks on a connection for questions, again and again where somebody has locked the table.</summary>
+    /// <typeparam name="T">Answer.</typeparam>
+    /// <param name="plan">What asks.</param>
+    /// <param name="sink">Where it reports to.</param>
+    /// <param name="ask">Asks.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <exception cref="MigrationException"><c>LockNotAvailable</c>, with who has: it lasts longer than is to be waited for.</exception>
+    internal static async Task<T> AskAsync<T>(BackfillPlan plan, IOperationSink sink, Func<NpgsqlConnection, Task<T>> ask, CancellationToken cancellationToken)
+    {
+        await using NpgsqlConnection connection = await OpenAsync(plan.Session, plan.Request, sink, cancellationToken).ConfigureAwait(false);
+        long start = Stopwatch.GetTimestamp();
+        for (int attempt = 1; ; attempt++)
+        {
+            try
+            {
+                return await ask(connection).ConfigureAwait(false);
+            }
+            catch (PostgresException e) when (e.SqlState == SqlStates.LockNotAvailable)
+            {
+                TimeSpan waited = Stopwatch.GetElapsedTime(start);
+                if (waited > plan.Request.Options.RetryFor)
+                {
+                    string[] tables = plan.Definition.Into is { } into ? [plan.Definition.Table.Sql, into.Table.Sql] : [plan.Definition.Table.Sql];
+                    throw await CatalogReads.BusyAsync(connection, plan.Target, $"Backfilling {plan.Target}", e, tables, cancellationToken, waited).ConfigureAwait(false);
+                }
+
+                sink.Verbose($"{plan.Target} cannot be looked at ({ServerErrors.Words(e)}); asks again.");
+                await BackfillContext.PauseAsync(attempt, cancellationToken).ConfigureAwait(false);
+            }
+        }
+    }
+
     private static async Task RefuseReadOnlyAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
         await using NpgsqlCommand command = new("select pg_catalog.current_setting('transaction_read_only')", connection);
         if ((string?)await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false) == "on")
         {
-            throw new MigrationException(
-                "ReadOnly",
-                MigrationErrorKind.InvalidState,
-                "This connection may not write: the server is a standby, or default_transaction_read_only is on.",
-                "Connect to the primary, or turn the setting off for the role or the database.");
+            throw ReadOnly();
         }
     }
+
+    /// <summary>The error for a connection that may not write.</summary>
+    internal static MigrationException ReadOnly() => new(
+        ReadOnlyId,
+        MigrationErrorKind.InvalidState,
+        "This connection may not write: the server is a standby, or default_transaction_read_only is on.",
+        "Connect to the primary, or turn the setting off for the role or the database.");
 
     /// <summary>What the server's refusal of a statement means.</summary>
     private static async Task<MigrationException> RefusedAsync(NpgsqlConnection connection, BackfillDefinition definition, BackfillStatements statements, PostgresException e, CancellationToken cancellationToken)
@@ -356,10 +419,11 @@ public static class Backfill
             return "";
         }
 
-        // As the workers' sessions plan it; undone with the connection's next use.
-        await using (NpgsqlCommand asWorkers = new("select pg_catalog.set_config('enable_seqscan', 'off', false), pg_catalog.set_config('enable_bitmapscan', 'off', false)", connection))
+        // As the workers' sessions plan it.
+        await using NpgsqlTransaction asWorkers = await connection.BeginTransactionAsync(cancellationToken).ConfigureAwait(false);
+        await using (NpgsqlCommand set = new($"select pg_catalog.set_config(name, value, true) from (values {PlannerSettings}) as s (name, value)", connection))
         {
-            await asWorkers.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+            await set.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
         }
 
         List<string> lines = [];
@@ -372,71 +436,8 @@ public static class Backfill
             }
         }
 
-        await using NpgsqlCommand asBefore = new("reset enable_seqscan; reset enable_bitmapscan", connection);
-        await asBefore.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
+        await asWorkers.RollbackAsync(cancellationToken).ConfigureAwait(false);
         return string.Join(Environment.NewLine, lines);
-    }
-
-    private static string[] Notes(BackfillDefinition definition, BackfillRequest request, string batchPlan, long matching, long all, bool resumes, BackfillForecast forecast)
-    {
-        string of = definition.IsTree ? $" in {definition.Leaves.Count:N0} tables" : "";
-        string keys = string.Join("; ", definition.Leaves.Where(leaf => leaf.ByKey).Take(3).Select(leaf => $"{leaf.Index} ({leaf.KeyText})"));
-        BackfillLeaf? turning = definition.Leaves.MaxBy(leaf => leaf.Slices);
-        string turns = turning is { Slices: > 1 } && !resumes
-            ? $"; each block in {turning.Slices} turns{(turning.TurnsBy is { } by ? $" (by ranges of {SqlName.QuoteIfNeeded(by.Name)} where its values are spread, otherwise by place)" : "")}, of which one leaves room for the next: most rows stay in their block, and indexes are not written for them"
-            : "";
-        List<string> notes =
-        [
-            $"strategy: {definition.Strategy}{(keys.Length > 0 ? $" along {keys}" : "")}, {definition.Reason}{turns}",
-            $"estimate: {matching:N0} of {all:N0} rows{of}; with {request.Workers:N0} worker{(request.Workers > 1 ? "s" : "")} about {Durations.Text(forecast.Time(matching, request))} and {forecast.WalBytes(matching) / 1048576.0:N0} MB of WAL",
-            forecast.Basis(request.Workers),
-            .. request.Throttle.Slowdown is { } times ? [$"while an application is at work it takes several times as long, so that commits take no more than {times:0.##} times as long (or {CommitTimes.NotFelt * 1000} ms longer; -MaxSlowdown)"] : Array.Empty<string>(),
-            $"batches: {Durations.Text(request.TargetBatchTime)} each, a transaction with its checkpoint; then sweeps for rows that were locked or moved",
-            request.Throttle.Text,
-        ];
-        if (resumes)
-        {
-            notes.Insert(0, "goes on at the checkpoints of an earlier run");
-        }
-
-        if (!definition.MayPause && request.Throttle.Slowdown is not null)
-        {
-            notes.Add("the role may not execute pg_sleep: to keep to -MaxSlowdown it rests between batches rather than within them, of which an application feels more. To change that: GRANT EXECUTE ON FUNCTION pg_catalog.pg_sleep(double precision)");
-        }
-
-        if (definition.ShardOf is { } distributed)
-        {
-            notes.Add($"a shard of {distributed}, changed and recorded on its node: keep Citus from moving it meanwhile; when it has been moved, that is an error at the end (ShardMoved), and the same command does at its new place what is left");
-        }
-
-        if (definition.Into is { } into)
-        {
-            notes.Add($"what is in {into.Table.Display} already, by ({into.KeyText}), is left as it is: to run it again is safe. Rows that the application inserts, changes or deletes after they were copied are its own or a trigger's to pass on; those that are missing at the end are counted");
-            if (into.MayMerge(definition.Leaves))
-            {
-                notes.Add($"({into.KeyText}) is not made of a key of {definition.Table.Display}: where several of its rows give the same, the first one is copied");
-            }
-
-            notes.AddRange(into.Sequences.Select(s => $"the sequence {s.Sequence} of {s.Column} does not move along: set it before the application inserts there"));
-        }
-
-        if (definition.Archive is { } archive)
-        {
-            string size = (archive.EntryBytes * matching / 1048576).ToString("N0", CultureInfo.CurrentCulture);
-            notes.Add($"{(archive.Copies ? $"{definition.Into!.Table.Display} is not empty: the keys of copied rows" : archive.Whole ? "deleted rows" : "old values")} are kept in {archive.Display}, about {size} MB, which its owner alone may read{(archive.Cascades.Length > 0 ? $"; not kept is what foreign keys delete or change with them in {string.Join(", ", archive.Cascades)}" : "")}");
-        }
-
-        if (definition.From is not null)
-        {
-            notes.Add($"where several rows of {definition.From} belong to one row, the server takes any of them");
-        }
-
-        if (batchPlan.Length > 0)
-        {
-            notes.Add($"plan of a batch: {batchPlan}");
-        }
-
-        return [.. notes];
     }
 
     private static async Task<IReadOnlyList<MigrationStep>> CreateStateAsync(BackfillPlan plan, IOperationSink sink, CancellationToken cancellationToken)
@@ -464,52 +465,5 @@ public static class Backfill
         }
 
         return done;
-    }
-
-    private static MigrationStep BatchStep(BackfillDefinition definition)
-    {
-        bool deletes = definition.Kind == BackfillKind.Delete;
-        string columns = string.Join(", ", definition.Set.Select(column => SqlName.QuoteIfNeeded(column.Name)));
-        string from = definition.From is null ? "" : $" from {definition.From}";
-        string walk = definition.Strategy == BackfillStrategy.Key ? $"along ({definition.Leaves[0].KeyText})" : "of blocks";
-        MigrationStep step = new()
-        {
-            Sql = definition.Leaves.Count > 0 ? new BackfillStatements(definition, definition.Leaves[0]).Plain : $"-- {definition.Table.Display} has no part that holds rows",
-            Purpose = $"{(deletes ? "Delete rows" : definition.Into is { } copied ? $"Copy into {BackfillDefinition.Copy(copied.Table.Display, definition.Set)}" : $"Set {definition.SetText}{from}")}{(definition is { Into: not null, IsDefaultWhere: true } ? "" : $" where {definition.Where}")}, in batches {walk}",
-            LockMode = TableLockMode.RowExclusive,
-            Objects = definition.Into is null ? [definition.Table.Sql] : [definition.Into.Table.Sql],
-            Cost = StepCost.UpdatesRows,
-            Reversibility = Reversibility.Irreversible,
-            ReversalNote = deletes
-                ? "The rows that are deleted are not kept; -KeepOldValues keeps them."
-                : $"The values that {columns} had before are not kept; -KeepOldValues keeps them. Where the column was added by the same migration, dropping it takes this back too.",
-        };
-        if (definition.Archive is { } archive)
-        {
-            ArchiveReversal reversal = new(definition, archive);
-            return step with
-            {
-                Reversal = reversal.Sql,
-                Reversibility = archive.Cascades.Length == 0 && !archive.Copies ? Reversibility.Reversible : Reversibility.ReversibleWithDataLoss,
-                ReversalNote = reversal.Note + (archive.Cascades.Length == 0 ? "" : $" What foreign keys deleted or changed with the rows in {string.Join(", ", archive.Cascades)} is not kept and does not come back."),
-            };
-        }
-
-        if (definition.Into is { } into)
-        {
-            return step with { Reversal = CopyReversal.Sql(into), Reversibility = Reversibility.ReversibleWithDataLoss, ReversalNote = CopyReversal.Note(into) };
-        }
-
-        if (!definition.IsDefaultWhere)
-        {
-            return step;
-        }
-
-        return step with
-        {
-            Reversal = new BackfillQueries(definition).Reset,
-            Reversibility = Reversibility.ReversibleWithDataLoss,
-            ReversalNote = $"Sets {columns} to NULL in every row, also where it had a value before or the application has written one since{(definition.IsTree ? ", and in partitions that were attached since" : "")}; in small batches that commit one by one and pass over locked rows, so that it may run again, and a warning says how many rows are left. Where the column was added by the same migration, dropping it takes this back at once.",
-        };
     }
 }

@@ -347,7 +347,7 @@ internal sealed record BackfillArchive(string Name, string Id, string Source, IR
         IEnumerable<string> lines = Shape.Select((column, i) => $"    {SqlName.QuoteIfNeeded(column.Name)} {column.Type}{(i == 0 ? " generated always as identity primary key" : i == 1 ? " not null" : "")}");
         return new MigrationStep
         {
-            Sql = $"create table {Display} (\n{string.Join(",\n", lines)}\n);\nrevoke all on {Display} from {string.Join(", ", granted.Prepend("public"))}",
+            Sql = $"create table {Display} (\n{string.Join(",\n", lines)}\n) using heap;\nrevoke all on {Display} from {string.Join(", ", granted.Prepend("public"))}",
             Purpose = $"Create the archive of {(Copies ? "copied keys" : Whole ? "deleted rows" : "old values")}",
             IsHousekeeping = true,
             Reversibility = Reversibility.NotNeeded,

@@ -4,38 +4,6 @@ using Npgsql;
 
 namespace MigrationSafety.Engine.Backfills;
 
-/// <summary>What a batch of a range did, as the server committed it.</summary>
-/// <param name="Changed">Rows updated.</param>
-/// <param name="AtEnd">Whether it reached the end of the range.</param>
-/// <param name="Passed">Rows passed, matching or not; by blocks an estimate.</param>
-/// <param name="ServerTime">Time that the server took.</param>
-/// <param name="Whole">Whether it was as large as was asked for: the end of a turn or of the range cuts it short.</param>
-internal sealed record BatchOutcome(long Changed, bool AtEnd, long Passed, TimeSpan ServerTime, bool Whole);
-
-/// <summary>What a batch of single rows did, as the server committed it.</summary>
-/// <param name="Changed">Rows updated.</param>
-/// <param name="State">The backfill's state; null where its record is gone.</param>
-/// <param name="ServerTime">Time that the server took.</param>
-/// <param name="Done">Numbers of those that were changed, from 1 in the order in which they were given; null where all were.</param>
-/// <param name="Kept">Numbers of those that it locked and that were not changed all the same; null where that was not asked.</param>
-internal sealed record PlacesOutcome(long Changed, string? State, TimeSpan ServerTime, long[]? Done, long[]? Kept);
-
-/// <summary>What came of trying the change on some rows.</summary>
-/// <param name="Locked">Rows that match and were free.</param>
-/// <param name="Changed">Those of them that were changed.</param>
-/// <param name="Same">Keys of those that match as before, in words.</param>
-internal sealed record SampleOutcome(long Locked, long Changed, IReadOnlyList<string> Same)
-{
-    internal SampleOutcome With(SampleOutcome other) => new(Locked + other.Locked, Changed + other.Changed, [.. Same, .. other.Same]);
-}
-
-/// <summary>The rows of a piece of a range that match.</summary>
-/// <param name="Places">Where they lie.</param>
-/// <param name="From">The checkpoint before the piece.</param>
-/// <param name="To">The checkpoint after it.</param>
-/// <param name="AtEnd">Whether that is the end of the range.</param>
-internal sealed record PieceOfRange(RowPlace[] Places, string[]? From, string[] To, bool AtEnd);
-
 /// <summary>A connection that works on a backfill: its settings, its share of the table's lock, the answers it waits for.</summary>
 internal sealed class BackfillConnection : IAsyncDisposable
 {
@@ -48,6 +16,10 @@ internal sealed class BackfillConnection : IAsyncDisposable
     private static readonly TimeSpan s_patienceToOpen = TimeSpan.FromSeconds(30);
     private static readonly TimeSpan s_patienceToEnd = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan s_watchEvery = TimeSpan.FromMilliseconds(30);
+
+    /// <summary>For a transaction that takes as long as it takes, because it locks no row of the application.</summary>
+    // transaction_timeout came with 17.
+    internal const string Unbounded = "select pg_catalog.set_config(name, '0', true) from pg_catalog.pg_settings where name in ('statement_timeout', 'transaction_timeout')";
 
     private readonly IOperationSink _sink;
     private string? _lastSql;
@@ -69,6 +41,11 @@ internal sealed class BackfillConnection : IAsyncDisposable
     /// <summary>How long a batch of a request may hold its rows.</summary>
     internal static TimeSpan HoldLimitOf(BackfillRequest request) =>
         TimeSpan.FromMilliseconds(Math.Max(request.Options.LockTimeout.TotalMilliseconds, 2 * request.TargetBatchTime.TotalMilliseconds));
+
+    /// <summary>
+    /// Whether a batch may hold its rows for as long as somebody waits before the server looks for a deadlock, and fails whoever has waited: then none that holds rows may wait for one.
+    /// </summary>
+    internal bool MayDeadlock { get; private set; }
 
     /// <summary>The backend for good: its process id and its start.</summary>
     internal (int Pid, DateTime Start) Backend { get; private set; }
@@ -130,7 +107,13 @@ internal sealed class BackfillConnection : IAsyncDisposable
         BackfillConnection worker = new(connection, sink, HoldLimitOf(request));
         try
         {
-            await worker.PrepareSessionAsync(request, cancellationToken).ConfigureAwait(false);
+            if (await worker.PrepareSessionAsync(request, cancellationToken).ConfigureAwait(false))
+            {
+                // A standby that is about to take over, or the old primary as one. Connections to it must not be had from the pool again when the name leads elsewhere.
+                session.Forget();
+                throw Backfill.ReadOnly();
+            }
+
             if (predecessor is { } old)
             {
                 // Its last batch is decided when it is gone, and not before: a frozen connection keeps a backend alive.
@@ -230,7 +213,7 @@ internal sealed class BackfillConnection : IAsyncDisposable
         SampleOutcome outcome = new(0, 0, []);
         // One round trip: no client can keep these rows locked.
         await InTransactionAsync(
-            [new(sql) { Parameters = { new() { Value = places } } }, new("rollback")],
+            [new("set local client_min_messages to notice"), new(sql) { Parameters = { new() { Value = places } } }, new("rollback")],
             async reader =>
             {
                 await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
@@ -238,6 +221,30 @@ internal sealed class BackfillConnection : IAsyncDisposable
             },
             cancellationToken).ConfigureAwait(false);
         return outcome;
+    }
+
+    /// <summary>Asks what locks no row, however long the conditions of the user take.</summary>
+    /// <typeparam name="T">What is read of each row.</typeparam>
+    /// <param name="sql">Question.</param>
+    /// <param name="parameters">Its parameters.</param>
+    /// <param name="read">Reads a row.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    internal async Task<List<T>> LookAsync<T>(string sql, object[] parameters, Func<NpgsqlDataReader, T> read, CancellationToken cancellationToken)
+    {
+        _sink.Debug(sql);
+        List<T> rows = [];
+        await InTransactionAsync(
+            [new(Unbounded), With(sql, parameters), new("commit")],
+            async reader =>
+            {
+                await reader.NextResultAsync(cancellationToken).ConfigureAwait(false);
+                while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+                {
+                    rows.Add(read(reader));
+                }
+            },
+            cancellationToken).ConfigureAwait(false);
+        return rows;
     }
 
     /// <summary>Runs statements in one transaction and one round trip. They end it themselves; where they fail it is rolled back.</summary>
@@ -306,23 +313,25 @@ internal sealed class BackfillConnection : IAsyncDisposable
         await Connection.DisposeAsync().ConfigureAwait(false);
     }
 
-    private async Task PrepareSessionAsync(BackfillRequest request, CancellationToken cancellationToken)
+    /// <returns>Whether it may only read.</returns>
+    private async Task<bool> PrepareSessionAsync(BackfillRequest request, CancellationToken cancellationToken)
     {
         // Short waits for locks and a bound on the whole batch, both on the server: they hold while this client is frozen. Commits need no flush, because a crash
-        // takes the checkpoint with the rows. Only the range's own order will do, and a wrong estimate must not choose another way.
+        // takes the checkpoint with the rows.
         // From 17 on the transaction is bounded too: rows stay locked when the end of a message is lost on its way.
+        // What triggers say of each row the trial has shown.
+        // What is waited for with rows in hand is waited for shortly: of two that wait for each other the one that has waited for deadlock_timeout is failed, and that may be the application.
         string sql = $"""
             select pg_catalog.set_config(name, value, false)
-            from (values {(Connection.PostgreSqlVersion.Major >= 17 ? "('transaction_timeout', $3), " : "")}('lock_timeout', $1), ('statement_timeout', $2), ('synchronous_commit', 'off'), ('default_transaction_isolation', 'read committed'),
-                         ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'), ('max_parallel_workers_per_gather', '0'), ('jit', 'off'),
-                         {Backfill.CommonSettings}) as s (name, value)
+            from (values {(Connection.PostgreSqlVersion.Major >= 17 ? "('transaction_timeout', $3), " : "")}('lock_timeout', (select greatest(1, least($1, setting::int8 / 2))::text from pg_catalog.pg_settings where name = 'deadlock_timeout')),
+                         ('statement_timeout', $2), ('synchronous_commit', 'off'), ('client_min_messages', 'error'), {Backfill.PlannerSettings}, {Backfill.CommonSettings}) as s (name, value)
             """;
         await using (NpgsqlCommand command = new(sql, Connection)
         {
             CommandTimeout = 20,
             Parameters =
             {
-                new() { Value = $"{Math.Max(1, (int)request.Options.LockTimeout.TotalMilliseconds / 5)}ms" },
+                new() { Value = (long)request.Options.LockTimeout.TotalMilliseconds / 5 },
                 new() { Value = $"{(int)HoldLimit.TotalMilliseconds}ms" },
                 new() { Value = $"{(int)((2 * HoldLimit) + s_patienceToEnd).TotalMilliseconds}ms" },
             },
@@ -336,10 +345,17 @@ internal sealed class BackfillConnection : IAsyncDisposable
             await BackfillSettings.SetAsync(Connection, settings, cancellationToken).ConfigureAwait(false);
         }
 
-        await using NpgsqlCommand own = new("select pg_catalog.pg_backend_pid(), backend_start from pg_catalog.pg_stat_activity where pid = pg_catalog.pg_backend_pid()", Connection);
+        const string Own = """
+            select a.pid, a.backend_start, s.setting::int8, pg_catalog.current_setting('transaction_read_only') = 'on'
+            from pg_catalog.pg_stat_activity a, pg_catalog.pg_settings s
+            where a.pid = pg_catalog.pg_backend_pid() and s.name = 'deadlock_timeout'
+            """;
+        await using NpgsqlCommand own = new(Own, Connection);
         await using NpgsqlDataReader reader = await own.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
         Backend = (reader.GetInt32(0), reader.GetDateTime(1));
+        MayDeadlock = HoldLimit.TotalMilliseconds >= reader.GetInt64(2);
+        return reader.GetBoolean(3);
     }
 
     private async Task ReleaseAsync()
@@ -411,25 +427,15 @@ internal sealed class BackfillConnection : IAsyncDisposable
         where T : class
     {
         const string Spent = "extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp())::float8 * 1000";
-        NpgsqlBatchCommand With(string statement)
-        {
-            NpgsqlBatchCommand command = new(statement);
-            foreach (object parameter in parameters)
-            {
-                command.Parameters.Add(new NpgsqlParameter { Value = parameter });
-            }
-
-            return command;
-        }
-
-        NpgsqlBatchCommand bound = new($"select pg_catalog.set_config('statement_timeout', greatest(1, $1 - {Spent})::int8::text, true)") { Parameters = { new() { Value = HoldLimit.TotalMilliseconds } } };
+        NpgsqlBatchCommand Bound() => new($"select pg_catalog.set_config('statement_timeout', greatest(1, $1 - {Spent})::int8::text, true)") { Parameters = { new() { Value = HoldLimit.TotalMilliseconds } } };
         T? row = null;
         await InTransactionAsync(
-            [.. first is null ? (NpgsqlBatchCommand[])[] : [With(first)], With(sql), bound, new("set constraints all immediate"), new($"select {Spent}"), new("commit")],
+            [.. first is null ? (NpgsqlBatchCommand[])[] : [With(first, parameters), Bound()], With(sql, parameters), Bound(), new("set constraints all immediate"), new($"select {Spent}"), new("commit")],
             async reader =>
             {
                 if (first is not null)
                 {
+                    await reader.NextResultAsync(CancellationToken.None).ConfigureAwait(false);
                     await reader.NextResultAsync(CancellationToken.None).ConfigureAwait(false);
                 }
 
@@ -441,6 +447,17 @@ internal sealed class BackfillConnection : IAsyncDisposable
             },
             CancellationToken.None).ConfigureAwait(false);
         return row;
+    }
+
+    private static NpgsqlBatchCommand With(string sql, object[] parameters)
+    {
+        NpgsqlBatchCommand command = new(sql);
+        foreach (object parameter in parameters)
+        {
+            command.Parameters.Add(new NpgsqlParameter { Value = parameter });
+        }
+
+        return command;
     }
 
     private async Task<bool> EndsWithinAsync(Task work, TimeSpan time, CancellationToken cancellationToken)

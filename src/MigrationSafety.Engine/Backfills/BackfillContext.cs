@@ -26,6 +26,7 @@ internal sealed class BackfillContext
     private long _seenBefore;
     private long _rowsInTable;
     private int _sweep;
+    private long _errorsUncounted;
     private string? _throttled;
     private TaskCompletionSource _rangeEnded = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
@@ -91,9 +92,18 @@ internal sealed class BackfillContext
         Moved();
     }
 
+    /// <summary>A look at rows of the table that may take long.</summary>
+    internal LongLook Look(string what) => new(Plan.Session, what, Definition.Table.Display, Options.LockTimeout, Options.RetryFor, Sink);
+
     internal void Moved() => Interlocked.Exchange(ref _lastProgress, Stopwatch.GetTimestamp());
 
     internal void Sweeps(int number) => Interlocked.Exchange(ref _sweep, number);
+
+    /// <summary>Whether the rows that were refused are to be counted, after another one: not each time, which would take ever longer.</summary>
+    internal bool MustCountErrors() => Interlocked.Decrement(ref _errorsUncounted) < 0;
+
+    /// <summary>They were: a tenth of what is left until -MaxErrors may pass uncounted, so that clients side by side do not go beyond it together.</summary>
+    internal void CountedErrors(long errors) => Interlocked.Exchange(ref _errorsUncounted, (Request.MaxErrors - errors) / 10);
 
     /// <summary>Why it is slow or paused by itself; null where it is not.</summary>
     internal void Throttled(string? reason)

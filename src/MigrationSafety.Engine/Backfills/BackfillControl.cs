@@ -321,7 +321,7 @@ public static class BackfillControl
     private static async Task<NpgsqlConnection> OpenAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken)
     {
         NpgsqlConnection connection = await session.OpenAsync("backfills", sink, cancellationToken).ConfigureAwait(false);
-        await using NpgsqlCommand command = new("select pg_catalog.set_config('lock_timeout', $1, false), pg_catalog.set_config('synchronous_commit', 'local', false)", connection)
+        await using NpgsqlCommand command = new("select pg_catalog.set_config('lock_timeout', $1, false), pg_catalog.set_config('synchronous_commit', 'local', false), pg_catalog.set_config('default_transaction_isolation', 'read committed', false)", connection)
         {
             Parameters = { new() { Value = $"{PatienceSeconds}s" } },
         };

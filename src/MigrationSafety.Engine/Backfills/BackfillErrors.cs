@@ -13,9 +13,11 @@ internal readonly record struct RowPlace(uint Relation, string Place, string Ver
 /// <summary>Records rows that the server refuses.</summary>
 internal static class BackfillErrors
 {
+    /// <summary>How many rows failed and were not changed since: of backfill $1.</summary>
+    internal const string Count = $"select pg_catalog.count(*) from {BackfillStore.Errors} where backfill = $1 and not again";
+
     /// <summary>Records a row that the server refuses.</summary>
-    /// <returns>How many there are.</returns>
-    internal static async Task<long> RecordAsync(
+    internal static async Task RecordAsync(
         NpgsqlConnection connection,
         BackfillDefinition definition,
         BackfillLeaf leaf,
@@ -24,12 +26,12 @@ internal static class BackfillErrors
         RowRefusal refusal,
         CancellationToken cancellationToken)
     {
-        // The same row at another place, where it was changed since it first failed.
-        const string Older = $"delete from {BackfillStore.Errors} where backfill = $1 and relation = $2 and (place = $3 or (key = $4 and key_columns = $5))";
+        // The same row at another place, where it was changed since it first failed. By the hash there is an index, into which a key of any length fits.
+        const string Older = $"delete from {BackfillStore.Errors} where backfill = $1 and relation = $2 and pg_catalog.hash_array(key) = pg_catalog.hash_array($3) and key = $3 and key_columns = $4 and place <> $5";
         const string Sql = $"""
             insert into {BackfillStore.Errors} (backfill, relation, relation_name, place, version, key, key_columns, sqlstate, message) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
             on conflict (backfill, relation, place) do update
-            set version = excluded.version, key = excluded.key, sqlstate = excluded.sqlstate, message = excluded.message, again = false, failed_at = excluded.failed_at
+            set version = excluded.version, key = excluded.key, key_columns = excluded.key_columns, sqlstate = excluded.sqlstate, message = excluded.message, again = false, failed_at = excluded.failed_at
             """;
         NpgsqlParameter Texts(string[]? value) => new() { Value = (object?)value ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Text };
         NpgsqlParameter Oid() => new() { Value = leaf.Table.Oid, NpgsqlDbType = NpgsqlDbType.Oid };
@@ -40,7 +42,7 @@ internal static class BackfillErrors
             BatchCommands =
             {
                 BackfillStore.Durable(),
-                new(Older) { Parameters = { new() { Value = definition.Name }, Oid(), new() { Value = place.Place }, Texts(key), Texts(names) } },
+                new(Older) { Parameters = { new() { Value = definition.Name }, Oid(), Texts(key), Texts(names), new() { Value = place.Place } } },
                 new(Sql)
                 {
                     Parameters =
@@ -59,13 +61,5 @@ internal static class BackfillErrors
             },
         };
         await batch.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
-        return await CountAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false);
-    }
-
-    /// <summary>How many rows failed and were not changed since.</summary>
-    private static async Task<long> CountAsync(NpgsqlConnection connection, string name, CancellationToken cancellationToken)
-    {
-        await using NpgsqlCommand command = BackfillStore.Command(connection, $"select pg_catalog.count(*) from {BackfillStore.Errors} where backfill = $1 and not again", name);
-        return (long)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
     }
 }

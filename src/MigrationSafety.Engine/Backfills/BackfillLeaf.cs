@@ -49,6 +49,10 @@ internal sealed record BackfillLeaf(TableReference Table, long Blocks, string Ac
 
     internal string KeyText => string.Join(", ", Key.Select(column => SqlName.QuoteIfNeeded(column.Name)));
 
+    /// <summary>Whether an index still leads along its key; also where it is no part any more, which others notice.</summary>
+    internal async Task<bool> HasItsKeyAsync(NpgsqlConnection connection, BackfillDefinition definition, CancellationToken cancellationToken) =>
+        (await ReadAsync(connection, definition.Table.Oid, definition.ChangedColumns, cancellationToken).ConfigureAwait(false)).FirstOrDefault(leaf => leaf.Table.Oid == Table.Oid)?.KeyNames.SequenceEqual(KeyNames) != false;
+
     /// <summary>What a part of a table is called by now; null where it is none any more: dropped, or detached.</summary>
     internal static async Task<(string Schema, string Name)?> FindPartAsync(NpgsqlConnection connection, uint root, uint part, CancellationToken cancellationToken)
     {

@@ -36,5 +36,8 @@ public sealed record BackfillPlan : OperationPlan
 
     internal BackfillDefinition Definition { get; init; } = null!;
 
+    /// <summary>What <see cref="Resumes"/> means; null where nothing is.</summary>
+    internal BackfillRecord? Resumed { get; init; }
+
     internal BackfillSample Sample { get; init; } = null!;
 }

@@ -38,7 +38,7 @@ public static class BackfillProof
     /// <param name="sink">Where it reports to.</param>
     /// <param name="cancellationToken">Cancels.</param>
     /// <returns>What was found.</returns>
-    /// <exception cref="MigrationException"><c>BackfillNotFound</c>, <c>TestTimedOut</c>, <c>RecoveryConflict</c>, <c>ComparisonImpossible</c>, or what the server refused.</exception>
+    /// <exception cref="MigrationException"><c>BackfillNotFound</c>, <c>TestTimedOut</c>, <c>TableBusy</c>, <c>RecoveryConflict</c>, <c>ComparisonImpossible</c>, or what the server refused.</exception>
     public static async Task<BackfillTestResult> TestAsync(EngineSession session, BackfillTestRequest request, IOperationSink sink, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(session);
@@ -59,13 +59,15 @@ public static class BackfillProof
 
             List<string> details = [];
             sink.Progress(new OperationProgress(activity, "Counting the rows that match"));
-            (long rows, long own, long matching) = await CountAsync(connection, queries, sink, cancellationToken).ConfigureAwait(false);
+            LongLook look = new(session, activity, definition.Table.Display, recorded.Options.LockTimeout, request.StatementTimeout, sink);
+            Task<T> LookAsync<T>(Func<Task<T>> ask) => look.RunAsync(connection.ProcessID, ask, error => error.SqlState == SqlStates.LockNotAvailable, cancellationToken);
+            (long rows, long own, long matching) = await LookAsync(() => CountAsync(connection, queries, sink, cancellationToken)).ConfigureAwait(false);
             (long? expected, bool counted, string? why) = await ExpectedAsync(connection, definition, cancellationToken).ConfigureAwait(false);
             (long compared, long different, string[] examples) = (0, 0, []);
             if (request.Comparison != BackfillComparison.None)
             {
                 sink.Progress(new OperationProgress(activity, "Comparing values"));
-                (compared, different, examples) = await CompareAsync(connection, definition, queries, request, own, sink, cancellationToken).ConfigureAwait(false);
+                (compared, different, examples) = await LookAsync(() => CompareAsync(connection, definition, queries, request, own, sink, cancellationToken)).ConfigureAwait(false);
             }
 
             bool completed = status.State is BackfillState.Completed or BackfillState.CompletedWithErrors;

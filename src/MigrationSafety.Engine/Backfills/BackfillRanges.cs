@@ -49,7 +49,7 @@ internal static class BackfillRanges
                     // What was done before lies together: its blocks are looked at once.
                     bool inTurns = sliced && sample.ShareIn(leaf.Table.Oid, lower, upper) > BackfillLeaf.LeastShareInTurns;
                     BackfillLeaf part = leaf with { Slices = inTurns ? leaf.Slices : 1, TurnsBy = inTurns ? leaf.TurnsBy : null, Stretch = Math.Min(leaf.Stretch, upper - lower) };
-                    ranges.Add(new BackfillRange(part, [Text(lower)], [Text(upper)], (rows * upper / leaf.Blocks) - (rows * lower / leaf.Blocks)));
+                    ranges.Add(new BackfillRange(part, [Text(lower)], [Text(upper)], (long)(rowsOfBlock * upper) - (long)(rowsOfBlock * lower)));
                 }
 
                 left -= leaf.Blocks;

@@ -118,6 +118,9 @@ internal static class BackfillRecords
         return $"Recorded: {recorded}. Asked for: {asked}.";
     }
 
+    /// <summary>The error of a target that was empty when it was planned, and is no longer.</summary>
+    internal const string FilledMeanwhile = "FilledMeanwhile";
+
     /// <summary>Whether a definition takes the place of another that is recorded under its name, with which nothing is lost.</summary>
     /// <returns>False where the same one is recorded.</returns>
     /// <exception cref="MigrationException"><c>DefinitionDiffers</c>, with both: the name is taken.</exception>
@@ -165,6 +168,25 @@ internal static class BackfillRecords
                 MigrationErrorKind.InvalidState,
                 $"Another client has just begun {definition.Name}, when {into.Table.Display} was {(record.WasEmpty == true ? "still" : "no longer")} empty; by the plan of this one it was {(into.IsEmpty ? "still" : "no longer")} so, and what is copied would be kept in two ways.",
                 "Run the command again: it then works with the other client, in its way.")
+            {
+                Target = into.Table.Display,
+            };
+        }
+    }
+
+    /// <summary>Refuses to begin a copy into a table that was empty by the plan and is not: its way back would delete what others have put there.</summary>
+    /// <exception cref="MigrationException"><c>FilledMeanwhile</c>.</exception>
+    internal static async Task RefuseFilledAsync(NpgsqlConnection connection, BackfillRecord? record, BackfillDefinition definition, CancellationToken cancellationToken)
+    {
+        // What lies there may be its own, from a beginning that cannot be gone on with.
+        bool own = record is { IsCompleted: false, WasEmpty: true } && Difference(record, definition) is null;
+        if (definition.Into is { IsEmpty: true } into && !own && !(await into.LookAsync(connection, cancellationToken).ConfigureAwait(false)).IsEmpty)
+        {
+            throw new MigrationException(
+                FilledMeanwhile,
+                MigrationErrorKind.InvalidState,
+                $"{into.Table.Display} was empty when {definition.Name} was planned, and is no longer: which rows are copied is kept now, so that they can be told from the others.",
+                "Run the command again.")
             {
                 Target = into.Table.Display,
             };
@@ -348,6 +370,8 @@ internal static class BackfillRecords
             BatchCommands =
             {
                 BackfillStore.Durable(),
+                // Rows that were refused may be many; none of the application's is locked meanwhile.
+                new(BackfillConnection.Unbounded),
                 new(replaced) { Parameters = { new() { Value = definition.Name }, new() { Value = (object?)other ?? DBNull.Value, NpgsqlDbType = NpgsqlDbType.TimestampTz } } },
                 // Before the record itself: who is in a batch of a range is waited for.
                 new($"delete from {BackfillStore.Ranges} where backfill = $1") { Parameters = { new() { Value = definition.Name } } },
@@ -396,6 +420,8 @@ internal static class BackfillRecords
             BatchCommands =
             {
                 BackfillStore.Durable(),
+                // Rows that were refused may be many; none of the application's is locked meanwhile.
+                new(BackfillConnection.Unbounded),
                 new($"update {BackfillStore.Table} set state = 'running', workers = $2, target_batch_ms = $3, max_errors = $4, throttle = $5::jsonb, waiting_for = null, waiting_since = null, last_error = null, finished_at = null, updated_at = pg_catalog.clock_timestamp() where name = $1 and table_oid = $6")
                 {
                     Parameters =
@@ -423,7 +449,7 @@ internal static class BackfillRecords
             },
         };
         await batch.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
-        if (batch.BatchCommands[1].RecordsAffected == 0)
+        if (batch.BatchCommands[2].RecordsAffected == 0)
         {
             // Removed since, or replaced.
             throw BackfillStore.Missing(definition.Name);

@@ -85,17 +85,20 @@ internal sealed class BackfillReview(BackfillContext context, BackfillWorker wor
                 continue;
             }
 
-            string sql = new BackfillStatements(context.Definition, leaf).Recorded;
+            BackfillStatements statements = new(context.Definition, leaf);
             for (string after = ""; ;)
             {
-                List<(string Place, bool IsThere, bool IsFree)> rows = await worker.AskAsync(connection => ReadAsync(connection, sql, after), cancellationToken).ConfigureAwait(false);
+                List<(string Place, string Version, bool IsThere)> rows = await worker.LookAsync(
+                    statements.Recorded, [Name, after, LookedAt], reader => (reader.GetString(0), reader.GetString(1), reader.GetBoolean(2)), cancellationToken).ConfigureAwait(false);
                 if (rows.Count == 0)
                 {
                     break;
                 }
 
                 after = rows[^1].Place;
-                locked += rows.Count(row => row is { IsThere: true, IsFree: false });
+                (string Place, string Version, bool)[] there = [.. rows.Where(row => row.IsThere)];
+                // By itself, because it locks them: only the look at what the condition says may take long.
+                locked += there.Length - await worker.AskAsync(connection => CountFreeAsync(connection, statements.Free, there), cancellationToken).ConfigureAwait(false);
                 string[] places = [.. rows.Where(row => !row.IsThere).Select(row => row.Place)];
                 gone += places.Length == 0 ? 0 : await worker.AskAsync(connection => ForgetAsync(connection, relation, places), cancellationToken).ConfigureAwait(false);
             }
@@ -117,19 +120,12 @@ internal sealed class BackfillReview(BackfillContext context, BackfillWorker wor
         return relations;
     }
 
-    private async Task<List<(string Place, bool IsThere, bool IsFree)>> ReadAsync(NpgsqlConnection connection, string sql, string after)
+    private async Task<long> CountFreeAsync(NpgsqlConnection connection, string free, (string Place, string Version, bool)[] rows)
     {
-        await using NpgsqlCommand command = BackfillStore.Command(connection, sql, Name);
-        command.Parameters.Add(new() { Value = after });
-        command.Parameters.Add(new() { Value = LookedAt });
-        await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(CancellationToken.None).ConfigureAwait(false);
-        List<(string, bool, bool)> rows = [];
-        while (await reader.ReadAsync(CancellationToken.None).ConfigureAwait(false))
-        {
-            rows.Add((reader.GetString(0), reader.GetBoolean(1), reader.GetBoolean(2)));
-        }
-
-        return rows;
+        await using NpgsqlCommand command = BackfillStore.Command(connection, $"select pg_catalog.count(*) from ({free}) f", Name);
+        command.Parameters.Add(new() { Value = rows.Select(row => row.Place).ToArray() });
+        command.Parameters.Add(new() { Value = rows.Select(row => row.Version).ToArray() });
+        return (long)(await command.ExecuteScalarAsync(CancellationToken.None).ConfigureAwait(false))!;
     }
 
     /// <summary>Marks what was refused as to be tried again, which the end forgets where it is not refused again.</summary>

@@ -53,6 +53,8 @@ internal sealed class BackfillRows
             BatchPace pace = _worker.Throttle.Pace(_size);
             int most = byKey && places.Length <= Few ? 1 : Math.Min(_size.Rows, _context.Gate.MostRows ?? int.MaxValue);
             RowPlace[] some = places[at..Math.Min(places.Length, at + most)];
+            // One that holds no other may wait, and gets what is hardly ever free.
+            skip |= some.Length > 1 && _worker.Connection.MayDeadlock;
             try
             {
                 PlacesOutcome? outcome = await _worker.SendAsync(
@@ -151,7 +153,7 @@ internal sealed class BackfillRows
 
                 if (e.SqlState == SqlStates.QueryCanceled && some.Length == 1 && setbacks > 8)
                 {
-                    throw _worker.TooSlow(e);
+                    throw SlowBatch.Of(_context.Definition, _worker.Connection.HoldLimit, e);
                 }
 
                 _size.Limit(Math.Max(1, some.Length / (e.SqlState == SqlStates.LockNotAvailable ? 1 : 4)));
@@ -181,28 +183,10 @@ internal sealed class BackfillRows
         List<(RowPlace Place, bool Matches)> there = [];
         foreach (RowPlace[] some in rows.Chunk(LookedFor))
         {
-            there.AddRange(await _worker.AskAsync(
-                async connection =>
-                {
-                    await using NpgsqlCommand command = new(sql, connection)
-                    {
-                        CommandTimeout = 60,
-                        Parameters =
-                        {
-                            new() { Value = _context.Plan.Name },
-                            new() { Value = some.Select(row => byKey ? row.Key! : row.Place).ToArray() },
-                            new() { Value = some.Select(row => row.Version).ToArray() },
-                        },
-                    };
-                    await using NpgsqlDataReader reader = await command.ExecuteReaderAsync(CancellationToken.None).ConfigureAwait(false);
-                    List<(RowPlace, bool)> found = [];
-                    while (await reader.ReadAsync(CancellationToken.None).ConfigureAwait(false))
-                    {
-                        found.Add((new RowPlace(leaf.Table.Oid, reader.GetString(0), reader.GetString(1), reader.Text(2)), reader.GetBoolean(3)));
-                    }
-
-                    return found;
-                },
+            there.AddRange(await _worker.LookAsync(
+                sql,
+                [_context.Plan.Name, some.Select(row => byKey ? row.Key! : row.Place).ToArray(), some.Select(row => row.Version).ToArray()],
+                reader => (new RowPlace(leaf.Table.Oid, reader.GetString(0), reader.GetString(1), reader.Text(2)), reader.GetBoolean(3)),
                 cancellationToken).ConfigureAwait(false));
         }
 
@@ -232,13 +216,21 @@ internal sealed class BackfillRows
 
     private async Task FailedAsync(BackfillLeaf leaf, RowPlace place, RowRefusal refusal, CancellationToken cancellationToken)
     {
-        (string[]? key, long errors) = await _worker.AskAsync(
+        string[]? key = await _worker.AskAsync(
             async connection =>
             {
                 string[]? found = await KeyAtAsync(connection, _context.Definition, leaf, place.Place, place.Version).ConfigureAwait(false);
-                return (found, await BackfillErrors.RecordAsync(connection, _context.Definition, leaf, place, found, refusal, CancellationToken.None).ConfigureAwait(false));
+                await BackfillErrors.RecordAsync(connection, _context.Definition, leaf, place, found, refusal, CancellationToken.None).ConfigureAwait(false);
+                return found;
             },
             cancellationToken).ConfigureAwait(false);
+        long errors = 0;
+        if (_context.MustCountErrors())
+        {
+            errors = (await _worker.LookAsync(BackfillErrors.Count, [_context.Plan.Name], reader => reader.GetInt64(0), cancellationToken).ConfigureAwait(false))[0];
+            _context.CountedErrors(errors);
+        }
+
         string row = Row(leaf, key, place.Place);
         if (errors > _context.Request.MaxErrors)
         {

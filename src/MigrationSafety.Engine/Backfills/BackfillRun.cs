@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Runtime.ExceptionServices;
 using MigrationSafety.Engine.Backfills.Throttling;
 using MigrationSafety.Engine.Execution;
@@ -10,6 +9,9 @@ namespace MigrationSafety.Engine.Backfills;
 /// <summary>One run of a backfill: its workers pass through the ranges side by side, then one of them sweeps.</summary>
 internal sealed class BackfillRun : IAsyncDisposable
 {
+    // The share of a table, and the rows, up to which one worker copies what is missing sooner than all of them pass over the table.
+    private const double LittleLeft = 0.05;
+    private const double FewLeft = 100_000;
     private static readonly TimeSpan s_patienceToNote = TimeSpan.FromSeconds(2);
 
     private readonly BackfillPlan _plan;
@@ -19,7 +21,8 @@ internal sealed class BackfillRun : IAsyncDisposable
     private readonly BackfillWorker[] _workers;
     private readonly BackfillTrial _trial;
     private bool _resumed;
-    private bool _begun;
+    // What it works on; null where nothing is recorded yet.
+    private BackfillRecord? _record;
 
     internal BackfillRun(BackfillPlan plan, IOperationSink sink)
     {
@@ -29,6 +32,7 @@ internal sealed class BackfillRun : IAsyncDisposable
         _context = new BackfillContext(plan, sink);
         _workers = [.. Enumerable.Range(1, plan.Request.Workers).Select(number => new BackfillWorker(_context, number))];
         _trial = new BackfillTrial(plan, sink, Leader);
+        _record = plan.Resumed;
     }
 
     /// <summary>Batches sent.</summary>
@@ -78,8 +82,8 @@ internal sealed class BackfillRun : IAsyncDisposable
     /// <summary>Runs it from its checkpoints to its end.</summary>
     internal async Task<BackfillResult> RunAsync(CancellationToken cancellationToken)
     {
-        _begun = true;
-        _context.Begins(await RecordAsync(cancellationToken).ConfigureAwait(false));
+        _record = await RecordAsync(cancellationToken).ConfigureAwait(false);
+        _context.Begins(_record);
         await using ThrottleWatch throttle = await ThrottleWatch.StartAsync(
             new ThrottleOwner(
                 _plan.Session,
@@ -147,7 +151,7 @@ internal sealed class BackfillRun : IAsyncDisposable
     /// <summary>Writes down what ended the run, for who looks from elsewhere. It has been said already: where it cannot be written down, nothing more is lost.</summary>
     internal async Task NoteFailureAsync(string message)
     {
-        if (!_begun && !_plan.Resumes)
+        if (_record is not { } record)
         {
             return;
         }
@@ -155,7 +159,7 @@ internal sealed class BackfillRun : IAsyncDisposable
         async Task NoteAsync()
         {
             await using NpgsqlConnection connection = await _plan.Session.OpenAsync("backfill", _sink, CancellationToken.None).ConfigureAwait(false);
-            await BackfillStore.NoteFailureAsync(connection, _plan.Name, message, CancellationToken.None).ConfigureAwait(false);
+            await BackfillStore.NoteFailureAsync(connection, _plan.Name, record, message, CancellationToken.None).ConfigureAwait(false);
         }
 
         Task note = NoteAsync();
@@ -179,12 +183,23 @@ internal sealed class BackfillRun : IAsyncDisposable
     private async Task PassAsync(CancellationToken cancellationToken)
     {
         using CancellationTokenSource others = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        using CancellationTokenSource over = new();
         Exception? cause = null;
+        int left = _workers.Length;
         async Task PassAsync(BackfillWorker worker)
         {
             try
             {
-                await worker.PassAsync(others.Token).ConfigureAwait(false);
+                await worker.PassAsync(over.Token, others.Token).ConfigureAwait(false);
+                await over.CancelAsync().ConfigureAwait(false);
+            }
+            catch (OperationCanceledException) when (over.IsCancellationRequested && !others.IsCancellationRequested)
+            {
+                _sink.Verbose($"Worker {worker.Number} has no connection, and needs none any more: the others have done all.");
+            }
+            catch (Exception e) when (e == worker.Refusal && Interlocked.Decrement(ref left) > 0)
+            {
+                _sink.Verbose($"Worker {worker.Number} gets no connection; the others go on without it.");
             }
             catch (Exception e)
             {
@@ -192,6 +207,12 @@ internal sealed class BackfillRun : IAsyncDisposable
                 Interlocked.CompareExchange(ref cause, e, null);
                 await others.CancelAsync().ConfigureAwait(false);
                 throw;
+            }
+
+            if (worker != Leader)
+            {
+                // Where connections are few, the leader may need this one to sweep.
+                await worker.DisposeAsync().ConfigureAwait(false);
             }
         }
 
@@ -207,6 +228,12 @@ internal sealed class BackfillRun : IAsyncDisposable
         catch (Exception) when (cause is not null)
         {
             ExceptionDispatchInfo.Throw(cause);
+        }
+
+        Exception[] refusals = [.. _workers.Select(worker => worker.Refusal).OfType<Exception>()];
+        if (refusals.Length > 0)
+        {
+            _sink.Warning($"{_plan.Name}: {refusals.Length} of {_workers.Length} workers had no connection at the end, so that the others did their work: {refusals[0].Message}");
         }
     }
 
@@ -238,9 +265,15 @@ internal sealed class BackfillRun : IAsyncDisposable
                 : $"{_plan.Name} was begun on a table or along a key that is another now; begins from the start.");
         }
 
-        await using NpgsqlConnection questions = await Backfill.OpenAsync(_plan.Session, _plan.Request, _sink, cancellationToken).ConfigureAwait(false);
-        IReadOnlyList<BackfillRange> ranges =
-            await BackfillRanges.CutAsync(questions, _definition, _plan.Request.Workers, _plan.Sample, _sink, cancellationToken).ConfigureAwait(false);
+        // A pass over what is copied already would lock every row of it; the sweep finds the few that are missing in one look.
+        if (_definition.Into is { IsEmpty: false } && _plan.EstimatedRows < Math.Min(LittleLeft * _plan.EstimatedTableRows, FewLeft))
+        {
+            _sink.Verbose($"Of about {_plan.EstimatedTableRows:N0} rows {_plan.EstimatedRows:N0} are to be copied: a sweep looks for them, without a pass.");
+            return new Beginning(record, null, []);
+        }
+
+        IReadOnlyList<BackfillRange> ranges = await Backfill.AskAsync(
+            _plan, _sink, connection => BackfillRanges.CutAsync(connection, _definition, _plan.Request.Workers, _plan.Sample, _sink, cancellationToken), cancellationToken).ConfigureAwait(false);
         _sink.Verbose($"{ranges.Count:N0} ranges for {_plan.Request.Workers:N0} worker{(_plan.Request.Workers > 1 ? "s" : "")}, {(_definition.Strategy == BackfillStrategy.Key ? "along a key" : "by blocks")}: {_definition.Reason}.");
         return new Beginning(record, null, ranges);
     }
@@ -268,6 +301,7 @@ internal sealed class BackfillRun : IAsyncDisposable
             return true;
         }
 
+        await BackfillRecords.RefuseFilledAsync(connection, record, _definition, cancellationToken).ConfigureAwait(false);
         if (!await BackfillRecords.BeginAsync(connection, _definition, record, _plan.Request, beginning.Ranges, _plan.EstimatedRows, _plan.EstimatedTableRows, AttendAsync, cancellationToken).ConfigureAwait(false))
         {
             return false;
@@ -287,33 +321,46 @@ internal sealed class BackfillRun : IAsyncDisposable
     /// <summary>How many rows match at the end; null where that cannot be told. All is done by then, so that nothing of it is an error.</summary>
     private async Task<long?> TryCountAsync(CancellationToken cancellationToken)
     {
-        long start = Stopwatch.GetTimestamp();
-        for (int attempt = 1; ; attempt++)
+        try
         {
-            try
-            {
-                return await Leader.HoldAsync(() => CountAsync(cancellationToken), cancellationToken).ConfigureAwait(false);
-            }
-            catch (PostgresException e) when (BackfillContext.IsBusy(e) && Stopwatch.GetElapsedTime(start) < _plan.Request.Options.RetryFor)
-            {
-                _sink.Verbose($"The rows that match cannot be counted yet ({ServerErrors.Words(e)}); tries again.");
-                await BackfillContext.PauseAsync(attempt, cancellationToken).ConfigureAwait(false);
-            }
-            catch (PostgresException e)
-            {
-                _sink.Warning($"{_plan.Name} is completed, but how many rows the application inserted or changed meanwhile could not be counted: {ServerErrors.Words(e)} Test-Backfill counts them.");
-                return null;
-            }
+            return await Leader.HoldAsync(
+                () => _context.Look($"The count of what is left for {_plan.Name}").RunAsync(
+                    Leader.Connection.Backend.Pid,
+                    () => Leader.AskAsync(_ => CountAsync(cancellationToken), cancellationToken, repeat: false),
+                    BackfillContext.IsBusy,
+                    cancellationToken),
+                cancellationToken).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is not OperationCanceledException)
+        {
+            _sink.Warning($"{_plan.Name} is completed, but how many rows the application inserted or changed meanwhile could not be counted: {(e is PostgresException server ? ServerErrors.Words(server) : e.Message)} Test-Backfill counts them.");
+            return null;
         }
     }
 
+    /// <summary>On the leader's own connection: another one may not be had any more, after hours.</summary>
     private async Task<long> CountAsync(CancellationToken cancellationToken)
     {
-        await using NpgsqlConnection connection = await Backfill.OpenAsync(_plan.Session, _plan.Request, _sink, cancellationToken).ConfigureAwait(false);
-        await using NpgsqlCommand command = new(new BackfillQueries(_definition).Count, connection) { CommandTimeout = 0 };
+        long rows = 0;
         try
         {
-            return (long)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
+            await Leader.Connection.InTransactionAsync(
+                [
+                    new(BackfillConnection.Unbounded),
+                    new("set local enable_seqscan = on"),
+                    new("set local enable_bitmapscan = on"),
+                    new("set local max_parallel_workers_per_gather to default"),
+                    new(new BackfillQueries(_definition).Count),
+                    new("commit"),
+                ],
+                async reader =>
+                {
+                    await reader.NextResultAsync(cancellationToken).ConfigureAwait(false);
+                    await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
+                    rows = reader.GetInt64(0);
+                },
+                cancellationToken).ConfigureAwait(false);
+            return rows;
         }
         finally
         {

@@ -28,7 +28,7 @@ internal static partial class BackfillSchema
     /// <summary>The sequence that is set to try how long a commit takes.</summary>
     internal const string Probe = "migration_safety.backfill_probe";
 
-    // Ranges and workers are updated with each batch: room on their pages keeps these updates off the indexes.
+    // Ranges and workers are updated with each batch: room on their pages keeps these updates off the indexes. Whatever access method is the default: not each can lock a row.
     private const string CreateTables = $"""
         create table migration_safety.backfill (
             name text primary key,
@@ -69,7 +69,7 @@ internal static partial class BackfillSchema
             started_at timestamptz not null default pg_catalog.clock_timestamp(),
             updated_at timestamptz not null default pg_catalog.clock_timestamp(),
             finished_at timestamptz
-        );
+        ) using heap;
         create table migration_safety.backfill_range (
             backfill text not null references migration_safety.backfill on delete cascade,
             id int4 not null,
@@ -92,7 +92,7 @@ internal static partial class BackfillSchema
             pid int4,
             heartbeat timestamptz,
             primary key (backfill, id)
-        ) with (fillfactor = 40);
+        ) using heap with (fillfactor = 40);
         create table migration_safety.backfill_worker (
             backfill text not null references migration_safety.backfill on delete cascade,
             run uuid not null,
@@ -107,7 +107,7 @@ internal static partial class BackfillSchema
             started_at timestamptz not null default pg_catalog.clock_timestamp(),
             heartbeat timestamptz not null default pg_catalog.clock_timestamp(),
             primary key (backfill, run, number)
-        ) with (fillfactor = 40);
+        ) using heap with (fillfactor = 40);
         create table migration_safety.backfill_error (
             backfill text not null references migration_safety.backfill on delete cascade,
             relation oid not null,
@@ -121,7 +121,8 @@ internal static partial class BackfillSchema
             again bool not null default false,
             failed_at timestamptz not null default pg_catalog.clock_timestamp(),
             primary key (backfill, relation, place)
-        );
+        ) using heap;
+        create index on migration_safety.backfill_error (backfill, relation, pg_catalog.hash_array(key));
         create sequence {Probe} owned by migration_safety.backfill.name
         """;
 

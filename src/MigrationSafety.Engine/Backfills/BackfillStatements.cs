@@ -104,13 +104,13 @@ internal sealed class BackfillStatements
     /// Returns rows changed, the backfill's state, the server's time in milliseconds, and the numbers of those that were changed, where not all were.
     /// </summary>
     internal string Places => $"""
-        with {Changed($"{AtPlace} and {IsRunning}", PlaceList, skip: false)}
+        with {Changed($"{AtPlace} and {IsRunning}{IsPart}", PlaceList, skip: false)}
         {CountPlaces(Done(PlaceList, AtPlace))}
         """;
 
     /// <summary>The same by key ($2), wherever the rows lie and whatever version they have by the time they are free.</summary>
     internal string Keys => $"""
-        with {Changed($"{AtKey} and {IsRunning}", KeyList, skip: false)}
+        with {Changed($"{AtKey} and {IsRunning}{IsPart}", KeyList, skip: false)}
         {CountPlaces(Done(KeyList, AtKey))}
         """;
 
@@ -119,7 +119,7 @@ internal sealed class BackfillStatements
     /// before; null where it waits itself.
     /// </summary>
     internal string? LockKeys => !ReadsBefore ? null : $"""
-        select 1 from {KeyList}, only {Target} where {AtKey} and {Predicate} and {IsRunning} {LockClause} of {LockTarget}
+        select 1 from {KeyList}, only {Target} where {AtKey} and {Predicate} and {IsRunning}{IsPart} {LockClause} of {LockTarget}
         """;
 
     /// <summary>Those of some rows that are there now, by place, version and key, and whether they match: found by key ($2) where there is one, else by place ($2) and version ($3). Locks nothing.</summary>
@@ -130,8 +130,8 @@ internal sealed class BackfillStatements
         """;
 
     /// <summary>
-    /// Of the next $3 rows that were recorded as refused, after place $2: the place, whether the very row still lies there and matches, and whether nobody has it locked. After VACUUM FULL
-    /// another row may have its place and version, but not its key.
+    /// Of the next $3 rows that were recorded as refused, after place $2: the place, the version, and whether the very row still lies there and matches. After VACUUM FULL
+    /// another row may have its place and version, but not its key. Locks nothing.
     /// </summary>
     internal string Recorded => $"""
         with msb_recorded as materialized (
@@ -140,15 +140,16 @@ internal sealed class BackfillStatements
         ), msb_there as materialized (
             select msb_place from msb_recorded, only {Target}
             where {AtPlace} and {Predicate}{(_leaf.Key.Count == 0 ? "" : $" and (msb_names is distinct from array[{string.Join(", ", _leaf.KeyNames.Select(SqlName.Literal))}]::text[] or msb_key = array[{Join(", ", c => c + "::text")}])")}
-        ), msb_free as materialized (
-            select msb_place from msb_recorded, only {Target} where {AtPlace} {LockClause} of {LockTarget} skip locked
         )
-        select msb_place, msb_place in (select t.msb_place from msb_there t), msb_place in (select f.msb_place from msb_free f) from msb_recorded order by msb_place
+        select msb_place, msb_version::text, msb_place in (select t.msb_place from msb_there t) from msb_recorded order by msb_place
         """;
+
+    /// <summary>Numbers of those rows at places ($2) and of versions ($3) that nobody has locked.</summary>
+    internal string Free => $"select msb_number from {PlaceList}, only {Target} where {AtPlace} {LockClause} of {LockTarget} skip locked";
 
     /// <summary>The same as <see cref="Places"/>, but it passes over the rows that others have locked. Returns besides which it locked and did not change, because a trigger kept it from that.</summary>
     internal string SkippingPlaces => $"""
-        with {Changed($"{AtPlace} and {IsRunning}", PlaceList, skip: true)}
+        with {Changed($"{AtPlace} and {IsRunning}{IsPart}", PlaceList, skip: true)}
         {CountPlaces(Done(PlaceList, AtPlace), $"array(select msb_number from msb_free except {Done(PlaceList, AtPlace)})")}
         """;
 
@@ -188,8 +189,16 @@ internal sealed class BackfillStatements
 
     private static string IsRunning => $"exists (select from {BackfillStore.Table} msb_b where msb_b.name = $1 and msb_b.state = 'running')";
 
-    // What was detached is somebody else's from then on.
-    private string IsPart => _leaf.Table.Oid == _definition.Table.Oid ? "" : $" and exists (select from pg_catalog.pg_inherits msb_i where msb_i.inhrelid = {_leaf.Table.Oid} and not msb_i.inhdetachpending)";
+    // What was detached, by itself or with a part that it belongs to, is somebody else's from then on.
+    private string IsPart => _leaf.Table.Oid == _definition.Table.Oid ? "" : $"""
+         and exists (
+            with recursive msb_up as (
+                select {_leaf.Table.Oid}::oid as msb_oid
+                union
+                select msb_i.inhparent from msb_up join pg_catalog.pg_inherits msb_i on msb_i.inhrelid = msb_oid where not msb_i.inhdetachpending
+            )
+            select from msb_up where msb_oid = {_definition.Table.Oid})
+        """;
 
     // Their numbers tell which of them were changed: two may name the same place, one of them for a row that has left it since.
     private static string PlaceList => "rows from (pg_catalog.unnest($2::text[]::tid[]), pg_catalog.unnest($3::text[]::xid[])) with ordinality as msb_place (msb_tid, msb_version, msb_number)";

@@ -95,11 +95,13 @@ internal static class BackfillStore
         }
     }
 
-    /// <summary>Records what ended a run.</summary>
-    internal static async Task NoteFailureAsync(NpgsqlConnection connection, string name, string message, CancellationToken cancellationToken)
+    /// <summary>Records what ended a run, unless another backfill has the name by now.</summary>
+    internal static async Task NoteFailureAsync(NpgsqlConnection connection, string name, BackfillRecord record, string message, CancellationToken cancellationToken)
     {
-        await using NpgsqlCommand command = Command(connection, $"update {Table} set last_error = $2, updated_at = pg_catalog.clock_timestamp() where name = $1 and state <> 'completed'", name);
+        await using NpgsqlCommand command = Command(
+            connection, $"update {Table} set last_error = $2, updated_at = pg_catalog.clock_timestamp() where name = $1 and started_at = $3 and state <> 'completed'", name);
         command.Parameters.Add(new() { Value = message });
+        command.Parameters.Add(new() { Value = record.Times.Started });
         await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
     }
 
@@ -121,6 +123,7 @@ internal static class BackfillStore
             BatchCommands =
             {
                 Durable(),
+                new(BackfillConnection.Unbounded),
                 new($"delete from {Errors} where backfill = $1 and again") { Parameters = { new() { Value = name } } },
                 new($"""
                     update {Table}

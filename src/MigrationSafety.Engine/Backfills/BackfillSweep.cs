@@ -19,8 +19,6 @@ internal sealed class BackfillSweep
     private const int SweepsForGone = 3;
     // Looking after some rows is cheap: no long pauses.
     private const int LongestPause = 4;
-    // transaction_timeout came with 17.
-    private const string Unbounded = "select pg_catalog.set_config(name, '0', true) from pg_catalog.pg_settings where name in ('statement_timeout', 'transaction_timeout')";
     private static readonly TimeSpan s_poll = TimeSpan.FromMilliseconds(250);
     // Longer than a pause between two attempts at rows that are locked.
     private static readonly TimeSpan s_quiet = TimeSpan.FromSeconds(15);
@@ -189,11 +187,20 @@ internal sealed class BackfillSweep
         try
         {
             // The end of the transaction fills the cursor; then no snapshot is held any more. A look at the whole table takes as long as it takes, but no row is locked by it.
-            await _worker.TellAsync(
-                _ => _worker.Connection.InTransactionAsync(
-                        [new("close all"), new(Unbounded), new("set local enable_seqscan = on"), new("set local enable_bitmapscan = on"), new(queries.DeclareSweep), new("commit")],
-                        read: null,
-                        cancellationToken),
+            await _context.Look($"Sweep {number} of {_context.Plan.Name}").RunAsync(
+                _worker.Connection.Backend.Pid,
+                () => _worker.AskAsync(
+                    async _ =>
+                    {
+                        await _worker.Connection.InTransactionAsync(
+                            [new("close all"), new(BackfillConnection.Unbounded), new("set local enable_seqscan = on"), new("set local enable_bitmapscan = on"), new(queries.DeclareSweep), new("commit")],
+                            read: null,
+                            cancellationToken).ConfigureAwait(false);
+                        return true;
+                    },
+                    cancellationToken,
+                    repeat: false),
+                BackfillContext.IsBusy,
                 cancellationToken).ConfigureAwait(false);
         }
         finally
@@ -317,7 +324,7 @@ internal sealed class BackfillSweep
     {
         List<RowPlace> places = [];
         await _worker.Connection.InTransactionAsync(
-            [new(Unbounded), new(string.Create(CultureInfo.InvariantCulture, $"fetch {Fetched} from msb_sweep")), new("commit")],
+            [new(BackfillConnection.Unbounded), new(string.Create(CultureInfo.InvariantCulture, $"fetch {Fetched} from msb_sweep")), new("commit")],
             async reader =>
             {
                 await reader.NextResultAsync(CancellationToken.None).ConfigureAwait(false);

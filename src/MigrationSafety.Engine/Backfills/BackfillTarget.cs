@@ -219,7 +219,7 @@ internal sealed record BackfillTarget(
         return (bool)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))!;
     }
 
-    /// <summary>The key by which the server tells that a row is there: of the unique indexes one that takes no NULL, the primary key first.</summary>
+    /// <summary>The key by which the server tells that a row is there: of the unique indexes one that takes no NULL, the primary key first; none WITHOUT OVERLAPS, which ON CONFLICT does not know.</summary>
     private static async Task<IReadOnlyList<KeyColumn>> ReadKeyAsync(NpgsqlConnection connection, TableReference table, string[] chosen, CancellationToken cancellationToken)
     {
         const string Query = $"""
@@ -231,7 +231,7 @@ internal sealed record BackfillTarget(
                 from pg_catalog.generate_series(0, x.indnkeyatts - 1) as i
                 join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = (x.indkey::int2[])[i]
             ) u
-            where x.indrelid = $1 and x.indisunique and x.indimmediate and x.indisvalid and x.indisready and x.indislive and x.indpred is null and x.indexprs is null
+            where x.indrelid = $1 and x.indisunique and not x.indisexclusion and x.indimmediate and x.indisvalid and x.indisready and x.indislive and x.indpred is null and x.indexprs is null
               and u.found = x.indnkeyatts and u.fits
             order by x.indisprimary desc, x.indnkeyatts, x.indexrelid
             limit 1

@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using MigrationSafety.Engine.Execution;
-using MigrationSafety.Engine.Sessions;
 using Npgsql;
 
 namespace MigrationSafety.Engine.Backfills;
@@ -12,7 +11,7 @@ internal sealed class BackfillTrial
     // Each is waited for as long as a batch waits for a lock.
     private const int MostTriedInVain = 10;
 
-    private readonly EngineSession _session;
+    private readonly BackfillPlan _plan;
     private readonly BackfillDefinition _definition;
     private readonly BackfillRequest _request;
     private readonly IOperationSink _sink;
@@ -20,7 +19,7 @@ internal sealed class BackfillTrial
 
     internal BackfillTrial(BackfillPlan plan, IOperationSink sink, BackfillWorker worker)
     {
-        _session = plan.Session;
+        _plan = plan;
         _definition = plan.Definition;
         _request = plan.Request;
         _sink = sink;
@@ -127,7 +126,7 @@ internal sealed class BackfillTrial
                 {
                     if (places.Length == 1 && attempt > 5)
                     {
-                        throw _worker.TooSlow(e);
+                        throw SlowBatch.Of(_definition, _worker.Connection.HoldLimit, e);
                     }
 
                     places = places[..1];
@@ -191,13 +190,22 @@ internal sealed class BackfillTrial
     }
 
     /// <summary>Some rows that match, from all over the table.</summary>
-    internal async Task<(BackfillLeaf Leaf, string Place)[]> PickAsync(long rows, CancellationToken cancellationToken)
-    {
-        await using NpgsqlConnection connection = await Backfill.OpenAsync(_session, _request, _sink, cancellationToken).ConfigureAwait(false);
-        double percent = BackfillSample.Percent(_definition);
-        (BackfillLeaf Leaf, string Place)[] sampled = await PickAsync(connection, sampled: true, rows, percent, cancellationToken).ConfigureAwait(false);
-        return sampled.Length > 0 || percent >= 100 ? sampled : await PickAsync(connection, sampled: false, rows, percent, cancellationToken).ConfigureAwait(false);
-    }
+    internal Task<(BackfillLeaf Leaf, string Place)[]> PickAsync(long rows, CancellationToken cancellationToken) => Backfill.AskAsync(
+        _plan,
+        _sink,
+        async connection =>
+        {
+            double percent = BackfillSample.Percent(_definition);
+            (BackfillLeaf Leaf, string Place)[] sampled = await PickAsync(connection, sampled: true, rows, percent, cancellationToken).ConfigureAwait(false);
+            if (sampled.Length > 0 || percent >= 100)
+            {
+                return sampled;
+            }
+
+            LongLook look = new(_plan.Session, $"The look for rows of {_definition.Table.Display} that match", _definition.Table.Display, _request.Options.LockTimeout, _request.Options.RetryFor, _sink);
+            return await look.RunAsync(connection.ProcessID, () => PickAsync(connection, sampled: false, rows, percent, cancellationToken), _ => false, cancellationToken).ConfigureAwait(false);
+        },
+        cancellationToken);
 
     private async Task<(BackfillLeaf Leaf, string Place)[]> PickAsync(NpgsqlConnection connection, bool sampled, long rows, double percent, CancellationToken cancellationToken)
     {

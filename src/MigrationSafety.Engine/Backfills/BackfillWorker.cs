@@ -6,7 +6,7 @@ using Npgsql;
 namespace MigrationSafety.Engine.Backfills;
 
 /// <summary>One of the workers of a run: takes range after range, and is on again after whatever can be overcome.</summary>
-internal sealed class BackfillWorker : IAsyncDisposable
+internal sealed partial class BackfillWorker : IAsyncDisposable
 {
     // Who has not moved its range for so long is frozen or lost; nothing depends on it.
     private static readonly TimeSpan s_silence = TimeSpan.FromSeconds(5);
@@ -21,13 +21,10 @@ internal sealed class BackfillWorker : IAsyncDisposable
     private readonly BackfillContext _context;
     private readonly int _number;
     private readonly BatchSize _size;
-    private (int Pid, DateTime Start)? _predecessor;
-    private BackfillConnection? _connection;
     // Batches still to be run with SKIP LOCKED, because a row was locked for longer than a short wait.
     private int _skipping;
     private int _skippingSpan;
     private int _setbacks;
-    private long _asked;
     // A block at a time takes too long: its rows one by one, or some.
     private bool _byRow;
     // A batch took longer than what it returned has led to expect.
@@ -54,166 +51,75 @@ internal sealed class BackfillWorker : IAsyncDisposable
     /// <summary>Batches sent.</summary>
     internal int Attempts { get; set; }
 
-    /// <summary>Transactions that it has ended, about.</summary>
-    internal long Transactions => Attempts + Interlocked.Read(ref _asked);
-
     internal int Number => _number;
-
-    /// <summary>Its backend; null while it is not connected.</summary>
-    internal int? Pid => _connection?.Backend.Pid;
-
-    /// <summary>The open connection; inside <see cref="HoldAsync"/> only.</summary>
-    internal BackfillConnection Connection => _connection!;
 
     private string Name => _context.Plan.Name;
 
     private IOperationSink Sink => _context.Sink;
 
-    /// <summary>Does something on a connection, and on another one from the start where the first is lost.</summary>
-    internal async Task<T> HoldAsync<T>(Func<Task<T>> work, CancellationToken cancellationToken)
-    {
-        for (int failures = 0; ; failures++)
-        {
-            int sent = Attempts;
-            try
-            {
-                if (_connection is null)
-                {
-                    _connection = await BackfillConnection.OpenAsync(_context.Plan.Session, _context.Definition, _context.Request, _predecessor, Sink, cancellationToken).ConfigureAwait(false);
-                    _context.HasConnected = true;
-                    if (_context.HasBegun)
-                    {
-                        await TellAsync(connection => BackfillRecords.RefuseReplacedAsync(connection, _context.Definition, CancellationToken.None), cancellationToken).ConfigureAwait(false);
-                    }
-
-                    if (_predecessor is not null)
-                    {
-                        Sink.Verbose("Connected again; goes on from the checkpoint.");
-                    }
-                }
-
-                return await work().ConfigureAwait(false);
-            }
-            catch (Exception e) when (CanReconnect(e, cancellationToken))
-            {
-                string what = _connection is null ? "It cannot begin on a connection" : "The connection was lost";
-                // What was lost may be another connection than this: one that is well is kept, its backend must not be ended.
-                if (_connection is { IsLost: true } lost)
-                {
-                    _predecessor = lost.Backend;
-                    _connection = null;
-                    await lost.DisposeAsync().ConfigureAwait(false);
-                }
-
-                failures = Attempts > sent + 1 ? 0 : failures;
-                Sink.Verbose($"{what}: {(e is PostgresException server ? ServerErrors.Words(server) : e.Message)} Connects again.");
-                await BackfillContext.PauseAsync(failures + 1, cancellationToken).ConfigureAwait(false);
-            }
-        }
-    }
-
-    /// <summary>Asks what is quick, again and again where the server is slow or somebody is in the way.</summary>
-    /// <typeparam name="T">Answer.</typeparam>
-    /// <param name="ask">Asks on the open connection; it is not cancelled but left alone.</param>
-    /// <param name="cancellationToken">Cancels.</param>
-    /// <param name="repeat">Whether to ask again.</param>
-    internal async Task<T> AskAsync<T>(Func<NpgsqlConnection, Task<T>> ask, CancellationToken cancellationToken, bool repeat = true)
-    {
-        long start = Stopwatch.GetTimestamp();
-        for (int attempt = 1; ; attempt++)
-        {
-            try
-            {
-                return await AnswerAsync().ConfigureAwait(false);
-            }
-            catch (PostgresException e) when (repeat && BackfillContext.IsBusy(e) && Stopwatch.GetElapsedTime(start) < _context.Options.RetryFor)
-            {
-                Sink.Verbose($"The server is slow to answer ({ServerErrors.Words(e)}); asks again.");
-                await BackfillContext.PauseAsync(attempt, cancellationToken).ConfigureAwait(false);
-            }
-        }
-
-        async Task<T> AnswerAsync()
-        {
-            Interlocked.Increment(ref _asked);
-            _context.Gate.Begin();
-            try
-            {
-                return await Connection.AnswerAsync(ask(Connection.Connection), cancellationToken).ConfigureAwait(false);
-            }
-            finally
-            {
-                _context.Gate.End();
-            }
-        }
-    }
-
-    /// <summary>The same for what has no answer.</summary>
-    internal Task TellAsync(Func<NpgsqlConnection, Task> tell, CancellationToken cancellationToken) => AskAsync(
-        async connection =>
-        {
-            await tell(connection).ConfigureAwait(false);
-            return true;
-        },
-        cancellationToken);
-
     /// <summary>Takes ranges until none is left, or until the backfill does not run any more.</summary>
-    internal Task<bool> PassAsync(CancellationToken cancellationToken) => HoldAsync(
-        async () =>
+    /// <param name="over">Tells that another worker has found it so: who has no connection then needs none any more.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    internal async Task PassAsync(CancellationToken over, CancellationToken cancellationToken)
+    {
+        using CancellationTokenSource connecting = CancellationTokenSource.CreateLinkedTokenSource(over, cancellationToken);
+        await HoldAsync(() => TakeRangesAsync(cancellationToken), cancellationToken, connecting.Token).ConfigureAwait(false);
+    }
+
+    private async Task<bool> TakeRangesAsync(CancellationToken cancellationToken)
+    {
+        await AttendAsync(cancellationToken).ConfigureAwait(false);
+        TurnColumn? missed = null;
+        while (true)
         {
-            await AttendAsync(cancellationToken).ConfigureAwait(false);
-            TurnColumn? missed = null;
-            while (true)
+            Task rangeEnded = _context.RangeEnded;
+            (RangeClaim? claim, long unfinished, string state) = await AskAsync(
+                connection => BackfillClaims.ClaimAsync(connection, _context.Definition, _context.Run, _number, s_silence + (2 * Connection.HoldLimit), CancellationToken.None),
+                cancellationToken).ConfigureAwait(false);
+            if (state != BackfillStore.Running || unfinished == 0)
             {
-                Task rangeEnded = _context.RangeEnded;
-                (RangeClaim? claim, long unfinished, string state) = await AskAsync(
-                    connection => BackfillClaims.ClaimAsync(connection, _context.Definition, _context.Run, _number, s_silence + (2 * Connection.HoldLimit), CancellationToken.None),
-                    cancellationToken).ConfigureAwait(false);
-                if (state != BackfillStore.Running || unfinished == 0)
-                {
-                    return true;
-                }
-
-                if (claim is null)
-                {
-                    // Others work on what is left.
-                    _context.Moved();
-                    await Task.WhenAny(rangeEnded, Task.Delay(s_poll, cancellationToken)).ConfigureAwait(false);
-                    cancellationToken.ThrowIfCancellationRequested();
-                    continue;
-                }
-
-                if (await PartAsync(claim.Relation, cancellationToken).ConfigureAwait(false) is not { } leaf)
-                {
-                    Sink.Verbose($"A part of {_context.Definition.Table.Display} (oid {claim.Relation}) was dropped or detached since the backfill began: nothing is to be done there any more.");
-                    await TellAsync(connection => BackfillClaims.EndPartAsync(connection, Name, claim.Relation, CancellationToken.None), cancellationToken).ConfigureAwait(false);
-                    continue;
-                }
-
-                try
-                {
-                    await WalkAsync(claim, leaf, cancellationToken).ConfigureAwait(false);
-                }
-                catch (PostgresException e) when (SqlStates.IsMissing(e.SqlState))
-                {
-                    // Dropped or renamed meanwhile, perhaps with another table of that name in its place, as the next look at it tells; else something else is missing.
-                    if ((await PartAsync(claim.Relation, cancellationToken).ConfigureAwait(false))?.Table.Sql == leaf.Table.Sql)
-                    {
-                        // The column of its turns may be what is gone: the same range is claimed again, by place then.
-                        if (claim.TurnsBy is null || claim.TurnsBy == missed)
-                        {
-                            throw;
-                        }
-
-                        missed = claim.TurnsBy;
-                        continue;
-                    }
-                }
-
-                _context.EndRange();
+                return true;
             }
-        },
-        cancellationToken);
+
+            if (claim is null)
+            {
+                // Others work on what is left.
+                _context.Moved();
+                await Task.WhenAny(rangeEnded, Task.Delay(s_poll, cancellationToken)).ConfigureAwait(false);
+                cancellationToken.ThrowIfCancellationRequested();
+                continue;
+            }
+
+            if (await PartAsync(claim.Relation, cancellationToken).ConfigureAwait(false) is not { } leaf)
+            {
+                Sink.Verbose($"A part of {_context.Definition.Table.Display} (oid {claim.Relation}) was dropped or detached since the backfill began: nothing is to be done there any more.");
+                await TellAsync(connection => BackfillClaims.EndPartAsync(connection, Name, claim.Relation, CancellationToken.None), cancellationToken).ConfigureAwait(false);
+                continue;
+            }
+
+            try
+            {
+                await WalkAsync(claim, leaf, cancellationToken).ConfigureAwait(false);
+            }
+            catch (PostgresException e) when (SqlStates.IsMissing(e.SqlState))
+            {
+                // Dropped or renamed meanwhile, perhaps with another table of that name in its place, as the next look at it tells; else something else is missing.
+                if ((await PartAsync(claim.Relation, cancellationToken).ConfigureAwait(false))?.Table.Sql == leaf.Table.Sql)
+                {
+                    // The column of its turns may be what is gone: the same range is claimed again, by place then.
+                    if (claim.TurnsBy is null || claim.TurnsBy == missed)
+                    {
+                        throw;
+                    }
+
+                    missed = claim.TurnsBy;
+                    continue;
+                }
+            }
+
+            _context.EndRange();
+        }
+    }
 
     /// <summary>Records who works here now.</summary>
     internal Task AttendAsync(CancellationToken cancellationToken) =>
@@ -287,17 +193,6 @@ internal sealed class BackfillWorker : IAsyncDisposable
         }
     }
 
-    internal MigrationException TooSlow(Exception e) => new(
-        "BatchTooSlow",
-        MigrationErrorKind.Timeout,
-        $"The update of a single row of {_context.Definition.Table.Display} takes longer than {Durations.Text(Connection.HoldLimit)}, for which it would keep others waiting.",
-        "Compute what the expression needs beforehand (a table with an index to look it up in), look for slow triggers, or allow a longer -TargetBatchTime.",
-        e)
-    {
-        SqlState = SqlStates.QueryCanceled,
-        Target = _context.Definition.Table.Display,
-    };
-
     public async ValueTask DisposeAsync()
     {
         await Watch.DisposeAsync().ConfigureAwait(false);
@@ -306,19 +201,6 @@ internal sealed class BackfillWorker : IAsyncDisposable
             _connection = null;
             await connection.DisposeAsync().ConfigureAwait(false);
         }
-    }
-
-    private bool CanReconnect(Exception e, CancellationToken cancellationToken)
-    {
-        PostgresException? refusal = e as PostgresException ?? e.InnerException as PostgresException;
-        bool forGood = refusal?.SqlState is SqlStates.InvalidPassword or SqlStates.InvalidAuthorization or SqlStates.InvalidCatalogName or SqlStates.DatabaseDropped;
-        bool full = refusal?.SqlState == SqlStates.TooManyConnections;
-        // While a server goes down or starts again, TLS can fail in ways that say nothing about the connection to come, also where this worker has had none yet:
-        // once one worker was let in, so will the others be.
-        bool opening = _connection is null && _context.HasConnected && e is MigrationException { InnerException: NpgsqlException };
-        // What is asked on a new connection is bounded as a batch is, which a server under load can exceed.
-        bool busy = _connection is null && refusal is not null && BackfillContext.IsBusy(refusal);
-        return !forGood && (full || opening || busy || ServerErrors.IsConnectionLost(e)) && !cancellationToken.IsCancellationRequested && !_context.IsStuck;
     }
 
     /// <summary>The part of the table; one that came since the backfill began is looked up. Null where it is none any more.</summary>
@@ -365,7 +247,8 @@ internal sealed class BackfillWorker : IAsyncDisposable
             int rows = Math.Min(_size.Rows, _context.Gate.MostRows ?? int.MaxValue);
             long wanted = claim.ByKey ? rows : Math.Max(1, (long)(rows * (long)claim.Slices / _context.RowsOfBlock));
             long amount = claim.Slices == 1 ? wanted : Math.Min(wanted, Math.Max(1, claim.Stretch / BatchesOfTurn));
-            bool skip = _skipping > 0;
+            // Who never waits for a row while it holds others is in no deadlock for a row.
+            bool skip = _skipping > 0 || Connection.MayDeadlock;
             BatchOutcome? outcome = null;
             bool atOnce = _byRow && !claim.ByKey;
             PostgresException? fault = atOnce ? null : await TryBatchAsync().ConfigureAwait(false);
@@ -391,13 +274,13 @@ internal sealed class BackfillWorker : IAsyncDisposable
 
             if (outcome is null)
             {
-                await SetBackAsync(fault!, skip, amount == 1, cancellationToken).ConfigureAwait(false);
+                await SetBackAsync(fault!, skip, amount == 1, claim.ByKey ? leaf : null, cancellationToken).ConfigureAwait(false);
                 continue;
             }
 
             _setbacks = 0;
             first = false;
-            _skipping = skip ? _skipping - 1 : 0;
+            _skipping = Math.Max(0, _skipping - 1);
             _skippingSpan = skip ? _skippingSpan : 0;
             TimeSpan took = Connection.ServerTime(outcome.ServerTime);
             Throttle.Paused(pace, outcome.Changed, outcome.Passed, took);
@@ -442,19 +325,16 @@ internal sealed class BackfillWorker : IAsyncDisposable
         long start = Stopwatch.GetTimestamp();
         _size.Limit(MostRowsOfPiece);
         long amount = claim.ByKey ? _size.Rows : _byRow ? 1 : Math.Max(1, (long)(_size.Rows * claim.Slices / _context.RowsOfBlock));
-        PieceOfRange? piece = await AskAsync(
-            _ => Connection.ExecuteAsync(
-                statements.PlacesOfPiece(first),
-                [Name, claim.Id, amount],
-                reader => new PieceOfRange(
-                    [.. reader.GetFieldValue<string[]>(0).Zip(reader.GetFieldValue<string[]>(1), (place, version) => new RowPlace(leaf.Table.Oid, place, version))],
-                    reader.IsDBNull(2) ? null : reader.GetFieldValue<string[]>(2),
-                    reader.GetFieldValue<string[]>(3),
-                    reader.GetBoolean(4)),
-                watch: null,
-                cancellationToken),
+        List<PieceOfRange> pieces = await LookAsync(
+            statements.PlacesOfPiece(first),
+            [Name, claim.Id, amount],
+            reader => new PieceOfRange(
+                [.. reader.GetFieldValue<string[]>(0).Zip(reader.GetFieldValue<string[]>(1), (place, version) => new RowPlace(leaf.Table.Oid, place, version))],
+                reader.IsDBNull(2) ? null : reader.GetFieldValue<string[]>(2),
+                reader.GetFieldValue<string[]>(3),
+                reader.GetBoolean(4)),
             cancellationToken).ConfigureAwait(false);
-        if (piece is null)
+        if (pieces is not [PieceOfRange piece])
         {
             return false;
         }
@@ -471,7 +351,12 @@ internal sealed class BackfillWorker : IAsyncDisposable
     }
 
     /// <summary>A batch was taken back because of others, or because it took too long.</summary>
-    private async Task SetBackAsync(PostgresException e, bool skipped, bool smallest, CancellationToken cancellationToken)
+    /// <param name="e">What the server said.</param>
+    /// <param name="skipped">Whether it passed over locked rows.</param>
+    /// <param name="smallest">Whether none is smaller.</param>
+    /// <param name="alongKey">The part along whose key it went; null by blocks.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    private async Task SetBackAsync(PostgresException e, bool skipped, bool smallest, BackfillLeaf? alongKey, CancellationToken cancellationToken)
     {
         if (e.SqlState == SqlStates.LockNotAvailable && !skipped)
         {
@@ -483,9 +368,14 @@ internal sealed class BackfillWorker : IAsyncDisposable
         _setbacks++;
         if (e.SqlState == SqlStates.QueryCanceled)
         {
+            if (smallest && alongKey is not null && !await AskAsync(connection => alongKey.HasItsKeyAsync(connection, _context.Definition, CancellationToken.None), cancellationToken).ConfigureAwait(false))
+            {
+                throw SlowBatch.WithoutIndex(alongKey, e);
+            }
+
             if (_setbacks > 8 && smallest)
             {
-                throw TooSlow(e);
+                throw SlowBatch.Of(_context.Definition, Connection.HoldLimit, e);
             }
 
             _size.Divide(4);

@@ -34,11 +34,11 @@ internal static class CatalogReads
     internal static Task<MigrationException> BusyAsync(NpgsqlConnection connection, string table, string doing, Exception e, CancellationToken cancellationToken) =>
         BusyAsync(connection, table, doing, e, null, ["AccessExclusiveLock"], cancellationToken);
 
-    /// <summary>The error for a question about writing to tables, which asks for ROW EXCLUSIVE on them and their parts.</summary>
-    internal static Task<MigrationException> BusyAsync(NpgsqlConnection connection, string table, string doing, Exception e, string[] written, CancellationToken cancellationToken) =>
-        BusyAsync(connection, table, doing, e, written, ["ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"], cancellationToken);
+    /// <summary>The error for a question about writing to tables, which asks for ROW EXCLUSIVE on them and their parts; <paramref name="waited"/> is null for the bound.</summary>
+    internal static Task<MigrationException> BusyAsync(NpgsqlConnection connection, string table, string doing, Exception e, string[] written, CancellationToken cancellationToken, TimeSpan? waited = null) =>
+        BusyAsync(connection, table, doing, e, written, ["ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"], cancellationToken, waited);
 
-    private static async Task<MigrationException> BusyAsync(NpgsqlConnection connection, string table, string doing, Exception e, string[]? among, string[] modes, CancellationToken cancellationToken)
+    private static async Task<MigrationException> BusyAsync(NpgsqlConnection connection, string table, string doing, Exception e, string[]? among, string[] modes, CancellationToken cancellationToken, TimeSpan? waited = null)
     {
         // One row a session, of all that it locks the table rather than an index or the toast of it.
         const string Query = """
@@ -81,7 +81,7 @@ internal static class CatalogReads
         return new MigrationException(
             "LockNotAvailable",
             MigrationErrorKind.Busy,
-            $"{doing}: {table} could not be looked at within {Durations.Text(s_bound)}. {who}.",
+            $"{doing}: {table} could not be looked at within {Durations.Text(waited ?? s_bound)}. {who}.",
             blockers.Count == 0 ? "Run the command again; nothing was changed. Where it fails again, Get-BlockingLock shows who holds what." : "Let these sessions end their transactions (Get-BlockingLock shows them), then run the command again; nothing was changed.",
             e)
         {

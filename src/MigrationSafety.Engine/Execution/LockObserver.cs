@@ -116,6 +116,22 @@ internal sealed class LockObserver : IAsyncDisposable
         return await ReadBlockersAsync(command, cancellationToken).ConfigureAwait(false);
     }
 
+    /// <summary>Who queues for ACCESS EXCLUSIVE on what a backend reads.</summary>
+    internal async Task<IReadOnlyList<LockBlocker>> BehindAsync(int pid, CancellationToken cancellationToken)
+    {
+        const string Query = $"""
+            select {BlockerColumns}
+            from pg_catalog.pg_locks l
+            join pg_catalog.pg_database d on d.datname = pg_catalog.current_database() and l.database = d.oid
+            {BlockerJoins}
+            where l.locktype = 'relation' and l.mode = 'AccessExclusiveLock' and not l.granted
+              and exists (select from pg_catalog.pg_locks o where o.pid = $1 and o.locktype = 'relation' and o.granted and o.database = l.database and o.relation = l.relation)
+            order by a.xact_start nulls first, l.pid
+            """;
+        await using NpgsqlCommand command = new(Query, _connection) { Parameters = { new() { Value = pid } } };
+        return await ReadBlockersAsync(command, cancellationToken).ConfigureAwait(false);
+    }
+
     /// <summary>What the backend is doing about its locks: waiting for whom, holding what.</summary>
     internal async Task<LockSnapshot> WatchAsync(int pid, uint[] relations, CancellationToken cancellationToken)
     {

@@ -85,7 +85,7 @@ public static class HistoryReader
                             then 'running' else 'interrupted' end as outcome
                 from {OperationStore.Table} o
                 where ($1::int8[] is null or o.id = any ($1))
-                  and ($2::text[] is null or o.table_name = any ($2)) and ($3::text is null or o.table_schema = $3)
+                  and ($2::text[] is null or o.table_name = any ($2)) and ($3::text[] is null or o.table_schema = any ($3))
                   and ($4::text[] is null or o.operation ilike any ($4))
                   and ($5::timestamptz is null or o.started_at >= $5) and ($6::timestamptz is null or o.started_at <= $6)
             ), latest as (
@@ -100,13 +100,14 @@ public static class HistoryReader
         (string? schema, string? table) = filter.Table is null ? (null, null) : SqlName.Parse(filter.Table);
         // The text as it stands as well, as where a table is looked for: people type Order for a table that SQL calls "Order".
         string[]? names = table is null ? null : filter.Table!.Contains('"', StringComparison.Ordinal) ? [table] : [table, filter.Table.Trim().Split('.')[^1]];
+        string[]? schemas = schema is null ? null : filter.Table!.Contains('"', StringComparison.Ordinal) ? [schema] : [schema, filter.Table.Trim().Split('.')[0]];
         await using NpgsqlCommand command = new(Query, connection)
         {
             Parameters =
             {
                 Value(filter.Id.Count == 0 ? null : filter.Id.ToArray(), NpgsqlDbType.Array | NpgsqlDbType.Bigint),
                 Value(names, NpgsqlDbType.Array | NpgsqlDbType.Text),
-                Value(schema, NpgsqlDbType.Text),
+                Value(schemas, NpgsqlDbType.Array | NpgsqlDbType.Text),
                 Value(filter.Operation.Count == 0 ? null : filter.Operation.Select(Like).ToArray(), NpgsqlDbType.Array | NpgsqlDbType.Text),
                 Value(filter.Since?.ToUniversalTime(), NpgsqlDbType.TimestampTz),
                 Value(filter.Until?.ToUniversalTime(), NpgsqlDbType.TimestampTz),
@@ -169,7 +170,7 @@ public static class HistoryReader
             WaitTime = TimeSpan.FromSeconds(reader.GetDouble(17)),
             Retries = reader.GetInt64(18),
             Rows = reader.Long(19),
-            Reversibility = RollbackGenerator.FromSteps("", steps).Reversibility,
+            Reversibility = RollbackGenerator.ReversibilityOf(steps),
             ErrorId = reader.Text(20),
             SqlState = reader.Text(21),
             Message = reader.Text(22),

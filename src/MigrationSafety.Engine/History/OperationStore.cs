@@ -286,7 +286,7 @@ internal static class OperationStore
     }
 
     private static string CreateTable() =>
-        $"create table if not exists {Table} (\n    {string.Join(",\n    ", s_columns.Select(column => $"{column.Name} {column.Type}"))}\n)";
+        $"create table if not exists {Table} (\n    {string.Join(",\n    ", s_columns.Select(column => $"{column.Name} {column.Type}"))}\n) using heap";
 
     private static MigrationException Denied(string what, string grant) =>
         new("HistoryDenied", MigrationErrorKind.Permission, $"{what}, which keeps the log of operations.", $"Have its owner run: {grant}") { Target = Table };

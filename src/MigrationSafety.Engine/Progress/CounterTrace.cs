@@ -19,13 +19,15 @@ internal sealed class CounterTrace(double since, double from)
     private (double Worked, double Within) _anchor = (since, from);
     private (double Worked, double Within) _last = (since, from);
     private bool _stands;
-    private double _gap;
 
     /// <summary>Where a sort's memory was last seen full and emptied again; the beginning until then. Of a part without a sort, the last moment.</summary>
     internal (double Worked, double Within) Anchor => _anchor;
 
-    /// <summary>Variance of the logarithm of <see cref="Whole"/>: by half of what is to be done it is right within a quarter or so, and when it began is known by the look before.</summary>
-    internal double Variance => Seen is > 0 and var seen ? (0.05 * (1 - seen) / seen) + Math.Pow(_gap / 2 / (_anchor.Worked - since), 2) : double.PositiveInfinity;
+    /// <summary>By how many seconds the beginning may be off, either way: half of what was worked between the two looks around it.</summary>
+    internal double Doubt { get; set; }
+
+    /// <summary>Variance of the logarithm of <see cref="Whole"/>: by half of what is to be done it is right within a quarter or so, and when it began is known to within <see cref="Doubt"/>.</summary>
+    internal double Variance => Seen is > 0 and var seen ? (0.05 * (1 - seen) / seen) + Math.Pow(Doubt / (_anchor.Worked - since), 2) : double.PositiveInfinity;
 
     /// <summary>Seconds for the whole part and its sorting; null where nothing has moved yet. While it stands for longer than before, it grows.</summary>
     internal double? Whole => _anchors.Peek() is var (worked, within) && _anchor.Within > within && _anchor.Worked > worked
@@ -48,14 +50,13 @@ internal sealed class CounterTrace(double since, double from)
             return;
         }
 
-        _gap = worked - before;
         if (within > done)
         {
             if (pieces)
             {
                 Put((before + worked) / 2, within);
             }
-            else if (run is not { } seconds || seconds < Looks * _gap)
+            else if (run is not { } seconds || seconds < Looks * (worked - before))
             {
                 Put(worked, within);
             }

@@ -28,7 +28,12 @@ internal static class IndexBuildModel
 
     private static readonly IReadOnlyList<string> s_reindexConcurrently = [.. s_createConcurrently, "waiting for readers before marking dead", "waiting for readers before dropping"];
 
+    private const string Flushing = Building + ": flushing";
+
     private const int BuildParts = 6;
+
+    // Seconds between two looks of who wrote the log, at a build so short that it matters.
+    private const double LogLook = 0.1;
 
     // Bytes of a text of which there are no statistics.
     private const double UnknownText = 40;
@@ -39,10 +44,14 @@ internal static class IndexBuildModel
     // The kind of the parts in which the keys do not matter.
     private const int Validation = 1;
 
-    // How far the model's seconds are to be trusted: the same kind of key took up to twice as long where an expression had to be computed.
-    private static readonly Trust s_assumed = new(0.7, 0.15);
+    // How far the model's seconds are to be trusted: the same kind of key took up to twice as long where an expression had to be computed, and machines differ by half and more.
+    private static readonly Trust s_assumed = new(0.5, 0.15);
     private static readonly Trust s_related = new(0.5, 0.1);
     private static readonly Trust s_logged = new(0.2, 0.02);
+
+    /// <summary>Whether it is at a scan that may begin in the middle of the table, where another one is: as all do that read the table, but the one that validates.</summary>
+    internal static bool MayBeginInTheMiddle(ProgressSample sample) =>
+        sample.View == "create_index" && sample.Text("phase") is { } phase && (phase == Building || phase == $"{Building}: scanning table");
 
     internal static OperationState Of(ProgressSample sample, LearntPhases learnt, SeenBuild seen)
     {
@@ -73,9 +82,7 @@ internal static class IndexBuildModel
         (ProgressConfidence basis, Trust trust) = (ProgressConfidence.Assumed, s_assumed);
         if (learnt.Of(sample.Target, sample.Index) is { } seconds)
         {
-            double[] logged = Logged(parts, seconds);
-            // A part that is not in the log took no time to speak of.
-            (parts, basis, trust) = ([.. parts.Select((part, i) => part with { Share = logged[i] })], ProgressConfidence.Learnt, s_logged);
+            (parts, basis, trust) = (Corrected(parts, seconds), ProgressConfidence.Learnt, s_logged);
         }
         else if (learnt.Related(sample.Target, size.SlowKey) is { Count: > 0 } related)
         {
@@ -91,6 +98,12 @@ internal static class IndexBuildModel
         int part = Array.FindIndex(build, p => phase.StartsWith(p.Name, StringComparison.Ordinal));
         if (part >= 0)
         {
+            if (within is 1 && build.ElementAtOrDefault(part + 1)?.Name == Flushing)
+            {
+                // All is loaded, and the phase goes on.
+                (part, within) = (part + 1, null);
+            }
+
             part += before * build.Length;
         }
         else if (Array.FindIndex(validation, p => phase.StartsWith(p.Name, StringComparison.Ordinal)) is >= 0 and var validating)
@@ -178,6 +191,38 @@ internal static class IndexBuildModel
     private static double[] Logged(OperationPart[] parts, IReadOnlyDictionary<string, double> seconds) =>
         [.. parts.Select(part => seconds.Where(phase => phase.Key.StartsWith(part.Name, StringComparison.Ordinal)).Sum(phase => phase.Value))];
 
+    /// <summary>The parts as the log has them: what was written is flushed in the phase before.</summary>
+    private static OperationPart[] AsLogged(OperationPart[] parts) =>
+        [.. parts.Select((part, i) => part with { Share = part.Name == Flushing ? 0 : part.Share + (i + 1 < parts.Length && parts[i + 1].Name == Flushing ? parts[i + 1].Share : 0) })];
+
+    /// <summary>
+    /// The parts as the log of this very index corrects them, as far as it can know them: it was written by looks now and then, between which a short part begins, ends, or is
+    /// over altogether.
+    /// </summary>
+    private static OperationPart[] Corrected(OperationPart[] parts, IReadOnlyDictionary<string, double> seconds)
+    {
+        OperationPart[] assumed = AsLogged(parts);
+        double[] logged = Logged(assumed, seconds);
+        double known = assumed.Where((_, i) => logged[i] > 0).Sum(part => part.Share);
+        double scale = known > 0 ? logged.Sum() / known : 1;
+        double Took(int i)
+        {
+            double expected = assumed[i].Share * scale;
+            // Its two ends were each seen up to a look late; the difference of two such errors has this deviation.
+            double doubt = s_logged.Variance + Math.Pow(LogLook / Math.Sqrt(6) / logged[i], 2);
+            return expected <= 0 ? logged[i] : logged[i] > 0 ? expected * Math.Pow(logged[i] / expected, s_assumed.Variance / (s_assumed.Variance + doubt)) : Math.Min(expected, LogLook / 2);
+        }
+
+        return
+        [
+            .. parts.Select((part, i) =>
+            {
+                int under = part.Name == Flushing ? i - 1 : i;
+                return part with { Share = assumed[under].Share > 0 ? part.Share * Took(under) / assumed[under].Share : Took(under) };
+            }),
+        ];
+    }
+
     /// <summary>
     /// The parts as the log of other indexes corrects them: how far off the model was with the parts of those, beside each other, it is half as far with these. What another
     /// index leaves out tells nothing.
@@ -188,9 +233,10 @@ internal static class IndexBuildModel
         [
             .. others.Select(other =>
             {
-                double[] logged = Logged(other.Assumed, other.Seconds);
-                double scale = other.Assumed.Where((_, i) => logged[i] > 0).Sum(part => part.Share) / Math.Max(logged.Sum(), double.Epsilon);
-                return logged.Select((took, i) => took > 0 && other.Assumed[i].Share > 0 ? Math.Log(took * scale / other.Assumed[i].Share) : 0).ToArray();
+                OperationPart[] assumed = AsLogged(other.Assumed);
+                double[] logged = Logged(assumed, other.Seconds);
+                double scale = assumed.Where((_, i) => logged[i] > 0).Sum(part => part.Share) / Math.Max(logged.Sum(), double.Epsilon);
+                return logged.Select((took, i) => took > 0 && assumed[i].Share > 0 ? Math.Log(took * scale / assumed[i].Share) : 0).ToArray();
             }),
         ];
         return [.. parts.Select((part, i) => part with { Share = part.Share * Math.Exp(off.Average(of => of[i]) / 2) })];
@@ -240,7 +286,7 @@ internal static class IndexBuildModel
             new(Building + ": sorting dead tuples", 0),
             new(Building + ": loading tuples in tree", loading),
             // No phase of its own: what was written has to reach the disk.
-            new(Building + ": flushing", 4e-6 * indexBlocks),
+            new(Flushing, 4e-6 * indexBlocks),
             new("index validation: scanning index", leaf + pointers - pointersLeft) { Sort = new(leaf / (leaf + pointers), 0, pointerRun), Kind = Validation },
             new("index validation: sorting tuples", pointersLeft) { Kind = Validation },
             new("index validation: scanning table", (2e-6 * blocks) + (0.05e-6 * rows)) { Kind = Validation },

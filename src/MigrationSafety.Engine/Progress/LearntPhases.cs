@@ -9,7 +9,7 @@ namespace MigrationSafety.Engine.Progress;
 /// <param name="builds">What the log has.</param>
 internal sealed class LearntPhases(IReadOnlyList<LearntPhases.Build> builds)
 {
-    // Builds that were over sooner were looked at too seldom to learn from.
+    // What another index was built in sooner was looked at too seldom to tell of this one.
     private const double LeastSeconds = 3;
 
     // A rebuild works on an index of another name, which takes the old one's in the end.
@@ -40,7 +40,7 @@ internal sealed class LearntPhases(IReadOnlyList<LearntPhases.Build> builds)
             .. builds.Where(build => build.Size?.SlowKey == slowKey)
                 .GroupBy(build => (build.Table, build.Index, Size: build.Size!))
                 .Select(build => (build.Key.Table, build.Key.Size, Seconds: Mean(build)))
-                .Where(build => build.Seconds is not null),
+                .Where(build => build.Seconds?.Values.Sum() >= LeastSeconds),
         ];
         bool here = alike.Any(build => build.Table == table);
         return [.. alike.Where(build => !here || build.Table == table).Select(build => (build.Size, build.Seconds!))];
@@ -104,10 +104,11 @@ internal sealed class LearntPhases(IReadOnlyList<LearntPhases.Build> builds)
 
     private static Dictionary<string, double>? Mean(IEnumerable<Build> builds)
     {
-        Dictionary<string, double> phases = builds
-            .GroupBy(build => build.Phase, StringComparer.Ordinal)
-            .ToDictionary(phase => phase.Key, phase => phase.Sum(build => build.Seconds) / phase.Sum(build => build.Operations), StringComparer.Ordinal);
-        return phases.Values.Sum() >= LeastSeconds ? phases : null;
+        Build[] all = [.. builds];
+        // A short phase is seen in some of the builds alone.
+        double operations = all.Select(build => build.Operations).DefaultIfEmpty().Max();
+        Dictionary<string, double> phases = all.GroupBy(build => build.Phase, StringComparer.Ordinal).ToDictionary(phase => phase.Key, phase => phase.Sum(build => build.Seconds) / operations, StringComparer.Ordinal);
+        return phases.Values.Sum() > 0 ? phases : null;
     }
 }
 

@@ -14,6 +14,9 @@ internal sealed class OperationTrack(LearntPhases learnt, DateTime? began = null
     private const double Glimpse = 2;
     private const int MostPoints = 600;
 
+    // What is said of the whole as long as it is not over.
+    private const double MostPercent = 99.9;
+
     // An operation that began so shortly before it was first seen was seen from its beginning.
     private const double JustBegun = 1;
 
@@ -21,6 +24,7 @@ internal sealed class OperationTrack(LearntPhases learnt, DateTime? began = null
     private readonly PhaseEstimate _estimate = new();
     private DateTime _lastTime;
     private double _worked;
+    private bool _waited;
     private double? _firstWork;
     private string? _phase;
     private int _part = -1;
@@ -41,6 +45,9 @@ internal sealed class OperationTrack(LearntPhases learnt, DateTime? began = null
     internal ProgressSample Last => _sample!;
 
     internal OperationState State { get; private set; } = null!;
+
+    /// <summary>What was said of the last sample.</summary>
+    internal MigrationProgress Said { get; private set; } = null!;
 
     /// <summary>The index that it was last seen working on: the view forgets it between two phases.</summary>
     internal long? IndexOid { get; private set; }
@@ -93,19 +100,18 @@ internal sealed class OperationTrack(LearntPhases learnt, DateTime? began = null
                 _firstWork = 0;
             }
         }
-        else if (!waits)
+        else if (!waits || !_waited)
         {
-            _worked += Math.Max(0, (time - _lastTime).TotalSeconds);
+            // A wait begins, or ends, somewhere between two looks.
+            _worked += Math.Max(0, (time - _lastTime).TotalSeconds) * (waits == _waited ? 1 : 0.5);
         }
 
-        if (state.Part == _part && state.Within is 1 && _within < 0.5)
+        _waited = waits;
+
+        if (state.Within is 1 && IndexBuildModel.MayBeginInTheMiddle(sample) && (state.Part != _part ? state.Part < state.Parts.Count - 1 : _within < 0.5))
         {
             // A scan that begins in the middle of the table says at its first block that it has seen all.
-            state = state with { Within = _within, Done = null, Total = null, Unit = null };
-        }
-        else if (state.Part != _part && state.Part < state.Parts.Count - 1 && state.Within is 1)
-        {
-            state = state with { Within = 0, Done = null, Total = null, Unit = null };
+            state = state with { Within = state.Part == _part ? _within : 0, Done = null, Total = null, Unit = null };
         }
 
         _within = state.Within ?? 0;
@@ -130,17 +136,17 @@ internal sealed class OperationTrack(LearntPhases learnt, DateTime? began = null
         Forget();
 
         double all = state.Shares * state.Rounds.Total;
-        (double Done, double Remaining)? estimate = state.Seconds is null ? null : _estimate.Add(_worked, _firstWork == 0, Elapsed(sample, time), state);
+        (double Done, double Remaining)? estimate = state.Seconds is null ? null : _estimate.Add(_worked, _firstWork == 0, waits, Elapsed(sample, time), state);
         double? percent = estimate is { } e ? 100 * e.Done : work is { } w && all > 0 ? Math.Clamp(100 * w / all, 0, 100) : null;
         if (percent is not null)
         {
-            // The table grows while it is scanned, and shares are assumed: what was said stays said.
-            _percent = Math.Max(_percent, percent.Value);
+            // The table grows while it is scanned, and shares are assumed: what was said stays said. What still runs, if only to wait for others, is not done.
+            _percent = Math.Max(_percent, Math.Min(percent.Value, MostPercent));
             percent = _percent;
         }
 
         TimeSpan? remaining = waits ? null : estimate is { } to && to.Remaining < TimeSpan.MaxValue.TotalSeconds / 10 ? TimeSpan.FromSeconds(to.Remaining) : state.Endless ? CatchUp(state) : work is { } done && percent is not null ? Remaining(sample, time, state, done, all) : null;
-        return Progress(sample, state, session) with
+        return Said = Progress(sample, state, session) with
         {
             Percent = percent,
             Rate = Rate(state),
@@ -276,8 +282,9 @@ internal sealed class OperationTrack(LearntPhases learnt, DateTime? began = null
 
     private ProgressConfidence Confidence(OperationState state)
     {
-        // The last part that takes time, counted by the server: nothing is left to assume, as far as the rest goes.
-        bool last = state.Parts.Count > 0 && state.Within is not null && state.Rounds.Done + 1 >= state.Rounds.Total && state.Parts.Skip(state.Part + 1).All(part => part.Share == 0);
+        // The last part that takes time, counted by the server whose counter has said more than what was assumed: nothing is left to assume, as far as the rest goes.
+        bool last = state.Parts.Count > 0 && state.Within is not null && state.Rounds.Done + 1 >= state.Rounds.Total && state.Parts.Skip(state.Part + 1).All(part => part.Share == 0)
+            && (state.Seconds is not { } trust || _estimate.IsCounted(trust));
         ProgressConfidence basis = last && state.Parts.Count > 1 ? ProgressConfidence.Measured : state.Basis;
         bool brief = _worked < Glimpse;
         return basis == ProgressConfidence.Measured && (state.Estimated || brief) ? ProgressConfidence.Estimated : basis;

@@ -31,8 +31,8 @@ internal static partial class OwnModels
         long workers = sample.Number("workers") ?? 0;
         long seen = sample.Number("rows_seen") ?? 0;
         string state = sample.Text("state") ?? "running";
-        // The total is an estimate of the server's; a sweep over rows that were locked comes when all have been seen.
-        long? total = sample.Number("rows_in_table") is { } rows and > 0 ? Math.Max(rows, seen) : null;
+        // The total is an estimate of the server's, and once it is passed, nobody knows how much is left; a sweep over rows that were locked comes when all have been seen.
+        long? total = sample.Number("rows_in_table") is { } rows and > 0 && (sweep > 0 || seen <= rows) ? Math.Max(rows, seen) : null;
         return new OperationState
         {
             Operation = "BACKFILL",
@@ -120,16 +120,18 @@ internal static partial class OwnModels
         bool replaces = TypePattern().IsMatch(sample.Query ?? "") && (written is null || old is null || written < 0.9 * old);
         if (begun == 0 || replaces)
         {
+            // How large the table becomes is an estimate; once that is passed, nobody knows how much is left.
+            long? total = written <= old ? old : null;
             return state with
             {
                 Phase = sample.Target is null ? "writing a new table" : "rewriting table",
                 PhaseNumber = indexes > 0 ? 1 : null,
                 PhaseCount = indexes > 0 ? 2 : null,
                 Done = written,
-                Total = old is null || written is null ? null : Math.Max(old.Value, written.Value),
+                Total = total,
                 Unit = written is null ? null : "bytes",
-                Parts = old is null || written is null ? [] : parts,
-                Within = OperationState.Fraction(written, old),
+                Parts = total is null ? [] : parts,
+                Within = OperationState.Fraction(written, total),
                 Estimated = true,
             };
         }

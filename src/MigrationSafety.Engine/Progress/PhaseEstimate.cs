@@ -9,6 +9,9 @@ internal sealed class PhaseEstimate
     // What parts of one kind tell of those of another, beside what they tell of their own.
     private const double OtherKind = 0.4;
 
+    // Variance of the logarithm of what reading takes, beside the sorting that it is learnt or assumed with: an expression may take long to compute.
+    private const double OfReading = 0.15;
+
     // By which factor an operation that was not seen from its beginning may be slower or quicker than expected: it may have waited.
     private const double OtherPace = 5;
 
@@ -17,6 +20,7 @@ internal sealed class PhaseEstimate
     private CounterTrace _counter = new(0, 0);
     private CounterTrace? _fed;
     private double _now;
+    private double _since;
     private double _unseen;
     private int _group = -1;
     private int _part = -1;
@@ -31,10 +35,11 @@ internal sealed class PhaseEstimate
     /// <summary>Takes the next moment.</summary>
     /// <param name="worked">Seconds of work so far, of those that were seen.</param>
     /// <param name="fromBeginning">Whether that is all that there was.</param>
+    /// <param name="waits">Whether it waits at this moment.</param>
     /// <param name="elapsed">Seconds since the operation began, whatever it did in them.</param>
     /// <param name="state">What the sample says.</param>
     /// <returns>How much of the whole is done, 0 to 1, and the seconds of work to come.</returns>
-    internal (double Done, double Remaining) Add(double worked, bool fromBeginning, double? elapsed, OperationState state)
+    internal (double Done, double Remaining) Add(double worked, bool fromBeginning, bool waits, double? elapsed, OperationState state)
     {
         IReadOnlyList<OperationPart> parts = state.Parts;
         int group = state.Part > 0 && parts[state.Part - 1].Sort is not null ? state.Part - 1 : state.Part;
@@ -46,7 +51,12 @@ internal sealed class PhaseEstimate
         }
         else if (state.Part != _part || state.Rounds.Done != _round)
         {
-            Enter(worked, state, group);
+            Enter(worked, waits, state, group);
+        }
+        else if (_now <= _partSince)
+        {
+            // It has waited since it began, until some moment between the two looks.
+            _counter.Doubt = worked - _now;
         }
 
         (_part, _group, _next, _round, _now) = (state.Part, group, next, state.Rounds.Done, worked);
@@ -62,7 +72,7 @@ internal sealed class PhaseEstimate
             : group != state.Part && _fed is not null ? Sorting(worked, state, parts[group].Sort!, parts[state.Part].Share, expected)
             : state is { Within: { } pieces, WithinNext: { } reached } ? Pieces(worked, state, pieces, reached, expected * pace)
             : state.Within is { } done ? Counted(worked, state, done, expected * pace)
-            : Uncounted(worked - _partSince, expected * pace);
+            : Uncounted(worked - _partSince, (group == state.Part ? expected : parts[state.Part].Share) * pace);
         double ratio = whole > 0 && expected > 0 ? whole / expected : pace;
         double after = parts.Skip(next).GroupBy(part => part.Kind).Sum(kind => kind.Sum(part => part.Share) * Pace(state, kind.Key, ratio, weight));
         double remaining = left + after;
@@ -71,9 +81,12 @@ internal sealed class PhaseEstimate
             remaining += rounds * (_rounds.Count > 0 ? _rounds.Average() : worked - _roundSince + remaining);
         }
 
-        double past = _unseen + worked;
+        double past = worked - _since;
         return (past > 0 ? past / (past + remaining) : 0, remaining);
     }
+
+    /// <summary>Whether the counter of the part in work, as it was last added, tells more of it than what is expected.</summary>
+    internal bool IsCounted(Trust trust) => _counter.Variance < trust.Variance;
 
     /// <summary>What was done before it was first looked at: as expected, or as its age says.</summary>
     private void Begin(double worked, bool fromBeginning, double? elapsed, OperationState state, int group)
@@ -81,18 +94,21 @@ internal sealed class PhaseEstimate
         double before = state.Parts.Take(group).Sum(part => part.Share);
         double part = state.Parts[state.Part].Share;
         // Where nothing is counted, what is left of its age when the parts before it are taken off.
-        double since = (elapsed ?? 0) - (state.Rounds.Done * state.Shares) - state.Parts.Take(state.Part).Sum(earlier => earlier.Share);
+        double earlier = (state.Rounds.Done * state.Shares) + state.Parts.Take(state.Part).Sum(part => part.Share);
+        double since = (elapsed ?? 0) - earlier;
         bool slowed = state.Seconds!.Slowed;
-        double share = state.Within is { } counted ? part * counted : elapsed is null || (slowed && since > part) ? part / 2 : Math.Clamp(since, 0.1 * part, 0.9 * part);
+        // An age that cannot be says nothing of it but that it has begun.
+        double share = state.Within is { } counted ? part * counted : elapsed is null || since < 0 || since > part ? part / 2 : Math.Clamp(since, 0.1 * part, 0.9 * part);
         double within = state.Parts.Take(state.Part).Skip(group).Sum(part => part.Share) + share;
         double done = (state.Rounds.Done * state.Shares) + before + within;
-        _begun = fromBeginning || done == 0;
+        _begun = done == 0 || (fromBeginning && earlier == 0);
         double pace = 1;
         if (!_begun)
         {
             pace = elapsed is > 0 ? Math.Clamp(elapsed.Value / done, 1 / OtherPace, slowed ? double.MaxValue : OtherPace) : 1;
             _unseen = pace * done;
             _unseenExpected = done;
+            _since = fromBeginning ? 0 : -_unseen;
         }
 
         _groupSince = _begun ? 0 : worked - (pace * within);
@@ -102,9 +118,10 @@ internal sealed class PhaseEstimate
     }
 
     /// <summary>A part has ended, somewhere between the last moment and this one.</summary>
-    private void Enter(double worked, OperationState state, int group)
+    private void Enter(double worked, bool waits, OperationState state, int group)
     {
-        double change = (_now + worked) / 2;
+        // Where it waits before the next one, all of the work since the last moment was the part's.
+        double change = waits ? worked : (_now + worked) / 2;
         _counter.End(change);
         if (state.Rounds.Done != _round)
         {
@@ -126,7 +143,7 @@ internal sealed class PhaseEstimate
             _fed = _counter;
         }
 
-        (_partSince, _counter) = (change, new(change, 0));
+        (_partSince, _counter) = (change, new(change, 0) { Doubt = worked - change });
     }
 
     private int Kind(OperationState state) => state.Parts[_group].Kind;
@@ -165,16 +182,19 @@ internal sealed class PhaseEstimate
         return (weights > 0 ? Math.Exp(sum / (weights + state.Seconds!.Prior)) : 1, weights);
     }
 
+    /// <summary>How much a part tells of the pace whose length is seen with a variance of its logarithm, beside what is expected of it.</summary>
+    private static double Weight(OperationState state, double variance) => state.Seconds!.Variance / (state.Seconds.Variance + variance);
+
     /// <summary>What was expected and what a counter says, each by how sure it is.</summary>
     private double Blend(double expected, double counted, double variance, OperationState state)
     {
+        Trust trust = state.Seconds!;
         if (expected <= 0)
         {
-            return counted;
+            return variance < trust.Variance ? counted : 0;
         }
 
         // That of the part itself, and that of the pace; where both are far from each other, it is what was expected that is wrong.
-        Trust trust = state.Seconds!;
         double apart = Math.Log(counted / expected);
         double doubt = Math.Max(trust.Variance * (1 + (1 / (trust.Prior + Known(state, Kind(state)).Weights))), (apart * apart / 2) - variance);
         return double.IsFinite(variance) ? expected * Math.Exp(apart * doubt / (doubt + variance)) : expected;
@@ -192,7 +212,7 @@ internal sealed class PhaseEstimate
     {
         double since = worked - _partSince;
         (double at, double within) = _counter.Anchor;
-        double counted = Math.Max(within > 0 ? (at - _partSince) / within : 0, since / Math.Max(next, 0.01));
+        double counted = Math.Max(within > 0 ? (at - _partSince) / within : 0, Math.Max(0, since - _counter.Doubt) / Math.Max(next, 0.01));
         double whole = within > 0 ? Blend(expected, counted, _counter.Variance, state) : Math.Max(expected, counted);
         double left = Math.Max(Uncounted(since, whole).Left, (1 - next) * whole);
         return (left, since + left, done);
@@ -210,6 +230,14 @@ internal sealed class PhaseEstimate
     {
         double since = worked - _groupSince;
         double done = state.Within ?? 0;
+        double seen = _begun && done > 2 * sort.Run ? (0.05 * (1 - done) / done) + (Math.Pow(sort.Run / done, 2) / 12) + Math.Pow(_counter.Doubt / since, 2) : double.PositiveInfinity;
+        if (seen < _counter.Variance)
+        {
+            // Memory has been full and was emptied, be it too quickly to be seen: what is sorted is what was read, less half of what memory holds.
+            double whole = Blend(expected * Pace(state, Kind(state)), since / (done - (sort.Run / 2)) / (1 - sort.Merging), 0.03 + seen, state);
+            return (Math.Max((whole * (1 - sort.Merging)) - since, (1 - done) * whole * sort.Reading) + (sort.Merging * whole), whole, Math.Min(1, since / whole));
+        }
+
         if (_counter.Whole is { } counted)
         {
             // All that is not merging goes by the counter.
@@ -227,9 +255,14 @@ internal sealed class PhaseEstimate
         }
 
         // It has only read so far, or sorts for the first time.
-        double weight = done / (done + 0.3) / 2;
+        double weight = done / (done + 0.3) * Weight(state, OfReading);
         double all = expected * (_counter.Filling is { } filling && expected > 0 ? Pace(state, Kind(state), filling / (sort.Reading * expected), weight) : Pace(state, Kind(state)));
-        all = Math.Max(all, (since / Math.Max(done, 0.01)) + (sort.Merging * all));
+        if (done > 0)
+        {
+            // No quicker than it has been for sure.
+            all = Math.Max(all, (Math.Max(0, since - _counter.Doubt) / Math.Max(done, 0.01)) + (sort.Merging * all));
+        }
+
         return (Math.Max(all - since, 0.15 * all), all, weight);
     }
 
@@ -237,7 +270,9 @@ internal sealed class PhaseEstimate
     private (double Left, double Whole, double Weight) Sorting(double worked, OperationState state, SortFeed sort, double share, double expected)
     {
         double read = _partSince - _groupSince;
-        double length = share * (expected > share ? Pace(state, Kind(state), read / (expected - share), 1) : Pace(state, Kind(state)));
+        // It began and ended somewhere between two looks.
+        double weight = read > 0 ? Weight(state, (Math.Pow(_fed!.Doubt, 2) + Math.Pow(_counter.Doubt, 2)) / (read * read)) : 0;
+        double length = share * (expected > share ? Pace(state, Kind(state), read / (expected - share), weight) : Pace(state, Kind(state)));
         if (_fed!.Whole is { } counted)
         {
             (double at, double within) = _fed.Anchor;
@@ -248,10 +283,10 @@ internal sealed class PhaseEstimate
         else if (state.Basis != ProgressConfidence.Learnt && (sort.Run >= 1 || read < Math.Sqrt(sort.Reading * expected * (expected - share))))
         {
             // All of it fitted into memory: it took as long as reading alone does.
-            length = Pace(state, Kind(state), read / (sort.Reading * expected), 1) * (1 - sort.Reading) * expected;
+            length = Pace(state, Kind(state), read / (sort.Reading * expected), weight) * (1 - sort.Reading) * expected;
         }
 
         (double left, double whole, _) = Uncounted(worked - _partSince, length);
-        return (left, read + whole, 1);
+        return (left, read + whole, weight);
     }
 }

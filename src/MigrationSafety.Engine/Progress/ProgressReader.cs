@@ -12,20 +12,25 @@ public sealed class ProgressReader : IAsyncDisposable
 
     private readonly EngineSession _session;
     private readonly ProgressFilter _filter;
+    private readonly TimeSpan _patience;
     private NpgsqlConnection? _connection;
 
     /// <summary>Opens nothing yet.</summary>
     /// <param name="session">Session.</param>
     /// <param name="filter">Which operations; an empty filter for all.</param>
-    public ProgressReader(EngineSession session, ProgressFilter filter)
+    /// <param name="patience">How long a look may take before the connection counts as lost; null for as long as it takes.</param>
+    public ProgressReader(EngineSession session, ProgressFilter filter, TimeSpan? patience = null)
     {
         ArgumentNullException.ThrowIfNull(session);
         ArgumentNullException.ThrowIfNull(filter);
-        (_session, _filter) = (session, filter);
+        (_session, _filter, _patience) = (session, filter, patience ?? Timeout.InfiniteTimeSpan);
         Tracker = new ProgressTracker(session.Info, filter);
     }
 
-    internal ProgressTracker Tracker { get; }
+    /// <summary>Whether the last look was without this module's own operations, because somebody locks their tables: more may run than was found.</summary>
+    public bool IsPartial => Tracker.IsPartial;
+
+    internal ProgressTracker Tracker { get; private set; }
 
     /// <summary>Takes one sample; with those before it, rates and times are told.</summary>
     /// <param name="sink">Warnings where this role is not shown everything.</param>
@@ -36,11 +41,7 @@ public sealed class ProgressReader : IAsyncDisposable
     {
         ArgumentNullException.ThrowIfNull(sink);
         IReadOnlyList<MigrationProgress> found = await SampleAsync(sink, cancellationToken).ConfigureAwait(false);
-        foreach (string warning in Tracker.Warnings)
-        {
-            sink.Warning(warning);
-        }
-
+        Warn(sink);
         return found;
     }
 
@@ -52,11 +53,14 @@ public sealed class ProgressReader : IAsyncDisposable
     public async Task<IReadOnlyList<MigrationProgress>> ReadOnceAsync(IOperationSink sink, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(sink);
-        if ((await SampleAsync(sink, cancellationToken).ConfigureAwait(false)).Count > 0)
+        IReadOnlyList<MigrationProgress> first = await SampleAsync(sink, cancellationToken).ConfigureAwait(false);
+        if (first.Count == 0)
         {
-            await Task.Delay(s_moment, cancellationToken).ConfigureAwait(false);
+            Warn(sink);
+            return first;
         }
 
+        await Task.Delay(s_moment, cancellationToken).ConfigureAwait(false);
         return await ReadAsync(sink, cancellationToken).ConfigureAwait(false);
     }
 
@@ -70,34 +74,52 @@ public sealed class ProgressReader : IAsyncDisposable
     }
 
     /// <inheritdoc />
-    public ValueTask DisposeAsync() => CloseAsync();
+    public ValueTask DisposeAsync() => CloseAsync(Tracker, _connection);
 
     /// <summary>As <see cref="ReadAsync"/>, without its warnings.</summary>
     internal async Task<IReadOnlyList<MigrationProgress>> SampleAsync(IOperationSink sink, CancellationToken cancellationToken)
     {
-        try
+        // A look has the connection for itself, and what it was prepared for: one that is left behind goes on with them.
+        (NpgsqlConnection? connection, _connection, ProgressTracker tracker) = (_connection, null, Tracker);
+        async Task<(NpgsqlConnection Connection, ProgressLook Look)> LookAsync(CancellationToken token)
         {
-            _connection ??= await _session.OpenAsync("progress", sink, cancellationToken).ConfigureAwait(false);
-            return await Tracker.SampleAsync(_connection, cancellationToken).ConfigureAwait(false);
-        }
-        catch (Exception e)
-        {
-            await CloseAsync().ConfigureAwait(false);
-            if (e is OperationCanceledException)
+            try
             {
+                connection ??= await _session.OpenAsync("progress", sink, token).ConfigureAwait(false);
+                return (connection, await tracker.LookAsync(connection, token).ConfigureAwait(false));
+            }
+            catch
+            {
+                await CloseAsync(tracker, connection).ConfigureAwait(false);
                 throw;
             }
+        }
 
+        try
+        {
+            (_connection, ProgressLook look) = await Answers.WithinAsync(LookAsync, _patience, _session, late => CloseAsync(tracker, late.Connection), cancellationToken).ConfigureAwait(false);
+            return Tracker.Track(look);
+        }
+        catch (Exception e) when (e is not OperationCanceledException)
+        {
+            Tracker = tracker.OnAnotherConnection();
             throw ServerErrors.Translate(e, "Reading progress", _filter.Table);
         }
     }
 
-    private async ValueTask CloseAsync()
+    private void Warn(IOperationSink sink)
     {
-        await Tracker.DisposeAsync().ConfigureAwait(false);
-        if (_connection is { } connection)
+        foreach (string warning in Tracker.Warnings)
         {
-            _connection = null;
+            sink.Warning(warning);
+        }
+    }
+
+    private static async ValueTask CloseAsync(ProgressTracker tracker, NpgsqlConnection? connection)
+    {
+        await tracker.DisposeAsync().ConfigureAwait(false);
+        if (connection is not null)
+        {
             await connection.DisposeAsync().ConfigureAwait(false);
         }
     }

@@ -48,7 +48,14 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
     /// <summary>Takes a sample. On another connection than before, it prepares itself first.</summary>
     /// <returns>The operations, those of the views first, each kind oldest first.</returns>
     /// <exception cref="MigrationException"><c>TableNotFound</c>, <c>InvalidName</c>.</exception>
-    internal async Task<IReadOnlyList<MigrationProgress>> SampleAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    internal async Task<IReadOnlyList<MigrationProgress>> SampleAsync(NpgsqlConnection connection, CancellationToken cancellationToken) =>
+        Track(await LookAsync(connection, cancellationToken).ConfigureAwait(false));
+
+    /// <summary>The same operations, with nothing prepared: where a look on the connection before may still use what is.</summary>
+    internal ProgressTracker OnAnotherConnection() => new(session, filter) { _tracks = _tracks, _between = _between, _statements = _statements, Entries = Entries, Time = Time };
+
+    /// <summary>Takes a sample, and leaves the operations as they are until it is handed to <see cref="Track"/>.</summary>
+    internal async Task<ProgressLook> LookAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
         DateTime before = Time;
         IReadOnlyList<ProgressSample> samples;
@@ -72,7 +79,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
             await ForgetAsync().ConfigureAwait(false);
         }
 
-        return Track(samples, before);
+        return new ProgressLook(samples, before);
     }
 
     public async ValueTask DisposeAsync()
@@ -104,7 +111,6 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
 
             _catalog = await ProgressCatalog.ReadAsync(connection, filter.Table, cancellationToken).ConfigureAwait(false);
             (_batch, _connection) = (Batch(connection, _catalog), connection);
-            _learnt = await LearntPhases.ReadAsync(connection, cancellationToken).ConfigureAwait(false);
             // Planning takes longer than running it.
             await _batch.PrepareAsync(cancellationToken).ConfigureAwait(false);
         }
@@ -127,6 +133,13 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
                     samples.Add(ProgressSample.Read(reader));
                 }
             }
+        }
+
+        if (samples.Exists(sample => sample.View == "create_index" && Shows(sample) && !Known.Any(known => known.Key == sample.Key))
+            && await LearntPhases.ReadAsync(connection, cancellationToken).ConfigureAwait(false) is var learnt && learnt != LearntPhases.None)
+        {
+            // What has ended since tells of those that begin.
+            _learnt = learnt;
         }
 
         Warnings = Missing(samples, seesAll, _catalog!);
@@ -176,10 +189,15 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
 
     private IEnumerable<KeyValuePair<string, OperationTrack>> Known => _tracks.Concat(_between);
 
+    private bool Shows(ProgressSample sample) => filter.Wants(ProgressModels.Of(sample, _learnt).Operation) && filter.Shows(sample.Database, session.Database);
+
     private ProgressSample? StatementOf(OperationTrack track) => Array.Find(_statements, statement => statement.IsSameStatement(track.Last));
 
-    private List<MigrationProgress> Track(IReadOnlyList<ProgressSample> all, DateTime before)
+    /// <summary>Brings the operations up to date.</summary>
+    /// <returns>The operations, those of the views first, each kind oldest first.</returns>
+    internal List<MigrationProgress> Track(ProgressLook look)
     {
+        (IReadOnlyList<ProgressSample> all, DateTime before) = look;
         _statements = [.. all.Where(sample => sample.View == ProgressQueries.Statement)];
         ProgressSample[] samples = [.. all.Where(sample => sample.View != ProgressQueries.Statement)];
         HashSet<int> inViews = [.. samples.Where(sample => sample.View is not (ProgressQueries.Ddl or ProgressQueries.Operation)).Select(sample => sample.Pid)];
@@ -204,7 +222,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
             }
 
             // An ALTER TABLE that builds an index, and a REINDEX that ALTER is a part of the text of, are what their view says.
-            if ((sample.View == ProgressQueries.Ddl && inViews.Contains(sample.Pid)) || !filter.Wants(ProgressModels.Of(sample, _learnt).Operation) || !filter.Shows(sample.Database, session.Database))
+            if ((sample.View == ProgressQueries.Ddl && inViews.Contains(sample.Pid)) || !Shows(sample))
             {
                 continue;
             }
@@ -221,8 +239,11 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
 
         foreach ((string key, OperationTrack unseen) in _tracks.Where(track => _ownLocked && track.Value.Last.View is ProgressQueries.Backfill or ProgressQueries.Operation))
         {
-            // They are not over because nobody could look.
-            tracks.TryAdd(key, unseen);
+            // They are not over because nobody could look: they are as they were.
+            if (tracks.TryAdd(key, unseen))
+            {
+                found.Add(unseen.Said);
+            }
         }
 
         _between = Known
@@ -256,7 +277,7 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
 
         if (_ownLocked)
         {
-            warnings.Add("Operations and backfills of this module are not shown: somebody locks their tables in the schema migration_safety. They are looked for again the next time.");
+            warnings.Add("Operations and backfills of this module cannot be looked at: somebody locks their tables in the schema migration_safety. They are shown as they were last seen, and looked for again the next time.");
         }
 
         if (!catalog.MaySeeFiles && samples.Any(sample => sample.View == ProgressQueries.Ddl && sample.Number("new_files") > 0))
@@ -267,3 +288,8 @@ internal sealed class ProgressTracker(MigrationSession session, ProgressFilter f
         return warnings;
     }
 }
+
+/// <summary>What one look found.</summary>
+/// <param name="Samples">All of it.</param>
+/// <param name="Before">When it was looked before.</param>
+internal sealed record ProgressLook(IReadOnlyList<ProgressSample> Samples, DateTime Before);

@@ -22,6 +22,7 @@ public static class ProgressWait
     /// <param name="interval">Time from one look to the next.</param>
     /// <param name="ended">Told of each as soon as it is over.</param>
     /// <param name="sink">Progress while it waits; a warning where this role is not shown everything, and where the server cannot be reached.</param>
+    /// <param name="places">Bounds how many look at the same time; held while this looks, not between two looks. Null for no bound.</param>
     /// <param name="cancellationToken">Cancels the waiting; the operations go on.</param>
     /// <exception cref="MigrationException"><c>TableNotFound</c>, <c>InvalidName</c>, or the connection's: of the first look, or after ten minutes without the server.</exception>
     public static Task RunAsync(
@@ -30,13 +31,15 @@ public static class ProgressWait
         TimeSpan interval,
         Action<ProgressResult> ended,
         IOperationSink sink,
-        CancellationToken cancellationToken) => RunAsync(session, filter, interval, ended, sink, s_awayFor, cancellationToken);
+        SemaphoreSlim? places,
+        CancellationToken cancellationToken) => RunAsync(session, filter, interval, ended, sink, places, s_awayFor, cancellationToken);
 
     /// <param name="session">Session.</param>
     /// <param name="filter">Which operations.</param>
     /// <param name="interval">Time from one look to the next.</param>
     /// <param name="ended">Told of each as soon as it is over.</param>
     /// <param name="sink">Progress and warnings.</param>
+    /// <param name="places">Bounds how many look at the same time.</param>
     /// <param name="awayFor">How long a server that cannot be reached is asked again.</param>
     /// <param name="cancellationToken">Cancels the waiting.</param>
     internal static async Task RunAsync(
@@ -45,6 +48,7 @@ public static class ProgressWait
         TimeSpan interval,
         Action<ProgressResult> ended,
         IOperationSink sink,
+        SemaphoreSlim? places,
         TimeSpan awayFor,
         CancellationToken cancellationToken)
     {
@@ -52,7 +56,7 @@ public static class ProgressWait
         ArgumentNullException.ThrowIfNull(filter);
         ArgumentNullException.ThrowIfNull(ended);
         ArgumentNullException.ThrowIfNull(sink);
-        await using ProgressReader reader = new(session, filter);
+        await using ProgressReader reader = new(session, filter, Answers.Patience(interval));
         HashSet<string> said = new(StringComparer.Ordinal);
         List<OperationTrack>? awaited = null;
         HashSet<OperationTrack> told = [];
@@ -61,43 +65,18 @@ public static class ProgressWait
         {
             try
             {
-                IReadOnlyList<MigrationProgress> found = await reader.SampleAsync(sink, cancellationToken).ConfigureAwait(false);
-                foreach (string warning in reader.Tracker.Warnings.Where(said.Add))
+                await (places?.WaitAsync(cancellationToken) ?? Task.CompletedTask).ConfigureAwait(false);
+                try
                 {
-                    sink.Warning(warning);
-                }
-
-                bool first = awaited is null;
-                if (first && reader.Tracker.IsPartial)
-                {
-                    // What is to be waited for is not known yet.
-                    await Task.Delay(interval, cancellationToken).ConfigureAwait(false);
-                    continue;
-                }
-
-                foreach (OperationTrack track in Look(reader.Tracker, told, ref awaited))
-                {
-                    // Remembered until it was told: asking how it ended may be what meets the lost connection.
-                    ended(await ResultAsync(session, reader, track, sink, cancellationToken).ConfigureAwait(false));
-                    told.Add(track);
-                }
-
-                // One that stands for what its statement has yet to do stays, until there is something of that.
-                awaited.RemoveAll(track => told.Contains(track) && (Idle(track) || !reader.Tracker.IsAtWork(track) || awaited.Exists(other => !told.Contains(other) && IsSameStatement(other, track))));
-                told.IntersectWith(awaited);
-
-                awaySince = null;
-                if (awaited.Count == 0)
-                {
-                    if (first)
+                    if (await LookAsync().ConfigureAwait(false))
                     {
-                        sink.Verbose($"Nothing runs now that could be waited for ({session.Info}).");
+                        return;
                     }
-
-                    return;
                 }
-
-                Report(session.Info, [.. found.Where(row => awaited.Any(track => track.Last.Pid == row.Pid))], sink);
+                finally
+                {
+                    places?.Release();
+                }
             }
             catch (MigrationException e) when (awaited is not null && IsPassing(e))
             {
@@ -121,6 +100,48 @@ public static class ProgressWait
             }
 
             await Task.Delay(interval, cancellationToken).ConfigureAwait(false);
+        }
+
+        // Whether nothing is left to be waited for.
+        async Task<bool> LookAsync()
+        {
+            IReadOnlyList<MigrationProgress> found = await reader.SampleAsync(sink, cancellationToken).ConfigureAwait(false);
+            foreach (string warning in reader.Tracker.Warnings.Where(said.Add))
+            {
+                sink.Warning(warning);
+            }
+
+            bool first = awaited is null;
+            if (first && reader.IsPartial)
+            {
+                // What is to be waited for is not known yet.
+                return false;
+            }
+
+            foreach (OperationTrack track in Look(reader.Tracker, told, ref awaited))
+            {
+                // Remembered until it was told: asking how it ended may be what meets the lost connection.
+                ended(await Answers.WithinAsync(token => ResultAsync(session, reader, track, sink, token), s_grace + Answers.Patience(interval), session, late: null, cancellationToken).ConfigureAwait(false));
+                told.Add(track);
+            }
+
+            // One that stands for what its statement has yet to do stays, until there is something of that.
+            awaited.RemoveAll(track => told.Contains(track) && (Idle(track) || !reader.Tracker.IsAtWork(track) || awaited.Exists(other => !told.Contains(other) && IsSameStatement(other, track))));
+            told.IntersectWith(awaited);
+
+            awaySince = null;
+            if (awaited.Count == 0)
+            {
+                if (first)
+                {
+                    sink.Verbose($"Nothing runs now that could be waited for ({session.Info}).");
+                }
+
+                return true;
+            }
+
+            Report(session.Info, [.. found.Where(row => awaited.Any(track => track.Last.Pid == row.Pid))], sink);
+            return false;
         }
     }
 
@@ -234,11 +255,11 @@ public static class ProgressWait
         }
 
         static string Text(MigrationProgress row) =>
-            string.Join(", ", new[] { string.Join(' ', new[] { row.Operation, row.Index ?? row.Target, row.Percent?.ToString("0'%'", CultureInfo.CurrentCulture) }.OfType<string>()), row.Phase }.OfType<string>());
+            string.Join(", ", new[] { string.Join(' ', new[] { row.Operation, row.Index ?? row.Target, (row.Percent is { } percent ? Math.Floor(percent) : (double?)null)?.ToString("0'%'", CultureInfo.CurrentCulture) }.OfType<string>()), row.Phase }.OfType<string>());
         MigrationProgress slowest = rows.OrderBy(row => row.Remaining ?? TimeSpan.MaxValue).Last();
         // What is waited for before where: PowerShell's default bar begins with the activity, and cuts it at half of the line.
         sink.Progress(new OperationProgress(
-            string.Join("; ", rows.Select(Text)),
+            Text(slowest) + (rows.Length > 1 ? string.Create(CultureInfo.CurrentCulture, $"; and {rows.Length - 1:N0} more") : ""),
             $"Waiting on {session}",
             rows.Min(row => row.Percent),
             slowest.Remaining,

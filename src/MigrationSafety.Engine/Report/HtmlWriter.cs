@@ -91,7 +91,7 @@ internal sealed class HtmlWriter
                 '\'' => escaped.Append("&#39;"),
                 '\n' or '\t' => escaped.Append((char)c),
                 '\r' => escaped,
-                < 0x20 or (>= 0x7F and < 0xA0) or 0x200B or 0x200E or 0x200F or (>= 0x202A and <= 0x202E) or (>= 0x2060 and <= 0x2069) or 0xFEFF or 0xFFFE or 0xFFFF =>
+                < 0x20 or (>= 0x7F and < 0xA0) or 0x061C or 0x200B or 0x200E or 0x200F or (>= 0x202A and <= 0x202E) or (>= 0x2060 and <= 0x2069) or 0xFEFF or 0xFFFE or 0xFFFF =>
                     escaped.Append("[U+").Append(c.ToString("X4", CultureInfo.InvariantCulture)).Append(']'),
                 _ => escaped.Append(rune.ToString()),
             };

@@ -8,6 +8,9 @@ namespace MigrationSafety.Engine.Report;
 /// </summary>
 public static class MigrationReport
 {
+    private const int MostRows = 40;
+    private const int MostSections = 200;
+
     /// <summary>Writes the report.</summary>
     /// <param name="title">Its title.</param>
     /// <param name="operations">The operations, one at least; they are told in the order in which they began, each once.</param>
@@ -29,12 +32,15 @@ public static class MigrationReport
         html.Open("style").Raw(ReportStyle.Css).Close();
         html.Close();
         html.Open("body").Open("main");
-        Head(html, title, operations, now);
-        for (int i = 0; i < operations.Count; i++)
+        // Those that did not succeed, and the latest.
+        HashSet<int> told = [.. Enumerable.Range(0, operations.Count).OrderByDescending(i => IsBad(operations[i])).ThenByDescending(i => i).Take(MostSections)];
+        Head(html, title, operations, told);
+        foreach (int i in told.Order())
         {
             new OperationSection(html, operations[i], Anchor(i), operations.Count > 1 ? $"{i + 1}. " : "").Write();
         }
 
+        InBrief(html, [.. Enumerable.Range(0, operations.Count).Where(i => !told.Contains(i)).Select(i => (operations[i], i + 1))]);
         WayBack(html, operations);
         html.Element("footer", null, $"Made {Time(now)} by MigrationSafety {typeof(MigrationReport).Assembly.GetName().Version?.ToString(3)} from the log of operations (migration_safety.operation). Times are by the server's clock.");
         html.Close().Close().Close();
@@ -70,11 +76,13 @@ public static class MigrationReport
 
     private static string Anchor(int index) => $"operation-{index + 1}";
 
-    private static void Head(HtmlWriter html, string title, IReadOnlyList<MigrationOperation> operations, DateTimeOffset now)
+    private static bool IsBad(MigrationOperation operation) => operation.Outcome is OperationOutcome.Failed or OperationOutcome.Interrupted;
+
+    private static void Head(HtmlWriter html, string title, IReadOnlyList<MigrationOperation> operations, HashSet<int> told)
     {
         DateTimeOffset first = operations.Min(operation => operation.StartedAt);
         DateTimeOffset last = operations.Max(operation => operation.StartedAt + operation.Duration);
-        int bad = operations.Count(operation => operation.Outcome is OperationOutcome.Failed or OperationOutcome.Interrupted);
+        int bad = operations.Count(IsBad);
         int stopped = operations.Count(operation => operation.Outcome == OperationOutcome.Cancelled);
         int running = operations.Count(operation => operation.Outcome == OperationOutcome.Running);
         (string verdict, string kind) = operations.Count == 1 && bad + stopped > 0 ? Outcome(operations[0].Outcome)
@@ -85,7 +93,7 @@ public static class MigrationReport
             : (operations.Count == 1 ? "Succeeded" : $"All {operations.Count} succeeded", "good");
         html.Open("header");
         html.Open("div", ("class", "head")).Element("h1", null, title).Element("span", $"badge {kind}", verdict).Close();
-        html.Element("p", "sub", $"{string.Join(", ", operations.Select(Place).Distinct())} · {Time(first.ToOffset(now.Offset))}");
+        html.Element("p", "sub", $"{string.Join(", ", operations.Select(Place).Distinct())} · {Time(first)}");
         html.Open("dl", ("class", "facts"));
         Fact(html, "Operations", $"{operations.Count}");
         Fact(html, "From first to last", Durations.Text(last - first));
@@ -93,18 +101,42 @@ public static class MigrationReport
         Fact(html, "Waited for others", Waited(operations.Aggregate(TimeSpan.Zero, (sum, operation) => sum + operation.WaitTime)));
         Fact(html, "Tried again", Times(operations.Sum(operation => operation.Retries)));
         Fact(html, "Run by", string.Join(", ", operations.Select(operation => operation.User).Where(user => user is not null).Distinct()));
-        Fact(html, "Taken back", $"{(running > 0 ? "not before its end; then: " : "")}{Reversible(RollbackGenerator.FromSteps("", [.. operations.SelectMany(Ran)]).Reversibility)}");
+        Fact(html, "Taken back", $"{(running > 0 ? "not before its end; then: " : "")}{Reversible(RollbackGenerator.ReversibilityOf(operations.SelectMany(Ran)))}");
         html.Close();
         if (operations.Count > 1)
         {
-            BarRows.Draw(html, "The operations in time", last - first,
-            [
-                .. operations.Select((operation, i) => new BarRow(
-                    $"{i + 1}. {Cut(operation.Action, 70)}",
-                    Durations.Text(operation.Duration),
-                    [new Bar(operation.StartedAt - first, operation.StartedAt + operation.Duration - first, Kind(operation.Outcome), $"{Outcome(operation.Outcome).Word}, {Durations.Text(operation.Duration)}")],
-                    Anchor(i))),
-            ]);
+            (MigrationOperation Operation, int Index)[] drawn = [.. operations.Select((operation, i) => (operation, i)).OrderByDescending(one => one.operation.Duration).Take(MostRows).OrderBy(one => one.i)];
+            BarRows.Draw(
+                html,
+                "The operations in time",
+                last - first,
+                [
+                    .. drawn.Select(one => new BarRow(
+                        $"{one.Index + 1}. {Cut(one.Operation.Action, 70)}",
+                        Durations.Text(one.Operation.Duration),
+                        [new Bar(one.Operation.StartedAt - first, one.Operation.StartedAt + one.Operation.Duration - first, Kind(one.Operation.Outcome), $"{Outcome(one.Operation.Outcome).Word}, {Durations.Text(one.Operation.Duration)}")],
+                        told.Contains(one.Index) ? Anchor(one.Index) : null)),
+                ],
+                operations.Count > drawn.Length ? $"{operations.Count - drawn.Length} shorter operations are not drawn." : null);
+        }
+
+        html.Close();
+    }
+
+    /// <summary>A line each of those that there is no room for.</summary>
+    private static void InBrief(HtmlWriter html, (MigrationOperation Operation, int Number)[] others)
+    {
+        if (others.Length == 0)
+        {
+            return;
+        }
+
+        html.Open("section", ("id", "in-brief"));
+        html.Element("h2", null, "The others in brief");
+        html.Element("p", "note", $"{others.Length} more operations have a line each. To be told more of them, report fewer: Get-MigrationHistory -Since, -Until, -Last and -Id choose.");
+        foreach ((MigrationOperation operation, int number) in others)
+        {
+            html.Element("p", "meta", $"{number}. {Time(operation.StartedAt)} · {Durations.Text(operation.Duration)} · {Outcome(operation.Outcome).Word} · {Place(operation)}, entry {operation.Id} · {Cut(operation.Action, 200)}");
         }
 
         html.Close();
@@ -116,7 +148,7 @@ public static class MigrationReport
         html.Element("h2", null, "The way back");
         foreach (var database in operations.GroupBy(Place))
         {
-            RollbackScript script = RollbackGenerator.FromSteps(string.Join(", ", database.Select(operation => operation.Action)), [.. database.SelectMany(Ran)]);
+            RollbackScript script = RollbackGenerator.FromSteps(RollbackText.OneLine(string.Join(", ", database.Select(operation => operation.Action)), 500), [.. database.SelectMany(Ran)]);
             string running = string.Join(", ", database.Where(operation => operation.Outcome == OperationOutcome.Running).Select(operation => operation.Action));
             html.Element("p", "meta", $"{database.Key}: {Reversible(script.Reversibility)}. The script takes the last operation back first; {(running.Length == 0 ? "New-RollbackScript makes the same from the log." : "it is not for now:")}");
             if (running.Length > 0)
@@ -148,7 +180,7 @@ public static class MigrationReport
     internal static string Cut(string text, int length)
     {
         string line = string.Join(' ', text.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries));
-        return line.Length <= length ? line : line[..length].TrimEnd() + "…";
+        return line.Length <= length ? line : line[..(char.IsHighSurrogate(line[length - 1]) ? length - 1 : length)].TrimEnd() + "…";
     }
 
     /// <summary>The steps, where an operation still runs as they are going to be at its end: what is begun has to be taken back too.</summary>

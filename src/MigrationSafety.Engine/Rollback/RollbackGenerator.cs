@@ -103,6 +103,11 @@ public static class RollbackGenerator
         return RollbackText.Compose(source, [.. steps.Reverse().SelectMany(Reverse)], null);
     }
 
+    /// <summary>Whether <see cref="FromSteps"/> takes them back, without its script.</summary>
+    /// <param name="steps">Steps with their outcome.</param>
+    /// <returns>What the worst of them is.</returns>
+    internal static Reversibility ReversibilityOf(IEnumerable<MigrationStep> steps) => RollbackText.Worst(steps.SelectMany(Reverse));
+
     /// <summary>The steps that apply a rollback. What is not reversed has no step.</summary>
     /// <param name="script">Rollback.</param>
     /// <returns>Steps in the order in which they are to run.</returns>

@@ -21,6 +21,10 @@ internal static class RollbackText
     internal static bool Runs(RollbackStatement statement) =>
         statement is { Reversal: not null, Reversibility: Reversibility.Reversible or Reversibility.ReversibleWithDataLoss };
 
+    /// <summary>What all of a rollback is, where one statement of it is worse than another.</summary>
+    internal static Reversibility Worst(IEnumerable<RollbackStatement> statements) =>
+        statements.Select(s => s.Reversibility).DefaultIfEmpty(Reversibility.NotNeeded).MaxBy(r => Array.IndexOf(s_bestToWorst, r));
+
     /// <summary>Puts a rollback together.</summary>
     /// <param name="source">What it takes back.</param>
     /// <param name="statements">Statements, last forward statement first.</param>
@@ -33,7 +37,7 @@ internal static class RollbackText
             statements = [.. statements.Select(EntityFrameworkTool.WithHistory)];
         }
 
-        Reversibility worst = statements.Select(s => s.Reversibility).DefaultIfEmpty(Reversibility.NotNeeded).MaxBy(r => Array.IndexOf(s_bestToWorst, r));
+        Reversibility worst = Worst(statements);
         RollbackDifference[] differences = file is { HasRollback: true } ? RollbackComparison.Compare(file.Rollback, statements.Where(Runs).Select(s => s.Reversal!), statements.Where(s => s.Reversibility == Reversibility.NotNeeded).Select(s => s.Statement)) : [];
         string[] header = [.. RollbackHeader.Lines(source, statements, worst, catalog, file, differences)];
         StringBuilder text = new();

@@ -176,6 +176,9 @@ public sealed class EngineSession : IAsyncDisposable
         }
     }
 
+    /// <summary>Closes the connections that lie idle, and those in use when they are disposed of: they lead to a server that is the wrong one by now.</summary>
+    internal void Forget() => _dataSource.Clear();
+
     /// <summary>Whether it has still to be said, once a session, that operations are not recorded.</summary>
     internal bool MayWarnOfHistory() => Interlocked.Exchange(ref _warnedOfHistory, 1) == 0;
 

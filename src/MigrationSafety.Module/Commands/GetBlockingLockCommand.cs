@@ -38,10 +38,11 @@ public sealed class GetBlockingLockCommand : WatchCmdlet<BlockingLock>
 
     private protected override string NothingText => "Nobody waits for a lock.";
 
-    private protected override Task<IReadOnlyList<BlockingLock>> ReadAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken) =>
-        BlockingLockReader.ReadAsync(
-            session,
-            new BlockingLockFilter { Table = Table, Pids = Pid, MinimumWait = MinimumWait.Value, RootOnly = RootOnly, QueryLength = IncludeQuery },
-            sink,
-            cancellationToken);
+    private protected override Task<IReadOnlyList<BlockingLock>> ReadAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        BlockingLockFilter filter = new() { Table = Table, Pids = Pid, MinimumWait = MinimumWait.Value, RootOnly = RootOnly, QueryLength = IncludeQuery };
+        return Watch
+            ? Answers.WithinAsync(token => BlockingLockReader.ReadAsync(session, filter, sink, token), Answers.Patience(Interval.Value), session, late: null, cancellationToken)
+            : BlockingLockReader.ReadAsync(session, filter, sink, cancellationToken);
+    }
 }

@@ -14,6 +14,7 @@ public sealed class GetMigrationProgressCommand : WatchCmdlet<MigrationProgress>
 {
     private readonly List<EngineSession> _sessions = [];
     private readonly Dictionary<EngineSession, ProgressReader> _readers = [];
+    private SemaphoreSlim? _places;
 
     /// <summary>Operations on this table and its partitions alone.</summary>
     [Parameter(Position = 0)]
@@ -30,6 +31,7 @@ public sealed class GetMigrationProgressCommand : WatchCmdlet<MigrationProgress>
     [Parameter]
     [ValidateNotNullOrEmpty]
     [SupportsWildcards]
+    [ArgumentCompleter(typeof(RunningOperationCompleter))]
     public string[]? Operation { get; set; }
 
     /// <summary>Waits until the operations that run now have ended, with progress records meanwhile, and returns how they ended.</summary>
@@ -78,17 +80,19 @@ public sealed class GetMigrationProgressCommand : WatchCmdlet<MigrationProgress>
     /// <inheritdoc />
     protected override void EndProcessing()
     {
+        _places = new SemaphoreSlim(ThrottleLimit);
         // Only when all are known: sessions with one server see the same operations.
         foreach ((EngineSession session, ProgressFilter filter) in Filter.Shared(_sessions))
         {
             if (Watch)
             {
-                _readers[session] = new ProgressReader(session, filter);
+                _readers[session] = new ProgressReader(session, filter, Answers.Patience(Interval.Value));
                 Watched.Add(session);
             }
             else if (Wait)
             {
-                Runner.Start((sink, token) => ProgressWait.RunAsync(session, filter, Interval.Value, sink.Output, sink, token), ThrottleLimit);
+                // All of them at once, whatever the limit: what ends while nobody looks is in no result.
+                Runner.Start((sink, token) => ProgressWait.RunAsync(session, filter, Interval.Value, sink.Output, sink, _places, token), int.MaxValue);
             }
             else
             {
@@ -101,6 +105,8 @@ public sealed class GetMigrationProgressCommand : WatchCmdlet<MigrationProgress>
 
     private protected override Task<IReadOnlyList<MigrationProgress>> ReadAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken) =>
         _readers[session].ReadAsync(sink, cancellationToken);
+
+    private protected override bool IsPartial(EngineSession session) => _readers[session].IsPartial;
 
     private static async Task ReadOnceAsync(EngineSession session, ProgressFilter filter, IRecordSink sink, CancellationToken cancellationToken)
     {
@@ -116,6 +122,7 @@ public sealed class GetMigrationProgressCommand : WatchCmdlet<MigrationProgress>
     {
         // The work that uses them first.
         base.Dispose(disposing);
+        _places?.Dispose();
         foreach (ProgressReader reader in _readers.Values)
         {
             reader.DisposeAsync().AsTask().GetAwaiter().GetResult();

@@ -45,6 +45,9 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
     /// <summary>The custom view of the rows that a terminal has no room for in full; null where a row is one line anyway.</summary>
     private protected virtual string? BriefView => null;
 
+    /// <summary>Whether the last look at a session could not see everything, for a moment: watching goes on then, whatever it found.</summary>
+    private protected virtual bool IsPartial(EngineSession session) => false;
+
     /// <summary>Whether it is looked more often than once.</summary>
     private protected virtual bool Repeats => Watch;
 
@@ -107,7 +110,7 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
             long start = Stopwatch.GetTimestamp();
             IReadOnlyList<Look> looks = Runner.Wait(LookAsync);
             Action? refresh = show(looks);
-            if (looks.All(look => look.Failure is null ? Ends is { } ends && !look.Rows.Any(ends) : !IsPassing(look.Failure)))
+            if (looks.All(look => look.Failure is null ? Ends is { } ends && !look.Partial && !look.Rows.Any(ends) : !IsPassing(look.Failure)))
             {
                 return;
             }
@@ -143,7 +146,8 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
             WarningsApart warnings = new(sink);
             try
             {
-                return new Look(session.Info, await ReadAsync(session, warnings, cancellationToken).ConfigureAwait(false), [.. warnings.Said], null);
+                IReadOnlyList<T> rows = await ReadAsync(session, warnings, cancellationToken).ConfigureAwait(false);
+                return new Look(session.Info, rows, [.. warnings.Said], null, IsPartial(session));
             }
             catch (Exception e) when (!cancellationToken.IsCancellationRequested)
             {
@@ -221,28 +225,42 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
         string red = plain ? "" : "\u001b[31m";
         string where = looks.Count == 1 ? looks[0].Session.ToString() : $"{looks.Count} sessions";
         List<string> lines = [$"{time}  {where}, every {Interval}; Ctrl-C ends"];
-        foreach (string warning in looks.SelectMany(look => look.Warnings).Distinct())
-        {
-            lines.AddRange(Fold(warning, size.Width).Select(line => yellow + line));
-        }
-
-        foreach (Look look in looks.Where(look => look.Failure is not null))
-        {
-            lines.AddRange(Fold($"{look.Session}: {look.Failure!.Message}", size.Width).Select(line => red + line));
-        }
-
+        lines.AddRange(Notices(
+            [
+                .. looks.Where(look => look.Failure is not null).Select(look => (red, $"{look.Session}: {look.Failure!.Message}")),
+                .. looks.SelectMany(look => look.Warnings).Distinct().Select(warning => (yellow, warning)),
+            ],
+            size));
         lines.Add("");
         // The sort keeps the order of the server's otherwise.
         T[] rows = [.. looks.SelectMany(look => look.Rows).OrderByDescending(row => Ends?.Invoke(row))];
         if (rows.Length == 0)
         {
-            // Where a look failed, nothing is known.
-            lines.Add(looks.Any(look => look.Failure is null) ? NothingText : "");
+            // Where a look failed, or did not see everything, nothing is known.
+            lines.Add(looks.Any(look => look is { Failure: null, Partial: false }) ? NothingText : "");
             return lines;
         }
 
         lines.AddRange(Fit(rows, Math.Max(size.Height - lines.Count, 1), size.Width));
         return lines;
+    }
+
+    /// <summary>What is the matter: in full where that leaves two thirds of the height to the rows, otherwise a line each, of as many as a third holds.</summary>
+    private static List<string> Notices((string Colour, string Text)[] all, (int Width, int Height) size)
+    {
+        int room = Math.Max(size.Height / 3, 1);
+        List<string> full = [.. all.SelectMany(one => Fold(one.Text, size.Width).Select(line => one.Colour + line))];
+        if (full.Count <= room)
+        {
+            return full;
+        }
+
+        int shown = all.Length <= room ? all.Length : room - 1;
+        return
+        [
+            .. all[..shown].Select(one => Fold(one.Text, size.Width - 1).ToArray() is [var line, .. var rest] ? $"{one.Colour}{line}{(rest.Length > 0 ? "…" : "")}" : ""),
+            .. shown < all.Length ? [$"{all[^1].Colour}... and {all.Length - shown} more"] : Array.Empty<string>(),
+        ];
     }
 
     /// <summary>As many rows as there is room for, and as many of these in full; the formatter alone knows how many lines it makes of them.</summary>
@@ -314,7 +332,7 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
         yield return rest;
     }
 
-    private sealed record Look(MigrationSession Session, IReadOnlyList<T> Rows, string[] Warnings, Exception? Failure);
+    private sealed record Look(MigrationSession Session, IReadOnlyList<T> Rows, string[] Warnings, Exception? Failure, bool Partial = false);
 
     /// <summary>Keeps warnings back: each look says them again, and they would stand in the middle of the view.</summary>
     private sealed class WarningsApart(IOperationSink inner) : IOperationSink

@@ -92,7 +92,7 @@ public abstract class NameCompleter : IArgumentCompleter
         }
     }
 
-    private static string Unquoted(string word, char quote)
+    internal static string Unquoted(string word, char quote)
     {
         if (quote == '\0')
         {
@@ -105,7 +105,7 @@ public abstract class NameCompleter : IArgumentCompleter
     }
 
     /// <summary>A name as PowerShell reads it as one argument: in quotation marks where it needs them, or where the user began with them.</summary>
-    private static string Argument(string text, char quote)
+    internal static string Argument(string text, char quote)
     {
         bool plain = text.All(c => char.IsLetterOrDigit(c) || c is '_' or '.');
         return plain && quote == '\0' ? text

@@ -201,7 +201,11 @@ internal sealed class ThrottleLook
     /// <summary>Settings of the connection that looks: an answer that comes late is none, and what it writes down must not wait for a standby.</summary>
     internal static async Task PrepareAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
-        await using NpgsqlCommand command = new("select pg_catalog.set_config('statement_timeout', $1, false), pg_catalog.set_config('jit', 'off', false), pg_catalog.set_config('synchronous_commit', 'off', false)", connection)
+        const string Sql = """
+            select pg_catalog.set_config(name, value, false)
+            from (values ('statement_timeout', $1), ('jit', 'off'), ('synchronous_commit', 'off'), ('default_transaction_isolation', 'read committed')) as s (name, value)
+            """;
+        await using NpgsqlCommand command = new(Sql, connection)
         {
             CommandTimeout = 2 * PatienceSeconds,
             Parameters = { new() { Value = $"{PatienceSeconds}s" } },
