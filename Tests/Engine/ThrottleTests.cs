@@ -3,13 +3,10 @@ using System.Globalization;
 using MigrationSafety.Engine.Backfills;
 using MigrationSafety.Engine.Backfills.Throttling;
 using MigrationSafety.Engine.Execution;
-using MigrationSafety.Engine.Progress;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Tests.Engine.Support;
 using MigrationSafety.Tests.Postgres;
 using Npgsql;
-using Npgsql.Replication;
-using NpgsqlTypes;
 using Xunit;
 
 namespace MigrationSafety.Tests.Engine;
@@ -19,152 +16,9 @@ public sealed class ThrottleTests(Servers servers)
 {
     private const string Table = "create table t (id int primary key, v int); insert into t select i from generate_series(1, 3000) i;";
 
-    // A megabyte of WAL that is none of the backfill's.
-    private const string Wal = "create table filler as select repeat('x', 100) as x from generate_series(1, 20000)";
-
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
     private static ThrottleLimits None { get; } = new();
-
-    [Theory, EachMajor(OnlyEdges = true)]
-    public async Task A_standby_that_falls_behind_pauses_it_until_it_has_caught_up(int major)
-    {
-        await using PostgresServer primary = await PostgresServer.StartAsync(major, new() { Settings = new Dictionary<string, string> { ["archive_mode"] = "on", ["archive_command"] = "false" } }, cancellationToken: Token);
-        await using BackfillBench bench = await BackfillBench.CreateAsync(primary, Table);
-        await using PostgresServer standby = await primary.StartStandbyAsync(primary.Options with { Settings = new Dictionary<string, string>() }, Token);
-        await using NpgsqlConnection replay = new(standby.ConnectionString("postgres"));
-        await replay.OpenAsync(Token);
-
-        // By amount.
-        await ExecuteAsync(replay, "select pg_wal_replay_pause()");
-        await bench.Database.ExecuteAsync(Wal, Token);
-        await UntilBehindAsync(bench, 1 << 20);
-        ThrottleLimits bytes = None with { ReplicationLagBytes = 256 << 10 };
-        Task<BackfillResult> run = bench.RunAsync(Request(bytes));
-        string reason = await ReasonAsync(bench, run);
-        Assert.StartsWith("paused: standby standby", reason, StringComparison.Ordinal);
-        Assert.Contains("(limit 256 kB)", reason, StringComparison.Ordinal);
-        Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) from t where v is not null"));
-        await using ProgressReader reader = new(bench.Session, new() { Table = "t" });
-        MigrationProgress progress = Assert.Single(await reader.ReadAsync(bench.Sink, Token));
-        Assert.Equal("throttle: " + reason, progress.WaitingFor);
-        await ExecuteAsync(replay, "select pg_wal_replay_resume()");
-        Assert.Equal((BackfillOutcome.Completed, 3000), ((await run).Outcome, (await run).Rows));
-        Assert.Null(await bench.ScalarAsync<string>("select waiting_for from migration_safety.backfill"));
-        Assert.Contains(bench.Sink.VerboseMessages, message => message.Contains(": at 5 % speed and rising, after: standby standby", StringComparison.Ordinal));
-
-        // By time: the server's own measure stands still while nothing is replayed.
-        await ExecuteAsync(replay, "select pg_wal_replay_pause()");
-        await bench.Database.ExecuteAsync("update t set v = null", Token);
-        run = bench.RunAsync(Request(None with { ReplicationLagTime = TimeSpan.FromSeconds(1), RowsPerSecond = 200 }));
-        Assert.Matches("standby standby.* is .* s behind \\(limit 1.0 s\\)", await ReasonAsync(bench, run, "standby"));
-
-        // A standby that is late on purpose is nobody's concern.
-        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'paused'", Token);
-        Assert.Equal(BackfillOutcome.Paused, (await run).Outcome);
-        BackfillResult rest = await bench.RunAsync(Request(bytes with { ReplicationLagTime = TimeSpan.FromSeconds(1), ExcludedStandbys = [PostgresServer.StandbyName] }));
-        Assert.Equal((BackfillOutcome.Completed, 0, true), (rest.Outcome, rest.Remaining, rest.Resumed));
-
-        // Each file that is complete waits, and none goes.
-        await bench.Database.ExecuteAsync("update t set v = null; select pg_switch_wal(); create table more as select 1; select pg_switch_wal()", Token);
-        run = bench.RunAsync(Request(None with { ArchiveLag = 1 << 20 }));
-        reason = await ReasonAsync(bench, run);
-        Assert.Matches("^(paused|at 50 % speed): .* MB of WAL wait to be archived \\(limit 1 MB\\)", reason);
-        await Wait.UntilAsync(async () => (await bench.ScalarAsync<string>("select waiting_for from migration_safety.backfill"))!.Contains("fails", StringComparison.Ordinal), "the failure to be named", cancellationToken: Token);
-        await bench.Database.ExecuteAsync("alter system set archive_command = 'true'", Token);
-        await bench.Database.ExecuteAsync("select pg_reload_conf()", Token);
-        Assert.Equal(BackfillOutcome.Completed, (await run).Outcome);
-    }
-
-    [Theory, EachMajor]
-    public async Task A_receiver_that_replays_nothing_counts_as_far_as_it_has_written(int major)
-    {
-        await using PostgresServer server = await PostgresServer.StartAsync(major, cancellationToken: Token);
-        await using BackfillBench bench = await BackfillBench.CreateAsync(server, Table);
-        // As pg_receivewal: nothing is replayed, and flushed is what lies before the file that it fills.
-        await using PhysicalReplicationConnection receiver = new(server.ConnectionString("postgres")) { WalReceiverStatusInterval = TimeSpan.FromMilliseconds(200) };
-        await receiver.Open(Token);
-        NpgsqlLogSequenceNumber start = (await receiver.IdentifySystem(Token)).XLogPos;
-        receiver.LastFlushedLsn = start;
-        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
-        Task receiving = ReceiveAsync(receiver, start, stop.Token);
-        await bench.Database.ExecuteAsync(Wal, Token);
-        await Wait.UntilAsync(async () => receiving.IsCompleted || await bench.ScalarAsync<bool>("select coalesce(bool_or(write_lsn > flush_lsn and replay_lsn is null), false) from pg_stat_replication"), "the receiver", cancellationToken: Token);
-        Assert.False(receiving.IsCompleted);
-
-        Task<BackfillResult> run = bench.RunAsync(Request(None with { ReplicationLagTime = TimeSpan.FromSeconds(10), ReplicationLagBytes = 256 << 10 }));
-        Assert.Equal((BackfillOutcome.Completed, 3000), ((await run.WaitAsync(TimeSpan.FromSeconds(60), Token)).Outcome, (await run).Rows));
-        await using NpgsqlConnection watch = await bench.Database.OpenAsync(Token);
-        StandbySample seen = Assert.Single((await new ThrottleLook(None with { ReplicationLagBytes = 1 }, "x", []).ReadAsync(watch, [], Token)).Standbys);
-        Assert.InRange(seen.Replayed, (long)(ulong)start + 1, long.MaxValue);
-        await stop.CancelAsync();
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => receiving);
-    }
-
-    [Theory, EachMajor(OnlyEdges = true)]
-    public async Task A_slot_that_nobody_reads_pauses_it(int major)
-    {
-        await using PostgresServer server = await PostgresServer.StartAsync(major, cancellationToken: Token);
-        await using BackfillBench bench = await BackfillBench.CreateAsync(server, Table);
-        await bench.Database.ExecuteAsync("select pg_create_physical_replication_slot('lonely', true)", Token);
-        await bench.Database.ExecuteAsync(Wal, Token);
-
-        Task<BackfillResult> run = bench.RunAsync(Request(None with { SlotLag = 256 << 10 }));
-        Assert.Matches("^paused: replication slot lonely keeps .* of WAL \\(limit 256 kB\\) and nobody reads it$", await ReasonAsync(bench, run));
-        await bench.Database.ExecuteAsync("select pg_drop_replication_slot('lonely')", Token);
-        Assert.Equal(BackfillOutcome.Completed, (await run).Outcome);
-
-        // About to lose what it keeps: whatever the limit.
-        await bench.Database.ExecuteAsync("alter system set max_slot_wal_keep_size = '1MB'; ", Token);
-        await bench.Database.ExecuteAsync("select pg_reload_conf(); update t set v = null; select pg_create_physical_replication_slot('short', true)", Token);
-        await Wait.UntilAsync(async () => await bench.ScalarAsync<string>("show max_slot_wal_keep_size") == "1MB", "the setting", cancellationToken: Token);
-        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
-        ThrottleLook look = new(None with { SlotLag = long.MaxValue }, "x", []);
-        SlotSample slot = Assert.Single((await look.ReadAsync(connection, [], Token)).Slots);
-        Assert.Equal(("short", false, 1L << 20), (slot.Name, slot.Active, slot.Bound));
-        Assert.NotNull(slot.Safe);
-    }
-
-    [Theory, EachMajor(OnlyEdges = true)]
-    public async Task Commits_that_wait_for_a_standby_that_is_gone_pause_it(int major)
-    {
-        await using PostgresServer server = await PostgresServer.StartAsync(major, cancellationToken: Token);
-        await using BackfillBench bench = await BackfillBench.CreateAsync(server, Table);
-        Task<BackfillResult> run = bench.RunAsync(Request(None with { Slowdown = 1.15, RowsPerSecond = 50 }));
-        await bench.UntilBatchesAsync(1, run);
-
-        await bench.Database.ExecuteAsync("alter system set synchronous_standby_names = 'gone'", Token);
-        await bench.Database.ExecuteAsync("select pg_reload_conf()", Token);
-        await Wait.UntilAsync(async () => await bench.ScalarAsync<string>("show synchronous_standby_names") == "gone", "the setting", cancellationToken: Token);
-        // Commits wait from when the checkpointer has taken the setting over, which a checkpoint under way delays.
-        await bench.Database.ExecuteAsync("checkpoint", Token);
-        await using NpgsqlConnection application = await bench.Database.OpenAsync(Token);
-        Task<int> commits = ExecuteAsync(application, "do $$ begin create table beside (); commit; create table another (); commit; end $$");
-        try
-        {
-            Assert.Matches(@"^paused: \d+ commits? waits? for a synchronous standby that does not answer \(synchronous_standby_names\)$", await ReasonAsync(bench, run, "synchronous"));
-            Assert.False(commits.IsCompleted);
-
-            // One statement that commits many times does not hang as long as its commits end.
-            await using NpgsqlConnection watch = await bench.Database.OpenAsync(Token);
-            ThrottleLook look = new(None with { Slowdown = 1.15 }, "x", []);
-            string first = Assert.Single((await look.ReadAsync(watch, [], Token)).StandbyWaits);
-            await ExecuteAsync(watch, $"select pg_cancel_backend({application.ProcessID})");
-            await Wait.UntilAsync(async () => (await look.ReadAsync(watch, [], Token)).StandbyWaits is [var next] && next != first, "its next commit", cancellationToken: Token);
-        }
-        finally
-        {
-            // Or the database could never be dropped.
-            await bench.Database.ExecuteAsync("alter system reset synchronous_standby_names", CancellationToken.None);
-            await bench.Database.ExecuteAsync("select pg_reload_conf()", CancellationToken.None);
-        }
-
-        await commits;
-        await Wait.UntilAsync(
-            async () => await bench.ScalarAsync<string>("select coalesce(waiting_for, '') from migration_safety.backfill") is { } words && !words.StartsWith("paused", StringComparison.Ordinal), "it to go on", cancellationToken: Token);
-        await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'paused'", Token);
-        Assert.Equal(BackfillOutcome.Paused, (await run).Outcome);
-    }
 
     [Theory, EachMajor]
     public async Task Sessions_that_wait_for_its_rows_are_seen(int major)
@@ -174,7 +28,7 @@ public sealed class ThrottleTests(Servers servers)
         await using NpgsqlConnection watch = await bench.Database.OpenAsync(Token);
         await using NpgsqlConnection worker = await bench.Database.OpenAsync(Token);
         await using NpgsqlTransaction batch = await worker.BeginTransactionAsync(Token);
-        await ExecuteAsync(worker, "update t set v = 2 where id = 1");
+        await worker.ExecuteAsync("update t set v = 2 where id = 1", Token);
         ThrottleLook look = new(None with { WaitingSessions = 1, ActiveSessions = 5 }, "x", []);
         Assert.Equal(0, (await look.ReadAsync(watch, [worker.ProcessID], Token)).Waiters!.Count);
 
@@ -199,7 +53,7 @@ public sealed class ThrottleTests(Servers servers)
 
         // Without a time zone it is the server's, and the record keeps it for whoever resumes from elsewhere.
         Task<BackfillResult> run = bench.RunAsync(Request(None with { Window = new DailyWindow(Hours(2, 3)) }), session: session);
-        string reason = await ReasonAsync(bench, run);
+        string reason = await bench.ReasonAsync(run);
         Assert.StartsWith($"paused: outside the window {Hours(2, 3)} Asia/Kathmandu, which opens in 1", reason, StringComparison.Ordinal);
         Assert.Equal($"{Hours(2, 3)} Asia/Kathmandu", await bench.ScalarAsync<string>("select throttle->>'window' from migration_safety.backfill"));
         await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'paused'", Token);
@@ -250,7 +104,7 @@ public sealed class ThrottleTests(Servers servers)
         await Wait.UntilAsync(
             async () =>
             {
-                await ExecuteAsync(others, $"create temp table if not exists x (); select pg_logical_emit_message(false, 'x', repeat('x', {1000 * (1 + shown.Count)}))");
+                await others.ExecuteAsync($"create temp table if not exists x (); select pg_logical_emit_message(false, 'x', repeat('x', {1000 * (1 + shown.Count)}))", Token);
                 written.Add(await bench.ScalarAsync<string>("select coalesce(waiting_for, '') from migration_safety.backfill") ?? "");
                 return shown.OfType<string>().Where(words => words.StartsWith("paused", StringComparison.Ordinal)).Distinct().Count() >= 5;
             },
@@ -291,15 +145,15 @@ public sealed class ThrottleTests(Servers servers)
         await using NpgsqlConnection third = await bench.Database.OpenAsync(Token);
         foreach (NpgsqlConnection client in (NpgsqlConnection[])[first, second, third])
         {
-            await ExecuteAsync(client, """
+            await client.ExecuteAsync("""
                 insert into migration_safety.backfill_worker (backfill, run, number, pid, backend_start, heartbeat)
                 select name, gen_random_uuid(), 1, pg_backend_pid(), now(), now() - interval '1 min' from migration_safety.backfill
-                """);
-            await ExecuteAsync(client, $"select pg_advisory_lock_shared({TableOperationLock.ClassId}, 't'::regclass::int)");
+                """, Token);
+            await client.ExecuteAsync($"select pg_advisory_lock_shared({TableOperationLock.ClassId}, 't'::regclass::int)", Token);
         }
 
         Assert.Equal(3, (await look.ReadAsync(watch, [], Token)).Clients);
-        await ExecuteAsync(third, "select pg_advisory_unlock_all()");
+        await third.ExecuteAsync("select pg_advisory_unlock_all()", Token);
         Assert.Equal(2, (await look.ReadAsync(watch, [], Token)).Clients);
     }
 
@@ -310,11 +164,11 @@ public sealed class ThrottleTests(Servers servers)
         ThrottleLimits limits = None with { HealthQuery = "select ok from health;" };
 
         Task<BackfillResult> run = bench.RunAsync(Request(limits));
-        Assert.Equal("paused: the health query says no", await ReasonAsync(bench, run));
+        Assert.Equal("paused: the health query says no", await bench.ReasonAsync(run));
         await bench.Database.ExecuteAsync("alter table health rename to ill", Token);
-        Assert.StartsWith("paused: the health query fails: relation \"health\" does not exist", await ReasonAsync(bench, run, "fails"), StringComparison.Ordinal);
+        Assert.StartsWith("paused: the health query fails: relation \"health\" does not exist", await bench.ReasonAsync(run, "fails"), StringComparison.Ordinal);
         await bench.Database.ExecuteAsync("alter table ill rename to health; delete from health", Token);
-        Assert.Equal("paused: the health query returns neither true nor false", await ReasonAsync(bench, run, "neither"));
+        Assert.Equal("paused: the health query returns neither true nor false", await bench.ReasonAsync(run, "neither"));
         await bench.Database.ExecuteAsync("insert into health values (true)", Token);
         Assert.Equal((BackfillOutcome.Completed, 3000), ((await run).Outcome, (await run).Rows));
 
@@ -330,9 +184,9 @@ public sealed class ThrottleTests(Servers servers)
         Assert.Contains("read-only transaction", writes.Message, StringComparison.Ordinal);
         Assert.Equal(1, await bench.ScalarAsync<long>("select count(*) from health"));
         run = bench.RunAsync(Request(None with { HealthQuery = "select case when (select count(*) from health) > 1 then sneaky() else false end" }));
-        Assert.Equal("paused: the health query says no", await ReasonAsync(bench, run, "says"));
+        Assert.Equal("paused: the health query says no", await bench.ReasonAsync(run, "says"));
         await bench.Database.ExecuteAsync("insert into health values (true)", Token);
-        Assert.Contains("read-only transaction", await ReasonAsync(bench, run, "read-only"), StringComparison.Ordinal);
+        Assert.Contains("read-only transaction", await bench.ReasonAsync(run, "read-only"), StringComparison.Ordinal);
         await bench.Database.ExecuteAsync("update migration_safety.backfill set state = 'paused'", Token);
         Assert.Equal(BackfillOutcome.Paused, (await run).Outcome);
     }
@@ -358,7 +212,7 @@ public sealed class ThrottleTests(Servers servers)
         foreach (string code in (string[])["58P01", "XX000", "53200", "57P03", "08006"])
         {
             await bench.Database.ExecuteAsync($"update health set code = '{code}'", Token);
-            Assert.Equal($"paused: the health query fails: trouble {code}.", await ReasonAsync(bench, run, code));
+            Assert.Equal($"paused: the health query fails: trouble {code}.", await bench.ReasonAsync(run, code));
         }
 
         await bench.Database.ExecuteAsync("update health set code = '00000'", Token);
@@ -484,7 +338,7 @@ public sealed class ThrottleTests(Servers servers)
         // A slow vacuum of somebody else.
         await bench.Database.ExecuteAsync("create table other as select 1 as id; alter table t set (autovacuum_enabled = off); delete from t", Token);
         await using NpgsqlConnection vacuum = await bench.Database.OpenAsync(Token);
-        await ExecuteAsync(vacuum, "set vacuum_cost_delay = '100ms'; set vacuum_cost_limit = 1");
+        await vacuum.ExecuteAsync("set vacuum_cost_delay = '100ms'; set vacuum_cost_limit = 1", Token);
         using CancellationTokenSource enough = CancellationTokenSource.CreateLinkedTokenSource(Token);
         await using NpgsqlCommand slow = new("vacuum t", vacuum);
         Task<int> vacuuming = slow.ExecuteNonQueryAsync(enough.Token);
@@ -534,7 +388,7 @@ public sealed class ThrottleTests(Servers servers)
 
         await bench.Database.ExecuteAsync("update t set v = null", Token);
         run = bench.RunAsync(Request(None with { HealthQuery = "select false" }) with { Options = new() { RetryFor = TimeSpan.FromSeconds(2) } });
-        await ReasonAsync(bench, run);
+        await bench.ReasonAsync(run);
         await server.StopAsync(StopMode.Immediate, Token);
         MigrationException gone = await Assert.ThrowsAsync<MigrationException>(() => run);
         Assert.Equal(MigrationErrorKind.Connection, gone.Kind);
@@ -569,12 +423,6 @@ public sealed class ThrottleTests(Servers servers)
 
     private static BackfillRequest Request(ThrottleLimits limits) => BackfillBench.Request("t", "v", "1") with { Throttle = limits };
 
-    private static async Task<int> ExecuteAsync(NpgsqlConnection connection, string sql)
-    {
-        await using NpgsqlCommand command = new(sql, connection);
-        return await command.ExecuteNonQueryAsync(Token);
-    }
-
     private static async Task<bool> LetsThroughAsync(ThrottleGate gate)
     {
         using CancellationTokenSource leave = CancellationTokenSource.CreateLinkedTokenSource(Token);
@@ -588,35 +436,5 @@ public sealed class ThrottleTests(Servers servers)
         await leave.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => waiting);
         return false;
-    }
-
-    private static async Task ReceiveAsync(PhysicalReplicationConnection receiver, NpgsqlLogSequenceNumber start, CancellationToken cancellationToken)
-    {
-        await foreach (XLogDataMessage message in receiver.StartReplication(start, cancellationToken))
-        {
-            Assert.True(message.WalEnd >= start);
-        }
-    }
-
-    private static Task UntilBehindAsync(BackfillBench bench, long bytes) => Wait.UntilAsync(
-        async () => await bench.ScalarAsync<long>("select coalesce(max(pg_current_wal_lsn() - replay_lsn), 0)::int8 from pg_stat_replication") > bytes,
-        "the standby to fall behind",
-        cancellationToken: Token);
-
-    /// <summary>Why it waits, as everybody can read it on the server.</summary>
-    private static async Task<string> ReasonAsync(BackfillBench bench, Task run, string containing = "")
-    {
-        string? reason = null;
-        await Wait.UntilAsync(
-            async () => run.IsCompleted || (await bench.StateExistsAsync()
-                && (reason = await bench.ScalarAsync<string>("select waiting_for from migration_safety.backfill where waiting_since is not null")) is not null && reason.Contains(containing, StringComparison.Ordinal)),
-            "a reason to wait",
-            cancellationToken: Token);
-        if (run.IsCompleted)
-        {
-            await run;
-        }
-
-        return reason ?? "";
     }
 }

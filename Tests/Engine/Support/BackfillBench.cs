@@ -84,6 +84,23 @@ internal sealed class BackfillBench : IAsyncDisposable
         $"{batches} batches",
         cancellationToken: Token);
 
+    /// <summary>Why it waits, as everybody can read it on the server.</summary>
+    internal async Task<string> ReasonAsync(Task run, string containing = "")
+    {
+        string? reason = null;
+        await Wait.UntilAsync(
+            async () => run.IsCompleted || (await StateExistsAsync()
+                && (reason = await ScalarAsync<string>("select waiting_for from migration_safety.backfill where waiting_since is not null")) is not null && reason.Contains(containing, StringComparison.Ordinal)),
+            "a reason to wait",
+            cancellationToken: Token);
+        if (run.IsCompleted)
+        {
+            await run;
+        }
+
+        return reason ?? "";
+    }
+
     internal async Task<bool> StateExistsAsync() => await ScalarAsync<bool>("select to_regclass('migration_safety.backfill_worker') is not null");
 
     /// <summary>No session holds an advisory lock: what this module locks it gives back.</summary>
