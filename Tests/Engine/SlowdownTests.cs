@@ -65,17 +65,23 @@ public sealed class SlowdownTests(Servers servers)
         Assert.Contains("measured first", times.Reason, StringComparison.Ordinal);
 
         // At a tenth of the time, commits that take 1 ms take 1.2 ms on average: half of that is allowed.
-        for (int i = 0; i < 200; i++)
+        void Add()
         {
-            times.Add(TimeSpan.FromMilliseconds(i % 4 == 0 ? 1 : 1.0 + (0.2 * 4 / 3)), resting: i % 4 == 0, speed: 0.1);
+            for (int i = 0; i < 200; i++)
+            {
+                times.Add(TimeSpan.FromMilliseconds(i % 4 == 0 ? 1 : 1.0 + (0.2 * 4 / 3)), resting: i % 4 == 0, speed: 0.1);
+            }
         }
 
+        Add();
         Decide();
-        Assert.Equal((0.05, true), (times.Speed, times.IsKnown));
+        Assert.True(times.IsKnown);
+        Assert.Equal(0.05, times.Speed, 3);
         Assert.Equal("commits of others take 1.20 times as long because of it, 1.2 ms instead of 1.0 ms (limit 1.1 times)", times.Reason);
 
         // A stall of the disk in the midst of them says little about the backfill: more is allowed, and step by step it gets faster.
         times.Add(TimeSpan.FromSeconds(3), resting: false, speed: 0.1);
+        Add();
         Decide(limit: 1.4);
         Assert.InRange(times.Speed, 0.055, 0.06);
         for (int i = 0; i < 20; i++)
@@ -83,7 +89,7 @@ public sealed class SlowdownTests(Servers servers)
             Decide(limit: 1.4);
         }
 
-        Assert.InRange(times.Speed, 0.11, 0.14);
+        Assert.InRange(times.Speed, 0.11, 0.17);
 
         // Where it does no harm, the more of that is seen the faster, up to as fast as it can.
         CommitTimes harmless = new();
@@ -105,6 +111,22 @@ public sealed class SlowdownTests(Servers servers)
         Assert.Contains(said, reason => reason?.StartsWith("it gets faster step by step; commits of others take no longer because of it so far, 1.3", StringComparison.Ordinal) == true);
         int known = speeds.FindIndex(speed => speed > CommitTimes.FirstSpeed);
         Assert.All(speeds[known..].Zip(speeds[(known + 1)..]), pair => Assert.InRange(pair.Second, pair.First, (pair.First * 1.15) + 0.01));
+
+        // A tenth longer with it; but for a minute the disk is slow, and batches hardly get on.
+        CommitTimes storm = new();
+        for (int second = 0; second < 60; second++)
+        {
+            bool slow = second is >= 20 and < 40;
+            for (int i = 0; i < 40; i++)
+            {
+                bool resting = slow ? i % 10 != 0 : i % 10 == 0;
+                storm.Add(TimeSpan.FromMilliseconds((slow ? 8 : 1) * (resting ? 1 : 1.1)), resting, speed: 0.1);
+            }
+        }
+
+        storm.Decide(1.05, clients: 1, workers: 1);
+        Assert.InRange(storm.Speed, 0.05, 0.1);
+        Assert.Contains("take 1.0", storm.Reason, StringComparison.Ordinal);
 
         // Two clients do half of the harm each.
         CommitTimes shared = new();

@@ -3,7 +3,8 @@ using System.Globalization;
 namespace MigrationSafety.Engine.Backfills.Throttling;
 
 /// <summary>
-/// How much longer a small commit takes because of the backfill, from commits tried all the time, and the speed at which that stays within a limit. The harm is taken to grow
+/// How much longer a small commit takes because of the backfill, from commits tried all the time, and the speed at which that stays within a limit. Those with and without a batch are
+/// held against each other within a few seconds: a disk that is slow for a minute, in which batches hardly run, would tell for ever that they do no harm. The harm is taken to grow
 /// with the share of the time in which batches run, which was so in the measurements. No clock, no server.
 /// </summary>
 internal sealed class CommitTimes
@@ -11,8 +12,10 @@ internal sealed class CommitTimes
     /// <summary>The speed until enough is known, of all workers together.</summary>
     internal const double FirstSpeed = 0.1;
 
-    // With and without it from the same time, 80 s as they are tried: what slows all commits down from outside is then in both. Of half as many, those without scatter too much.
+    // 80 s as they are tried: of half as many, those without a batch scatter too much.
     private const int Kept = 3200;
+    // Within which they are held against each other: from one time without it to the next, about.
+    private const int Together = 200;
     private const int Enough = 60;
     private const int RestingEnough = 20;
     // Once enough was known, fewer will do: with long batches little of the time is without one.
@@ -27,7 +30,8 @@ internal sealed class CommitTimes
     // Of a speed: so many that a step up from the least one of many workers is not rounded away.
     private const int Digits = 6;
 
-    private readonly Queue<(double Seconds, double Speed, bool Resting)> _all = new();
+    private readonly Queue<(long Turn, double Seconds, double Speed, bool Resting)> _all = new();
+    private long _number;
     private int _resting;
     private bool _wasKnown;
 
@@ -46,7 +50,7 @@ internal sealed class CommitTimes
     /// <param name="speed">The share of the time in which batches ran by then.</param>
     internal void Add(TimeSpan took, bool resting, double speed)
     {
-        _all.Enqueue((took.TotalSeconds, speed, resting));
+        _all.Enqueue((_number++ / Together, took.TotalSeconds, speed, resting));
         _resting += resting ? 1 : 0;
         if (_all.Count > Kept && _all.Dequeue().Resting)
         {
@@ -67,13 +71,10 @@ internal sealed class CommitTimes
             return;
         }
 
-        double[] resting = [.. _all.Where(commit => commit.Resting).Select(commit => commit.Seconds).Order()];
-        double most = resting[resting.Length / 2] * MostTimes;
-        (double alone, double aloneError) = Mean(resting, most);
-        (double all, double allError) = Mean(_all.Select(commit => commit.Seconds), most);
-        double times = all / alone;
+        (double alone, double more, double error) = Compare();
+        double times = 1 + more;
         // As much as it may well be: the fewer were tried, the more caution.
-        double harm = times - 1 + (times * Math.Sqrt((aloneError * aloneError) + (allError * allError)));
+        double harm = more + error;
         bool tooShort = NotFelt / alone > limit - 1;
         double allowed = (tooShort ? NotFelt / alone : limit - 1) / clients;
         double possible = harm <= 0 ? 1 : Math.Clamp(Math.Round(allowed / harm * _all.Average(commit => commit.Speed), Digits), ThrottleController.LeastSpeed / workers, 1);
@@ -83,7 +84,7 @@ internal sealed class CommitTimes
             Speed = Math.Min(possible, Math.Round(Speed * MostFaster, Digits));
         }
 
-        (string now, string without) = Milliseconds(all, alone);
+        (string now, string without) = Milliseconds(alone * times, alone);
         string slower = Math.Round(times, 2) > 1
             ? string.Create(CultureInfo.InvariantCulture, $"commits of others take {times:0.00} times as long because of it, {now} ms instead of {without} ms")
             : $"it gets faster step by step; commits of others take no longer because of it so far, {now} ms";
@@ -105,11 +106,35 @@ internal sealed class CommitTimes
         }
     }
 
-    /// <summary>The mean, and its standard error as a share of it.</summary>
-    private static (double Mean, double Error) Mean(IEnumerable<double> values, double most)
+    /// <summary>How long commits take without a batch, by which share longer they take on average over batches and pauses, and the standard error of that share.</summary>
+    private (double Alone, double More, double Error) Compare()
     {
-        double[] bounded = [.. values.Select(value => Math.Min(value, most))];
-        double mean = bounded.Average();
-        return (mean, Math.Sqrt(bounded.Sum(value => (value - mean) * (value - mean)) / bounded.Length / bounded.Length) / mean);
+        double[] resting = [.. _all.Where(commit => commit.Resting).Select(commit => commit.Seconds).Order()];
+        double most = resting[resting.Length / 2] * MostTimes;
+        (double Weights, double Alone, double Longer, double Variance) sum = default;
+        foreach (IGrouping<long, (long, double Seconds, double, bool Resting)> turn in _all.GroupBy(commit => commit.Turn))
+        {
+            ILookup<bool, double> times = turn.ToLookup(commit => commit.Resting, commit => Math.Min(commit.Seconds, most));
+            (int with, int without) = (times[false].Count(), times[true].Count());
+            if (with == 0 || without == 0)
+            {
+                continue;
+            }
+
+            // By how sure the difference is, as in the test of Cochran and Mantel and Haenszel.
+            double weight = (double)with * without / (with + without);
+            (double mean, double alone) = (times[false].Average(), times[true].Average());
+            double scatter = (times[false].Sum(took => (took - mean) * (took - mean)) + times[true].Sum(took => (took - alone) * (took - alone))) / Math.Max(1, with + without - 2);
+            sum = (sum.Weights + weight, sum.Alone + (weight * alone), sum.Longer + (weight * (mean - alone)), sum.Variance + (weight * scatter));
+        }
+
+        if (sum.Weights == 0)
+        {
+            // Never both within the same seconds.
+            return (resting.Average(), 0, 1);
+        }
+
+        double share = 1 - ((double)_resting / _all.Count);
+        return (sum.Alone / sum.Weights, share * sum.Longer / sum.Alone, share * Math.Sqrt(sum.Variance) / sum.Alone);
     }
 }
