@@ -126,6 +126,26 @@ Describe '-Watch' {
         finally { Remove-TestDatabase $other }
     }
 
+    It 'goes on with the others while one does not answer' {
+        $other = New-TestDatabase -Another
+        $rows = [System.Collections.Concurrent.ConcurrentBag[object]]::new()
+        $powershell = New-TestPowerShell
+        try {
+            $null = $powershell.AddScript('param($uris, $rows) $uris | Get-BlockingLock -Watch -Interval 100ms | ForEach-Object { $rows.Add($_) }').AddArgument(@((Get-TestUri $other), (Get-TestUri))).AddArgument($rows)
+            Suspend-BlockingLock $other
+            $null = $powershell.BeginInvoke()
+            # One that waited for the other would take ten seconds a look.
+            Wait-Until { @($rows.Timestamp | Select-Object -Unique).Count -ge 15 } 'looks at the one that answers'
+        }
+        finally {
+            Resume-BlockingLock $other
+            $powershell.Stop()
+            $powershell.Dispose()
+            Remove-TestDatabase $other
+        }
+        Get-ModuleActivity $other | Should -BeNullOrEmpty
+    }
+
     It 'refuses an interval that makes no sense' {
         { Get-BlockingLock -Watch -Interval 10ms } | Should -Throw -ErrorId 'InvalidInterval,*'
         { Get-BlockingLock -Interval 10s } | Should -Throw -ErrorId 'InvalidInterval,*'

@@ -20,7 +20,13 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
     private static readonly TimeSpan s_resizeCheck = TimeSpan.FromMilliseconds(100);
     private static readonly TimeSpan s_leastInterval = TimeSpan.FromMilliseconds(100);
 
-    private readonly ConcurrentDictionary<EngineSession, Look> _failed = new();
+    // How long a look at all of them waits for those that are slow: these come later, and the others go on.
+    private static readonly TimeSpan s_together = TimeSpan.FromSeconds(1);
+    // From when on it is said that a server does not answer.
+    private static readonly TimeSpan s_silent = TimeSpan.FromSeconds(3);
+
+    private readonly List<Watching> _watching = [];
+    private SemaphoreSlim? _places;
     private readonly HashSet<string> _said = new(StringComparer.Ordinal);
     private ScriptBlock? _format;
 
@@ -89,9 +95,9 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
                 }
 
                 // Below the last view, which has them too: a script learns of an error by its record.
-                foreach (Look look in _failed.Values)
+                foreach (Exception failure in _watching.Where(one => one.IsOver).Select(one => one.Last!.Failure!))
                 {
-                    WriteError(ErrorRecords.Of(look.Failure!));
+                    WriteError(ErrorRecords.Of(failure));
                 }
             }
             else
@@ -103,21 +109,37 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
         base.EndProcessing();
     }
 
+    /// <inheritdoc />
+    protected override void Dispose(bool disposing)
+    {
+        // The looks that wait for their turn first.
+        base.Dispose(disposing);
+        _places?.Dispose();
+    }
+
     private void Repeat(Func<IReadOnlyList<Look>, Action?> show)
     {
+        _places = new SemaphoreSlim(ThrottleLimit);
+        _watching.AddRange(Watched.Select(session => new Watching(session)));
         while (true)
         {
             long start = Stopwatch.GetTimestamp();
-            IReadOnlyList<Look> looks = Runner.Wait(LookAsync);
+            Task[] begun = [.. _watching.Where(one => one.IsDue).Select(Begin)];
+            Runner.Wait(async (_, token) =>
+            {
+                TimeSpan patience = Interval.Value > s_together ? Interval.Value : s_together;
+                await Task.WhenAny(Task.WhenAll(begun), Task.Delay(patience, token)).ConfigureAwait(false);
+                token.ThrowIfCancellationRequested();
+                return true;
+            });
+            Look[] looks = [.. _watching.Select(one => one.See())];
             Action? refresh = show(looks);
-            if (looks.All(look => look.Failure is null ? Ends is { } ends && !look.Partial && !look.Rows.Any(ends) : !IsPassing(look.Failure)))
+            if (looks.All(look => !look.IsOld && (look.Failure is null ? Ends is { } ends && !look.Partial && !look.Rows.Any(ends) : !IsPassing(look.Failure))))
             {
                 return;
             }
 
-            // A server that is slow to answer is not asked without a pause.
-            TimeSpan took = Stopwatch.GetElapsedTime(start);
-            TimeSpan pause = took > Interval.Value / 2 ? took : Interval.Value - took;
+            TimeSpan pause = Interval.Value - Stopwatch.GetElapsedTime(start);
             long paused = Stopwatch.GetTimestamp();
             for (TimeSpan left = pause; left > TimeSpan.Zero; left = pause - Stopwatch.GetElapsedTime(paused))
             {
@@ -131,37 +153,46 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
             }
         }
     }
-
-    private async Task<IReadOnlyList<Look>> LookAsync(IOperationSink sink, CancellationToken cancellationToken)
+    /// <summary>Begins a look at one session, which ends when it ends: one that waits for a dead server holds up no other.</summary>
+    private Task Begin(Watching one)
     {
-        using SemaphoreSlim places = new(ThrottleLimit);
-        async Task<Look> OneAsync(EngineSession session)
+        TaskCompletionSource<Look> looking = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        Runner.Start(
+            async (sink, token) =>
+            {
+                try
+                {
+                    looking.SetResult(await LookAsync(one.Session, sink, token).ConfigureAwait(false));
+                }
+                catch (OperationCanceledException)
+                {
+                    looking.SetCanceled(token);
+                    throw;
+                }
+            },
+            int.MaxValue);
+        one.Begin(looking.Task);
+        return looking.Task;
+    }
+
+    private async Task<Look> LookAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        await _places!.WaitAsync(cancellationToken).ConfigureAwait(false);
+        WarningsApart warnings = new(sink);
+        try
         {
-            if (_failed.TryGetValue(session, out Look? over))
-            {
-                return over;
-            }
-
-            await places.WaitAsync(cancellationToken).ConfigureAwait(false);
-            WarningsApart warnings = new(sink);
-            try
-            {
-                IReadOnlyList<T> rows = await ReadAsync(session, warnings, cancellationToken).ConfigureAwait(false);
-                return new Look(session.Info, rows, [.. warnings.Said], null, IsPartial(session));
-            }
-            catch (Exception e) when (!cancellationToken.IsCancellationRequested)
-            {
-                // The others go on, and the next look where it may be over by then.
-                Look failed = new(session.Info, [], [.. warnings.Said], e);
-                return IsPassing(e) ? failed : _failed.GetOrAdd(session, failed);
-            }
-            finally
-            {
-                places.Release();
-            }
+            IReadOnlyList<T> rows = await ReadAsync(session, warnings, cancellationToken).ConfigureAwait(false);
+            return new Look(session.Info, rows, [.. warnings.Said], null, IsPartial(session));
         }
-
-        return await Task.WhenAll(Watched.Select(OneAsync)).ConfigureAwait(false);
+        catch (Exception e) when (!cancellationToken.IsCancellationRequested)
+        {
+            // The others go on, and the next look where it may be over by then.
+            return new Look(session.Info, [], [.. warnings.Said], e);
+        }
+        finally
+        {
+            _places.Release();
+        }
     }
 
     /// <summary>Whether it may be over soon by itself, as a restart of the server is; a typo or a missing privilege is not.</summary>
@@ -191,7 +222,7 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
                 }
             }
 
-            foreach (T row in look.Rows)
+            foreach (T row in look.IsOld ? [] : look.Rows)
             {
                 WriteObject(row);
             }
@@ -228,6 +259,8 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
         lines.AddRange(Notices(
             [
                 .. looks.Where(look => look.Failure is not null).Select(look => (red, $"{look.Session}: {look.Failure!.Message}")),
+                .. looks.Where(look => look.Failure is null && look.Silent > s_silent)
+                    .Select(look => (yellow, $"{look.Session}: no answer for {Durations.Text(look.Silent)}{(look.Rows.Count > 0 ? "; what is shown of it is older." : ".")}")),
                 .. looks.SelectMany(look => look.Warnings).Distinct().Select(warning => (yellow, warning)),
             ],
             size));
@@ -332,7 +365,49 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
         yield return rest;
     }
 
-    private sealed record Look(MigrationSession Session, IReadOnlyList<T> Rows, string[] Warnings, Exception? Failure, bool Partial = false);
+    /// <summary>What was seen of a session.</summary>
+    /// <param name="Session">Session.</param>
+    /// <param name="Rows">Rows.</param>
+    /// <param name="Warnings">Warnings.</param>
+    /// <param name="Failure">Why nothing was seen; null where that went well.</param>
+    /// <param name="Partial">Whether not everything was seen.</param>
+    /// <param name="IsOld">Whether it was shown before: the next look has not ended yet.</param>
+    /// <param name="Silent">For how long that has waited for its answer.</param>
+    private sealed record Look(MigrationSession Session, IReadOnlyList<T> Rows, string[] Warnings, Exception? Failure, bool Partial = false, bool IsOld = false, TimeSpan Silent = default);
+
+    /// <summary>One session that is looked at. Used on the pipeline's thread alone.</summary>
+    private sealed class Watching(EngineSession session)
+    {
+        private Task<Look>? _looking;
+        private long _began;
+        private long _rests;
+
+        internal EngineSession Session => session;
+
+        internal Look? Last { get; private set; }
+
+        /// <summary>Whether it failed in a way that waiting does not mend.</summary>
+        internal bool IsOver => Last?.Failure is { } failure && !IsPassing(failure);
+
+        /// <summary>Whether to look again. A server that is slow to answer is not asked without a pause.</summary>
+        internal bool IsDue => _looking is null && !IsOver && Stopwatch.GetTimestamp() >= _rests;
+
+        internal void Begin(Task<Look> looking) => (_looking, _began) = (looking, Stopwatch.GetTimestamp());
+
+        /// <summary>What is known of it by now.</summary>
+        internal Look See()
+        {
+            if (_looking is { IsCompletedSuccessfully: true })
+            {
+                long now = Stopwatch.GetTimestamp();
+                Last = _looking.Result;
+                (_looking, _rests) = (null, now + ((now - _began) / 2));
+                return Last;
+            }
+
+            return IsOver ? Last! : (Last ?? new Look(session.Info, [], [], null, Partial: true)) with { IsOld = true, Silent = _looking is null ? TimeSpan.Zero : Stopwatch.GetElapsedTime(_began) };
+        }
+    }
 
     /// <summary>Keeps warnings back: each look says them again, and they would stand in the middle of the view.</summary>
     private sealed class WarningsApart(IOperationSink inner) : IOperationSink
