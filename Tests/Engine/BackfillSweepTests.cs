@@ -89,6 +89,32 @@ public sealed class BackfillSweepTests(Servers servers)
     }
 
     [Theory, EachMajor(OnlyEdges = true)]
+    public async Task A_look_for_rows_that_were_locked_makes_way_too(int major)
+    {
+        foreach (bool hasKey in (bool[])[true, false])
+        {
+            const string At = "from pg_stat_activity where datname = current_database() and state = 'active' and query ~ '^select \"public\".\"t\".ctid'";
+            await using BackfillBench bench = await BackfillBench.CreateAsync(
+                servers,
+                major,
+                Gated.Replace("^(commit|select pg_catalog.count...,)", "^select \"public\".\"t\".ctid", StringComparison.Ordinal) + (hasKey ? "" : "alter table t drop constraint t_pkey"));
+            await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from t where id = 600 for update");
+            await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, CloseGate);
+            Task<BackfillResult> run = bench.RunAsync(OnceGated());
+            await Wait.UntilAsync(async () => run.IsCompleted || await bench.ScalarAsync<bool>($"select exists (select {At})"), "a look for the row", cancellationToken: Token);
+            await holder.CommitAsync(Token);
+
+            // The gate is closed: it would wait for ever.
+            await bench.Database.ExecuteAsync("alter table t add column later int", Token);
+            Assert.False(run.IsCompleted);
+            await gate.CommitAsync(Token);
+
+            Assert.Equal((BackfillOutcome.Completed, 2000L), ((await run).Outcome, (await run).Rows));
+            Assert.Contains(bench.Sink.Warnings, warning => warning.StartsWith("A look for rows of public.t.v,n makes way", StringComparison.Ordinal));
+        }
+    }
+
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_look_at_the_whole_table_that_always_has_to_make_way_ends_with_their_names(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, Gated);
