@@ -130,6 +130,21 @@ public sealed class BackfillCopyTests(Servers servers)
     }
 
     [Theory, EachMajor(OnlyEdges = true)]
+    public async Task Of_two_that_begin_at_once_only_one_takes_back_all_that_is_there(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, s_orders + "create table older (id bigint primary key, total numeric not null); insert into older select i, i from generate_series(20001, 21000) i");
+        await bench.RunAsync(BackfillBench.Request("older", "total", "total + 1000", "total < 20003"));
+        BackfillPlan first = await bench.PlanAsync(Copying());
+        BackfillPlan second = await bench.PlanAsync(new() { Table = "older", InsertInto = "orders_new" });
+        BackfillResult[] results = await Task.WhenAll(Backfill.RunAsync(first, bench.Sink, Token), Backfill.RunAsync(second, bench.Sink, Token));
+
+        Assert.Equal([Rows, 1000L], results.Select(result => result.Rows));
+        BackfillResult keeping = Assert.Single(results, result => result.Archive is not null);
+        await bench.RollBackAsync(keeping);
+        Assert.Equal(results.Single(result => result != keeping).Rows, await bench.ScalarAsync<long>("select count(*) from orders_new"));
+    }
+
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_key_without_overlaps_is_passed_over(int major)
     {
         Assert.SkipWhen(major < 18, "WITHOUT OVERLAPS came with PostgreSQL 18.");

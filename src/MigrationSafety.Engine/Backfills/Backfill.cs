@@ -124,7 +124,7 @@ public static class Backfill
             definition = definition with { MayPause = await BackfillPrivileges.MayPauseAsync(connection, cancellationToken).ConfigureAwait(false) };
             if (definition.Into is { } target)
             {
-                definition = definition with { Into = await target.LookAsync(connection, cancellationToken).ConfigureAwait(false) };
+                definition = definition with { Into = await target.LookAsync(connection, steps.Count == 0 ? definition.Name : null, cancellationToken).ConfigureAwait(false) };
             }
 
             string batchPlan = await ExplainAsync(connection, definition, sink, cancellationToken).ConfigureAwait(false);

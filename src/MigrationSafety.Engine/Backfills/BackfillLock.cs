@@ -11,9 +11,10 @@ namespace MigrationSafety.Engine.Backfills;
 /// </summary>
 internal static class BackfillLock
 {
-    // "MiSG", "MiSS" in ASCII.
+    // "MiSG", "MiSS", "MiSI" in ASCII.
     private const int GateClassId = 0x4D695347;
     private const int SweepClassId = 0x4D695353;
+    private const int TargetClassId = 0x4D695349;
     // The gate is for what takes milliseconds.
     private static readonly TimeSpan s_usual = TimeSpan.FromSeconds(2);
 
@@ -105,6 +106,20 @@ internal static class BackfillLock
         {
             await ScalarAsync(connection, "select pg_catalog.pg_advisory_unlock($1, $2)", GateClassId, definition, CancellationToken.None).ConfigureAwait(false);
         }
+    }
+
+    /// <summary>Waits, no longer than the lock timeout, until nobody else is about to begin a copy into a table, and keeps others from that until the transaction ends, which takes as long as it takes.</summary>
+    internal static async Task TakeTargetAsync(NpgsqlConnection connection, TableReference table, CancellationToken cancellationToken)
+    {
+        await using NpgsqlBatch batch = new(connection)
+        {
+            BatchCommands =
+            {
+                new(BackfillConnection.Unbounded),
+                new("select pg_catalog.pg_advisory_xact_lock($1, $2)") { Parameters = { new() { Value = TargetClassId }, new() { Value = unchecked((int)table.Oid) } } },
+            },
+        };
+        await batch.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Whether this connection may sweep: one at a time.</summary>

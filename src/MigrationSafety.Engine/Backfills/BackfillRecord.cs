@@ -174,18 +174,27 @@ internal static class BackfillRecords
         }
     }
 
-    /// <summary>Refuses to begin a copy into a table that was empty by the plan and is not: its way back would delete what others have put there.</summary>
+    /// <summary>
+    /// Refuses to begin a copy into a table that was empty by the plan and is not, or that another one copies into by now: its way back would delete what others have put there.
+    /// Two that begin at once come one after the other.
+    /// </summary>
     /// <exception cref="MigrationException"><c>FilledMeanwhile</c>.</exception>
-    internal static async Task RefuseFilledAsync(NpgsqlConnection connection, BackfillRecord? record, BackfillDefinition definition, CancellationToken cancellationToken)
+    private static async Task RefuseFilledAsync(NpgsqlConnection connection, BackfillRecord? record, BackfillDefinition definition, CancellationToken cancellationToken)
     {
         // What lies there may be its own, from a beginning that cannot be gone on with.
         bool own = record is { IsCompleted: false, WasEmpty: true } && Difference(record, definition) is null;
-        if (definition.Into is { IsEmpty: true } into && !own && !(await into.LookAsync(connection, cancellationToken).ConfigureAwait(false)).IsEmpty)
+        if (definition.Into is not { IsEmpty: true } into || own)
+        {
+            return;
+        }
+
+        await BackfillLock.TakeTargetAsync(connection, into.Table, cancellationToken).ConfigureAwait(false);
+        if (!(await into.LookAsync(connection, definition.Name, cancellationToken).ConfigureAwait(false)).IsEmpty)
         {
             throw new MigrationException(
                 FilledMeanwhile,
                 MigrationErrorKind.InvalidState,
-                $"{into.Table.Display} was empty when {definition.Name} was planned, and is no longer: which rows are copied is kept now, so that they can be told from the others.",
+                $"{into.Table.Display} was empty when {definition.Name} was planned; by now it has rows, or another backfill copies into it: which rows are copied is kept, so that they can be told from the others.",
                 "Run the command again.")
             {
                 Target = into.Table.Display,
@@ -364,6 +373,7 @@ internal static class BackfillRecords
         };
         DateTime? other = found is not null && Difference(found, definition) is not null ? found.Times.Started : null;
         await using NpgsqlTransaction transaction = await connection.BeginTransactionAsync(cancellationToken).ConfigureAwait(false);
+        await RefuseFilledAsync(connection, found, definition, cancellationToken).ConfigureAwait(false);
         await using NpgsqlBatch batch = new(connection)
         {
             Timeout = BackfillStore.AnswerSeconds,

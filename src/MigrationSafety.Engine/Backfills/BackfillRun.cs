@@ -301,7 +301,6 @@ internal sealed class BackfillRun : IAsyncDisposable
             return true;
         }
 
-        await BackfillRecords.RefuseFilledAsync(connection, record, _definition, cancellationToken).ConfigureAwait(false);
         if (!await BackfillRecords.BeginAsync(connection, _definition, record, _plan.Request, beginning.Ranges, _plan.EstimatedRows, _plan.EstimatedTableRows, AttendAsync, cancellationToken).ConfigureAwait(false))
         {
             return false;

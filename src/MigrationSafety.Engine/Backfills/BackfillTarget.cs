@@ -18,7 +18,7 @@ internal sealed record BackfillTarget(
     bool Overrides,
     IReadOnlyList<(string Column, string Sequence)> Sequences)
 {
-    /// <summary>Whether it held no row when the backfill began.</summary>
+    /// <summary>Whether it held no row when the backfill began, and no other one copied into it.</summary>
     internal bool IsEmpty { get; init; }
 
     /// <summary>Whether an inserted row fires triggers, those of foreign keys among them, also of one of its parts.</summary>
@@ -130,10 +130,19 @@ internal sealed record BackfillTarget(
         };
     }
 
-    /// <summary>The same with whether it holds no row yet.</summary>
-    internal async Task<BackfillTarget> LookAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    /// <summary>The same with whether it holds no row yet, and no other backfill that is not at its end copies into it.</summary>
+    /// <param name="connection">Connection.</param>
+    /// <param name="name">Name of the backfill that is not another one; null where there can be none.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    internal async Task<BackfillTarget> LookAsync(NpgsqlConnection connection, string? name, CancellationToken cancellationToken)
     {
-        await using NpgsqlCommand command = new($"select not exists (select from {Table.Sql})", connection);
+        string others = name is null ? "" : $" and not exists (select from {BackfillStore.Table} b where (b.into_schema, b.into_table) = ($1, $2) and b.name <> $3 and b.state <> 'completed')";
+        await using NpgsqlCommand command = new($"select not exists (select from {Table.Sql}){others}", connection);
+        foreach (string value in name is null ? (string[])[] : [Table.Schema, Table.Name, name])
+        {
+            command.Parameters.Add(new() { Value = value });
+        }
+
         return this with { IsEmpty = (bool)(await command.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false))! };
     }
 
