@@ -278,6 +278,23 @@ public sealed class BackfillClientsTests(Servers servers)
         Assert.Equal((index.Pid, true, "p", "ShareLock"), (blocker.Pid, blocker.Granted, blocker.Relation, blocker.Mode));
     }
 
+    [Theory, EachMajor(OnlyEdges = true)]
+    public async Task A_table_that_is_locked_when_the_first_rows_are_tried_is_waited_for_by_name(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t select i from generate_series(1, 50) i");
+        BackfillPlan plan = await bench.PlanAsync(BackfillBench.Request("t", "v", "1", retryFor: TimeSpan.FromSeconds(4)));
+        LockHolder index = await LockHolder.HoldAsync(bench.Database, "lock table t in share mode");
+        await using (index)
+        {
+            MigrationException e = await Assert.ThrowsAsync<MigrationException>(() => Backfill.RunAsync(plan, bench.Sink, Token));
+
+            Assert.Equal(("LockNotAvailable", index.Pid), (e.ErrorId, Assert.Single(e.Blockers).Pid));
+            Assert.StartsWith($"public.t is locked: waiting for pid {index.Pid} ", Assert.Single(bench.Sink.Warnings), StringComparison.Ordinal);
+        }
+
+        Assert.Equal(50, (await Backfill.RunAsync(plan, bench.Sink, Token)).Rows);
+    }
+
     [Theory, EachMajor]
     public async Task Two_clients_may_create_the_state_at_once(int major)
     {

@@ -337,8 +337,8 @@ public static class Backfill
     internal static async Task<T> AskAsync<T>(BackfillPlan plan, IOperationSink sink, Func<NpgsqlConnection, Task<T>> ask, CancellationToken cancellationToken)
     {
         await using NpgsqlConnection connection = await OpenAsync(plan.Session, plan.Request, sink, cancellationToken).ConfigureAwait(false);
-        long start = Stopwatch.GetTimestamp();
-        for (int attempt = 1; ; attempt++)
+        BusyTable busy = new(plan, sink);
+        while (true)
         {
             try
             {
@@ -346,15 +346,7 @@ public static class Backfill
             }
             catch (PostgresException e) when (e.SqlState == SqlStates.LockNotAvailable)
             {
-                TimeSpan waited = Stopwatch.GetElapsedTime(start);
-                if (waited > plan.Request.Options.RetryFor)
-                {
-                    string[] tables = plan.Definition.Into is { } into ? [plan.Definition.Table.Sql, into.Table.Sql] : [plan.Definition.Table.Sql];
-                    throw await CatalogReads.BusyAsync(connection, plan.Target, $"Backfilling {plan.Target}", e, tables, cancellationToken, waited).ConfigureAwait(false);
-                }
-
-                sink.Verbose($"{plan.Target} cannot be looked at ({ServerErrors.Words(e)}); asks again.");
-                await BackfillContext.PauseAsync(attempt, cancellationToken).ConfigureAwait(false);
+                await busy.WaitAsync(connection, e, cancellationToken).ConfigureAwait(false);
             }
         }
     }

@@ -98,6 +98,7 @@ internal sealed class BackfillTrial
     private async Task<SampleOutcome> TryAsync(BackfillLeaf leaf, string sql, string[] places, CancellationToken cancellationToken)
     {
         long start = Stopwatch.GetTimestamp();
+        BusyTable busy = new(_plan, _sink);
         for (int attempt = 1; ; attempt++)
         {
             try
@@ -120,8 +121,19 @@ internal sealed class BackfillTrial
 
                 return each;
             }
-            catch (PostgresException e) when (Stopwatch.GetElapsedTime(start) < _request.Options.RetryFor && BackfillContext.IsBusy(e))
+            catch (PostgresException e) when (BackfillContext.IsBusy(e))
             {
+                if (e.SqlState == SqlStates.LockNotAvailable && await _worker.IsTableLockedAsync(new BackfillStatements(_definition, leaf).Explain, cancellationToken).ConfigureAwait(false))
+                {
+                    await busy.WaitAsync(_worker.Connection.Connection, e, cancellationToken).ConfigureAwait(false);
+                    continue;
+                }
+
+                if (Stopwatch.GetElapsedTime(start) >= _request.Options.RetryFor)
+                {
+                    throw;
+                }
+
                 if (e.SqlState == SqlStates.QueryCanceled)
                 {
                     if (places.Length == 1 && attempt > 5)
@@ -131,7 +143,7 @@ internal sealed class BackfillTrial
 
                     places = places[..1];
                 }
-                else if (places.Length > 1 && !await _worker.IsTableLockedAsync(new BackfillStatements(_definition, leaf).Explain, cancellationToken).ConfigureAwait(false))
+                else if (places.Length > 1)
                 {
                     if (await TryEachAsync(leaf, sql, places, cancellationToken).ConfigureAwait(false) is { Locked: > 0 } free)
                     {
