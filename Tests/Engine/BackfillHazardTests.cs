@@ -164,6 +164,17 @@ public sealed class BackfillHazardTests(Servers servers)
     }
 
     [Theory, EachMajor(OnlyEdges = true)]
+    public async Task A_condition_that_answers_otherwise_each_time_is_no_triggers_fault(int major)
+    {
+        await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t select i from generate_series(1, 3000) i;");
+
+        MigrationException e = await bench.FailsAsync(BackfillBench.Request("t", "v", "1", "v is null and random() < 0.5"));
+
+        Assert.Equal("PredicateUnstable", e.ErrorId);
+        Assert.DoesNotContain("trigger", e.Message, StringComparison.Ordinal);
+    }
+
+    [Theory, EachMajor(OnlyEdges = true)]
     public async Task A_lock_on_the_table_itself_passes_no_row_over(int major)
     {
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t select i from generate_series(1, 30000) i;");
@@ -175,6 +186,7 @@ public sealed class BackfillHazardTests(Servers servers)
         await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "lock table t in share mode");
         await Wait.UntilAsync(
             () => run.IsCompleted || bench.Sink.VerboseMessages.Count(m => m.Contains("tries again", StringComparison.Ordinal)) >= 5, "the batches to be taken back", cancellationToken: Token);
+        Assert.StartsWith($"waits for pid {holder.Pid} ", await bench.ReasonAsync(run, "waits for"), StringComparison.Ordinal);
         Assert.Equal(0, await bench.ScalarAsync<int>("select sweep from migration_safety.backfill"));
         await holder.CommitAsync(Token);
 

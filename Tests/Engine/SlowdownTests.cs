@@ -19,15 +19,19 @@ public sealed class SlowdownTests(Servers servers)
         OtherWork alone = new();
         OtherWork application = new();
         OtherWork fleet = new();
+        OtherWork many = new();
         for (int second = 0; second < 30; second++)
         {
             // Our 20 transactions a second reach the statistics a second late, and 150 from before the first look; an application has 200 besides until it ends.
-            alone.Add(start.AddSeconds(second), 7_000_000 + (20 * Math.Max(0, second - 1)) + Math.Min(150, 75 * second), 20 * second, workers: 0, probes: 0, live: 1, hidden: 0);
+            alone.Add(start.AddSeconds(second), 7_000_000 + (20 * Math.Max(0, second - 1)) + Math.Min(150, 75 * second), 20 * second, mine: 1, workers: 0, probes: 0, live: 1, hidden: 0);
             // Two more backfills on the same server, one of which tries commits.
-            fleet.Add(start.AddSeconds(second), 3000 + (150 * second), 20 * second, workers: 2, probes: 1, live: 1, hidden: 0);
-            application.Add(start.AddSeconds(second), 9_000_000 + (20 * second) + (200 * Math.Min(second, 12)), 20 * second, workers: 0, probes: 0, live: 1, hidden: 0);
+            fleet.Add(start.AddSeconds(second), 3000 + (150 * second), 20 * second, mine: 1, workers: 2, probes: 1, live: 1, hidden: 0);
+            // Sixteen workers, which all took their turn at the gate.
+            many.Add(start.AddSeconds(second), 5000 + (320 * Math.Max(0, second - 1)) + (16 * Math.Min(95, 48 * second)), 320 * second, mine: 16, workers: 0, probes: 0, live: 1, hidden: 0);
+            application.Add(start.AddSeconds(second), 9_000_000 + (20 * second) + (200 * Math.Min(second, 12)), 20 * second, mine: 1, workers: 0, probes: 0, live: 1, hidden: 0);
             Assert.False(alone.IsThere, $"alone, second {second}: {alone.PerSecond}");
             Assert.False(fleet.IsThere, $"fleet, second {second}: {fleet.PerSecond}");
+            Assert.False(many.IsThere, $"many, second {second}: {many.PerSecond}");
             Assert.True(second is < 2 or > 12 || application.IsThere, $"application, second {second}: {application.PerSecond}");
         }
 
@@ -41,17 +45,17 @@ public sealed class SlowdownTests(Servers servers)
             OtherWork work = new();
             for (int look = 0; look < looks; look++)
             {
-                work.Add(start.AddSeconds(look), 1000, 0, workers: 0, probes: 0, live, hidden);
+                work.Add(start.AddSeconds(look), 1000, 0, mine: 1, workers: 0, probes: 0, live, hidden);
             }
 
             return work.IsThere;
         }
 
         Assert.False(application.IsThere);
-        application.Add(start.AddSeconds(30), 9_100_000, 600, workers: 0, probes: 0, live: 1, hidden: 0);
+        application.Add(start.AddSeconds(30), 9_100_000, 600, mine: 1, workers: 0, probes: 0, live: 1, hidden: 0);
         Assert.True(application.IsThere);
         // The statistics were reset.
-        application.Add(start.AddSeconds(31), 5, 620, workers: 0, probes: 0, live: 1, hidden: 0);
+        application.Add(start.AddSeconds(31), 5, 620, mine: 1, workers: 0, probes: 0, live: 1, hidden: 0);
         Assert.False(application.IsThere);
     }
 

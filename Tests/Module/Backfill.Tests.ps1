@@ -277,9 +277,22 @@ $ConfirmPreference = 'None'
         It 'shows name, outcome and rows within 80 columns' {
             $result = Start-Backfill orders @{ tier = "'standard'" } -Name fill_tier
             $text = $result | Format-Table | Out-String -Width 80
-            $text | Should -Match "fill_tier\s+$([regex]::Escape($result.Database))\s+Completed"
+            $text | Should -Match 'fill_tier\s+Completed\s+20,000\s+0\s'
             $text | Should -Match ([regex]::Escape(('{0:N0}' -f 20000)))
             $text | Should -Not -Match '#ERR'
+        }
+
+        It 'shows what is done before the next command fails' {
+            $run = Invoke-TestProcess "`$ErrorActionPreference = 'Stop'; Import-Module '$ManifestPath'; Start-Backfill orders @{ tier = `"'standard'`" } -Session '$(Get-TestUri)'; Start-Backfill nosuch @{ tier = '1' } -Session '$(Get-TestUri)'"
+            $run.Output | Should -Match 'public\.orders\.tier\s+Completed\s'
+            $run.ExitCode | Should -Be 1
+        }
+    }
+
+    Context 'A hashtable in the place of a condition' {
+        It 'is refused by name' {
+            { Start-Backfill orders @{ tier = "'x'" } -Delete -Confirm:$false } | Should -Throw '*-Where: a Hashtable is no condition*-Set*'
+            { Start-Backfill orders @{ tier = "'x'" } -Where @{ a = 1 } -Confirm:$false } | Should -Throw '*-Where: a Hashtable is no condition*'
         }
     }
 }

@@ -148,6 +148,7 @@ Describe '-Watch' {
 
     It 'refuses an interval that makes no sense' {
         { Get-BlockingLock -Watch -Interval 10ms } | Should -Throw -ErrorId 'InvalidInterval,*'
+        { Get-BlockingLock -Watch -Interval 99d } | Should -Throw -ErrorId 'InvalidInterval,*'
         { Get-BlockingLock -Interval 10s } | Should -Throw -ErrorId 'InvalidInterval,*'
     }
 

@@ -18,6 +18,7 @@ internal sealed class BackfillContext
 
     private static readonly TimeSpan s_firstPause = TimeSpan.FromMilliseconds(250);
     private static readonly TimeSpan s_longestPause = TimeSpan.FromSeconds(10);
+    private static readonly TimeSpan s_still = TimeSpan.FromSeconds(2);
 
     private readonly long _start = Stopwatch.GetTimestamp();
     private long _lastProgress = Stopwatch.GetTimestamp();
@@ -94,6 +95,9 @@ internal sealed class BackfillContext
 
     /// <summary>A look at rows of the table that may take long.</summary>
     internal LongLook Look(string what) => new(Plan.Session, what, Definition.Table.Display, Options.LockTimeout, Options.RetryFor, Sink);
+
+    /// <summary>Whether nothing has moved for seconds.</summary>
+    internal bool StandsStill => Stopwatch.GetElapsedTime(Interlocked.Read(ref _lastProgress)) > s_still;
 
     internal void Moved() => Interlocked.Exchange(ref _lastProgress, Stopwatch.GetTimestamp());
 

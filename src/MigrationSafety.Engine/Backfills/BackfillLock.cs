@@ -15,8 +15,8 @@ internal static class BackfillLock
     private const int GateClassId = 0x4D695347;
     private const int SweepClassId = 0x4D695353;
     private const int TargetClassId = 0x4D695349;
-    // The gate is for what takes milliseconds.
-    private static readonly TimeSpan s_usual = TimeSpan.FromSeconds(2);
+    // The gate is for what takes milliseconds; many workers that come at once take their turns.
+    private static readonly TimeSpan s_usual = TimeSpan.FromSeconds(10);
 
     // Locks (n) of other connections that work on the backfill named $1, or are about to.
     private static readonly string s_shares = $"""

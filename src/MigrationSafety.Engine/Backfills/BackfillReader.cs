@@ -29,6 +29,8 @@ public sealed record BackfillFilter
 /// <summary>Reads the backfills that a database has recorded, whoever runs them.</summary>
 public static class BackfillReader
 {
+    private const int MostNamed = 10;
+
     private const string Statuses = $"""
         select b.name, b.table_schema, b.table_name, b.set_columns, b.set_expressions, b.predicate, b.strategy, b.state, b.sweep, b.rows_estimated, b.rows_in_table,
                coalesce((select pg_catalog.sum(w.rows_done) from {BackfillStore.Workers} w where w.backfill = b.name), 0)::int8,
@@ -131,12 +133,14 @@ public static class BackfillReader
 
     internal static MigrationException NotFound(string name, IEnumerable<string> others)
     {
-        string[] names = [.. others.Take(10)];
+        string[] all = [.. others];
+        // Those that are most like it first.
+        string[] names = [.. all.OrderByDescending(other => other.Contains(name, StringComparison.OrdinalIgnoreCase)).Take(MostNamed)];
         return new(
             "BackfillNotFound",
             MigrationErrorKind.NotFound,
             $"No backfill named {name} is recorded in this database.",
-            names.Length == 0 ? "None is recorded here: Start-Backfill begins one." : $"Recorded are {string.Join(", ", names)}; Get-Backfill lists them.")
+            names.Length == 0 ? "None is recorded here: Start-Backfill begins one." : $"Recorded are {string.Join(", ", names)}{(all.Length > MostNamed ? $" and {all.Length - MostNamed:N0} more" : "")}; Get-Backfill lists them.")
         {
             Target = name,
         };

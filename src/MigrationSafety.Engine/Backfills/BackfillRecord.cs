@@ -133,7 +133,7 @@ internal static class BackfillRecords
             $"A backfill named {definition.Name} is recorded with another definition{(record.IsCompleted ? "" : ", and is not finished")}. {difference}",
             record.IsCompleted
                 ? "Give this one another name with -Name, or remove what is recorded about the other, which is done (Remove-Backfill)."
-                : "Repeat the recorded definition to resume it, or give this one another name with -Name.")
+                : "Repeat the recorded definition to resume it, give this one another name with -Name, or give the other one up (Remove-Backfill -Force): the rows that it has changed stay changed.")
         {
             Target = definition.Name,
         };

@@ -98,6 +98,7 @@ internal sealed class BackfillRun : IAsyncDisposable
                 _context.Throttled)
             {
                 Settings = _plan.Request.Settings,
+                Waiting = () => _context.StandsStill ? _workers.Select(worker => worker.Watch.Waiting).FirstOrDefault(waiting => waiting is not null) : null,
             },
             _plan.Request.Throttle,
             _sink,

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sessions;
 using Npgsql;
@@ -14,6 +15,7 @@ internal sealed class BlockerWatch : IAsyncDisposable
     private readonly WaitRecorder _recorder;
     private LockObserver? _observer;
     private Task _look = Task.CompletedTask;
+    private long _waitsSince;
 
     internal BlockerWatch(EngineSession session, string purpose, IOperationSink sink)
     {
@@ -24,6 +26,9 @@ internal sealed class BlockerWatch : IAsyncDisposable
 
     /// <summary>Those who were in the way when somebody last was.</summary>
     internal LockBlocker[] Last { get; private set; } = [];
+
+    /// <summary>For whom it waits now, where that has lasted for seconds; null where it does not.</summary>
+    internal string? Waiting => Interlocked.Read(ref _waitsSince) is not 0 and var since && Stopwatch.GetElapsedTime(since) > s_patience ? $"waits for {string.Join("; ", Last.Select(blocker => blocker.ToString()))}" : null;
 
     /// <summary>Looks who blocks a backend. Not being able to look is no reason to fail: the batch itself tells what becomes of it.</summary>
     internal async Task LookAsync(int pid, CancellationToken cancellationToken)
@@ -41,7 +46,11 @@ internal sealed class BlockerWatch : IAsyncDisposable
     }
 
     /// <summary>Nobody is in the way any more.</summary>
-    internal void Cleared() => _recorder.Saw([]);
+    internal void Cleared()
+    {
+        Interlocked.Exchange(ref _waitsSince, 0);
+        _recorder.Saw([]);
+    }
 
     /// <summary>The waits seen so far.</summary>
     internal LockWait[] Waits()
@@ -76,6 +85,7 @@ internal sealed class BlockerWatch : IAsyncDisposable
             if (blockers.Count > 0)
             {
                 Last = [.. blockers];
+                Interlocked.CompareExchange(ref _waitsSince, Stopwatch.GetTimestamp(), 0);
                 _recorder.Saw(blockers);
             }
         }

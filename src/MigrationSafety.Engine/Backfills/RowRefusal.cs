@@ -33,13 +33,29 @@ internal sealed record RowRefusal(string SqlState, string Words, Func<string, Mi
     /// <summary>The server says nothing: the row was locked, and then not changed, or not copied.</summary>
     /// <param name="leaf">Its table.</param>
     /// <param name="into">Where it should be; null where it is changed in place.</param>
-    internal static RowRefusal Kept(BackfillLeaf leaf, BackfillTarget? into) => into is { } target ? NotThere(leaf, target) : new(
+    internal static RowRefusal Kept(BackfillLeaf leaf, BackfillTarget? into) => into is { } target ? NotThere(leaf, target) : !leaf.HasTriggers ? Unstable(leaf) : new(
         SqlStates.TriggeredActionException,
         "A BEFORE trigger keeps the row as it is: it returned NULL.",
         row => new MigrationException(KeptId, MigrationErrorKind.InvalidState, $"A BEFORE trigger of {leaf.Table.Display} keeps the row with {row} as it is: it returned NULL.", KeptAdvice)
         {
             Target = leaf.Table.Display,
         });
+
+    private static RowRefusal Unstable(BackfillLeaf leaf)
+    {
+        const string Reason = "was locked because it matches, and then did not match: the condition gives another answer each time";
+        return new(
+            SqlStates.DataException,
+            $"The row {Reason}.",
+            row => new MigrationException(
+                "PredicateUnstable",
+                MigrationErrorKind.InvalidInput,
+                $"The row of {leaf.Table.Display} with {row} {Reason}.",
+                "Give a -Where whose answer for a row stays the same until the row is changed: without random(), clock_timestamp() and the like.")
+            {
+                Target = leaf.Table.Display,
+            });
+    }
 
     private static RowRefusal NotThere(BackfillLeaf leaf, BackfillTarget into)
     {

@@ -62,6 +62,7 @@ public sealed class StartBackfillCommand : BackfillCmdlet
 
     /// <summary>Which rows; without it those where a target column is NULL. Must turn false for a row that is filled.</summary>
     [Parameter(Position = 2, ValueFromPipelineByPropertyName = true)]
+    [ConditionText]
     [ValidateNotNullOrEmpty]
     public string? Where { get; set; }
 

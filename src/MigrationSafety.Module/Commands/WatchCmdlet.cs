@@ -19,6 +19,7 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
     // How soon a terminal that was resized is drawn anew.
     private static readonly TimeSpan s_resizeCheck = TimeSpan.FromMilliseconds(100);
     private static readonly TimeSpan s_leastInterval = TimeSpan.FromMilliseconds(100);
+    private static readonly TimeSpan s_longestInterval = TimeSpan.FromDays(1);
 
     // How long a look at all of them waits for those that are slow: these come later, and the others go on.
     private static readonly TimeSpan s_together = TimeSpan.FromSeconds(1);
@@ -60,7 +61,7 @@ public abstract class WatchCmdlet<T> : ReadCmdlet<T>
     /// <inheritdoc />
     protected override void BeginProcessing()
     {
-        string? wrong = Interval.Value < s_leastInterval ? $"-Interval must be at least {s_leastInterval.TotalMilliseconds:0}ms."
+        string? wrong = Interval.Value < s_leastInterval || Interval.Value > s_longestInterval ? $"-Interval must be at least {s_leastInterval.TotalMilliseconds:0}ms, and a day at most."
             : !Repeats && MyInvocation.BoundParameters.ContainsKey(nameof(Interval)) ? "-Interval is the time from one look to the next; this would look only once."
             : null;
         if (wrong is not null)

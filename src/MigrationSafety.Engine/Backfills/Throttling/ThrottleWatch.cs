@@ -24,6 +24,9 @@ internal sealed record ThrottleOwner(EngineSession Session, string Name, Guid Ru
     /// <summary>The settings with which the health query is asked, as <see cref="BackfillSettings"/> has them; null for those of the session.</summary>
     internal IReadOnlyDictionary<string, string>? Settings { get; init; }
 
+    /// <summary>For whose locks it stands still; null where it does not.</summary>
+    internal Func<string?> Waiting { get; init; } = () => null;
+
     /// <summary>How long a connection may take to open: a line that went dead while it lay in the pool gives no answer ever.</summary>
     internal TimeSpan PatienceToOpen { get; init; } = TimeSpan.FromSeconds(30);
 
@@ -88,6 +91,7 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
     private long _written;
     private long _beat;
     private long _pausedSince;
+    private DateTimeOffset? _waitingSince;
     private int _blind;
     private long _blindSince;
     private bool _warned;
@@ -178,8 +182,10 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
             TakeOver(sample.Limits);
             ThrottleDecision decision = _decision = Slowest(_controller.Decide(_rules.Assess(sample), sample.Time), sample);
             Gate.Set(decision.Speed, (double?)Limits.RowsPerSecond / sample.Clients, _owner.Workers, _pace, idle: sample.State is not BackfillStore.Running);
-            Tell(before, decision);
-            await WriteAsync(decision, first: before.Since == default, cancellationToken).ConfigureAwait(false);
+            string? waiting = decision.Paused ? null : _owner.Waiting();
+            _waitingSince = waiting is null ? null : _waitingSince ?? sample.Time;
+            Tell(before, decision, waiting);
+            await WriteAsync(decision, waiting, first: before.Since == default, cancellationToken).ConfigureAwait(false);
         }
         catch (Exception e) when (!cancellationToken.IsCancellationRequested && (e is NpgsqlException or MigrationException or IOException or TimeoutException || ServerErrors.IsConnectionLost(e)))
         {
@@ -216,7 +222,7 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
             return decided;
         }
 
-        _others.Add(sample.Time, transactions, _owner.Transactions() + _probe.Transactions + _looks, sample.OtherWorkers, Math.Max(0, sample.Probes - (_probe.IsTrying ? 1 : 0)), sample.LiveSessions, sample.HiddenSessions);
+        _others.Add(sample.Time, transactions, _owner.Transactions() + _probe.Transactions + _looks, _owner.Workers, sample.OtherWorkers, Math.Max(0, sample.Probes - (_probe.IsTrying ? 1 : 0)), sample.LiveSessions, sample.HiddenSessions);
         (_pace, string? reason) = _probe.Decide(_others.IsThere && sample.State is BackfillStore.Running && !decided.Paused ? Limits.Slowdown : null, sample.Clients);
         return _pace >= decided.Speed ? decided : new ThrottleDecision(_pace, reason, _decision.Speed < 1 && !_decision.Paused ? _decision.Since : sample.Time);
     }
@@ -287,10 +293,10 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
         }
     }
 
-    private void Tell(ThrottleDecision before, ThrottleDecision decision)
+    private void Tell(ThrottleDecision before, ThrottleDecision decision, string? locked = null)
     {
         string? waiting = decision.Words;
-        _owner.Show(waiting);
+        _owner.Show(locked ?? waiting);
         if (decision.Paused != before.Paused || (decision.Speed < before.Speed && !decision.Paused))
         {
             _sink.Verbose($"{_owner.Name}: {waiting ?? "at full speed"}.");
@@ -316,7 +322,7 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
     }
 
     /// <summary>Writes the reason down where others can read it, and keeps the heartbeats of workers that wait.</summary>
-    private async Task WriteAsync(ThrottleDecision decision, bool first, CancellationToken cancellationToken)
+    private async Task WriteAsync(ThrottleDecision decision, string? locked, bool first, CancellationToken cancellationToken)
     {
         const string Reason = $"""
             update {BackfillStore.Table} set waiting_for = $2, waiting_since = $3
@@ -324,7 +330,7 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
             """;
         // Not of their ranges: what only this client sees, and waits for, keeps these from no other.
         const string Heartbeat = $"update {BackfillStore.Workers} set heartbeat = pg_catalog.clock_timestamp() where backfill = $1 and run = $2";
-        string? words = decision.Words;
+        string? words = locked ?? decision.Words;
         // Again and again, changed or not: another client, gone by now, may have written since. What stands there already is not written.
         bool reason = first || WithoutFigures(words) != WithoutFigures(_writtenWords) || Stopwatch.GetElapsedTime(_written) >= s_wordsEvery;
         bool beat = decision.Paused && (reason || Stopwatch.GetElapsedTime(_beat) >= s_heartbeatEvery);
@@ -343,7 +349,7 @@ internal sealed partial class ThrottleWatch : IAsyncDisposable
                 {
                     new() { Value = _owner.Name },
                     new() { Value = (object?)words ?? DBNull.Value, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Text },
-                    new() { Value = words is null ? DBNull.Value : decision.Since.UtcDateTime, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.TimestampTz },
+                    new() { Value = words is null ? DBNull.Value : (locked is null ? decision.Since : _waitingSince!.Value).UtcDateTime, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.TimestampTz },
                 },
             });
         }
