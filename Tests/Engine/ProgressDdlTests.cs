@@ -158,6 +158,8 @@ public sealed class ProgressDdlTests(Servers servers)
             await using ProgressReader reader = new(bench.Session, new() { Table = table });
             MigrationProgress seen = await UntilAsync(reader, bench, p => p.BlockedBy.Contains(gate.Pid));
             Assert.Equal(("CREATE INDEX", "public.part"), (seen.Operation, seen.Target));
+            // By its view: its lock is granted.
+            Assert.StartsWith("building index", seen.Phase, StringComparison.Ordinal);
         }
 
         await using ProgressReader other = new(bench.Session, new() { Table = "things" });
