@@ -103,6 +103,82 @@ public sealed class ProgressDdlTests(Servers servers)
     }
 
     [Theory, EachMajor]
+    public async Task What_cannot_even_look_its_table_up_is_seen_too(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, "create table orders (id int, tier text)");
+        await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "lock table orders in access exclusive mode");
+        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
+        await using ProgressReader reader = new(bench.Session, new() { Table = "orders" });
+        foreach ((string sql, string operation) in ((string, string)[])
+        [
+            ("vacuum orders", "VACUUM"),
+            ("/* nightly */ vacuum (full, analyze) orders", "VACUUM FULL"),
+            ("-- statistics\nanalyze orders", "ANALYZE"),
+            ("copy orders (id, tier) from stdin", "COPY FROM"),
+            ("copy public.orders to stdout", "COPY TO"),
+            ("copy (select id from orders) to stdout", "COPY TO"),
+        ])
+        {
+            Task work = connection.ExecuteAsync(sql, Token);
+            MigrationProgress queued = await UntilAsync(reader, bench, p => p.Pid == connection.ProcessID && p.BlockedBy.Contains(holder.Pid));
+            Assert.Equal((operation, "public.orders", "waiting for a lock", $"lock of pid {holder.Pid}"), (queued.Operation, queued.Target, queued.Phase, queued.WaitingFor));
+            await bench.Database.ExecuteAsync($"select pg_cancel_backend({connection.ProcessID})", Token);
+            await Assert.ThrowsAsync<PostgresException>(() => work);
+        }
+
+        // Who merely reads or writes rows is none of these, whatever the text says.
+        foreach (string sql in (string[])["select 'x;\n vacuum orders', 'alter table' from orders", "insert into orders values (1, ';\n copy orders from stdin')"])
+        {
+            Task work = connection.ExecuteAsync(sql, Token);
+            await Wait.UntilAsync(
+                async () => await bench.Database.ScalarAsync<bool>($"select {holder.Pid} = any (pg_blocking_pids({connection.ProcessID}))", Token), "the statement to wait", cancellationToken: Token);
+            Assert.Empty(await reader.ReadAsync(bench.Sink, Token));
+            await bench.Database.ExecuteAsync($"select pg_cancel_backend({connection.ProcessID})", Token);
+            await Assert.ThrowsAsync<PostgresException>(() => work);
+        }
+    }
+
+    [Theory, EachMajor]
+    public async Task What_works_on_all_partitions_is_found_by_each_of_them(int major)
+    {
+        await using IndexBench bench = await IndexBench.CreateAsync(
+            servers,
+            major,
+            Things + """
+            ; create table part (id int) partition by range (id);
+            create table part_0 partition of part for values from (0) to (100);
+            create table part_1 partition of part for values from (100) to (200) partition by range (id);
+            create table part_1_0 partition of part_1 for values from (100) to (200);
+            insert into part values (1), (150)
+            """);
+        await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, "select pg_advisory_xact_lock(1)");
+        Task<int> build = bench.Database.ExecuteAsync("create index on part (gate(id, 150, 1))", Token);
+        foreach (string table in (string[])["part", "part_0", "part_1_0"])
+        {
+            await using ProgressReader reader = new(bench.Session, new() { Table = table });
+            MigrationProgress seen = await UntilAsync(reader, bench, p => p.BlockedBy.Contains(gate.Pid));
+            Assert.Equal(("CREATE INDEX", "public.part"), (seen.Operation, seen.Target));
+            // By its view: its lock is granted.
+            Assert.StartsWith("building index", seen.Phase, StringComparison.Ordinal);
+        }
+
+        await using ProgressReader other = new(bench.Session, new() { Table = "things" });
+        Assert.Empty(await other.ReadAsync(bench.Sink, Token));
+        await gate.CommitAsync(Token);
+        await build;
+
+        // What works on the parent alone, or on another partition, is none of it.
+        await using LockHolder again = await LockHolder.HoldAsync(bench.Database, "select pg_advisory_xact_lock(1)");
+        Task<int> elsewhere = bench.Database.ExecuteAsync("create index on part_1 (gate(id, 150, 1), id)", Token);
+        await using ProgressReader first = new(bench.Session, new() { Table = "part_1_0" });
+        await UntilAsync(first, bench, p => p.BlockedBy.Contains(again.Pid));
+        await using ProgressReader none = new(bench.Session, new() { Table = "part_0" });
+        Assert.Empty(await none.ReadAsync(bench.Sink, Token));
+        await again.CommitAsync(Token);
+        await elsewhere;
+    }
+
+    [Theory, EachMajor]
     public async Task Work_on_the_toast_table_is_work_on_its_table(int major)
     {
         await using IndexBench bench = await IndexBench.CreateAsync(servers, major, "create table big (id int primary key, v text)");

@@ -156,6 +156,97 @@ public sealed class ProgressModelTests
         Assert.InRange(said.Percent!.Value, 99, 99.9);
     }
 
+    [Fact]
+    public void What_is_computed_before_a_first_row_is_written_is_no_progress()
+    {
+        OperationTrack track = new(LearntPhases.None);
+        MigrationProgress At(double second, long bytes) => track.Add(
+            Rewrite(second, "refresh materialized view totals", bytes, 5_857_280), s_start + TimeSpan.FromSeconds(second), s_session, 1000);
+        foreach (double second in (double[])[0.5, 30, 60])
+        {
+            MigrationProgress computing = At(second, 8192);
+            Assert.Equal((null, null, null, null), (computing.Percent, computing.Remaining, computing.Done, computing.Rate));
+        }
+
+        At(61, 2_928_640);
+        MigrationProgress writing = At(62, 4_392_960);
+        Assert.InRange(writing.Percent!.Value, 70, 80);
+        Assert.InRange(writing.Remaining!.Value.TotalSeconds, 0.5, 2);
+    }
+
+    [Fact]
+    public void A_vacuum_without_indexes_is_done_when_it_has_read_the_table()
+    {
+        OperationTrack track = new(LearntPhases.None);
+        MigrationProgress At(double second) => track.Add(
+            Sample("vacuum", second, ("phase", "scanning heap"), ("heap_blks_total", 12_194L), ("heap_blks_scanned", (long)(647 * second)), ("index_vacuum_count", 0L))
+                with { Facts = new() { ["indexes"] = 0L, ["dead_tuples"] = 200_000L, ["live_tuples"] = 300_000L } },
+            s_start + TimeSpan.FromSeconds(second), s_session, 1000);
+        MigrationProgress[] all = [.. Enumerable.Range(1, 121).Select(look => At(0.1 * look))];
+        MigrationProgress said = all[^1];
+        Assert.InRange(said.Percent!.Value, 55, 65);
+        Assert.InRange(said.Remaining!.Value.TotalSeconds, 5.5, 8);
+    }
+
+    [Theory]
+    // Seen from its beginning: as it was read on PostgreSQL 18 with vacuum_cost_delay = 20ms.
+    [InlineData(0.01, 0, 446)]
+    [InlineData(0.6, 12, 446)]
+    // What is all visible, or in memory, goes fast at first.
+    [InlineData(2, 3700, 43)]
+    [InlineData(0.5, 190, 43)]
+    public void A_vacuum_that_is_slowed_down_goes_on_at_the_rate_that_is_seen(double first, long before, double rate)
+    {
+        OperationTrack track = new(LearntPhases.None);
+        MigrationProgress At(double second) => track.Add(
+            Sample("vacuum", second, ("phase", "scanning heap"), ("heap_blks_total", 30_556L), ("heap_blks_scanned", before + (long)(rate * (second - first))), ("index_vacuum_count", 0L))
+                with { WaitEvent = "VacuumDelay", Facts = new() { ["indexes"] = 1L, ["index_sizes"] = "1510", ["dead_tuples"] = 55_000L, ["live_tuples"] = 495_000L } },
+            s_start + TimeSpan.FromSeconds(second), s_session, 1000);
+        MigrationProgress[] said = [.. Enumerable.Range(0, 12).Select(look => At(first + (0.5 * look)))];
+        Assert.All(said, one => Assert.InRange(one.Percent!.Value, 0, (100.0 * one.Done!.Value / 30_556) + 0.01));
+        // Its other phases come on top.
+        Assert.All(said[5..], one => Assert.InRange(one.Remaining!.Value.TotalSeconds, 0.6 * (30_556 - one.Done!.Value) / rate, 3 * (30_556 - one.Done!.Value) / rate));
+    }
+
+    [Fact]
+    public void A_table_that_becomes_smaller_is_complete_when_its_new_file_stands_still()
+    {
+        OperationTrack track = new(LearntPhases.None);
+        MigrationProgress At(double second) => track.Add(
+            Rewrite(second, "alter table t alter column id type bigint", (long)Math.Min(253_911_040, 50_000_000 * second), 300_965_888, indexes: 4, begun: 4, pages: 8000, pagesBegun: 8000, current: 2000),
+            s_start + TimeSpan.FromSeconds(second), s_session, 1000);
+        MigrationProgress[] said = [.. Enumerable.Range(1, 56).Select(look => At(0.5 * look))];
+        Assert.All(said[..10], one => Assert.Equal("rewriting table", one.Phase));
+        Assert.All(said[18..], one => Assert.Equal(("rebuilding indexes", 2), (one.Phase, one.PhaseNumber)));
+        Assert.All(said[18..], one => Assert.InRange(one.Remaining!.Value.TotalSeconds, 1, 60));
+        Assert.InRange(said[^1].Percent!.Value, 50, 99.9);
+        Assert.All(said, one => Assert.NotEqual(ProgressConfidence.Measured, one.Confidence));
+    }
+
+    [Fact]
+    public void A_last_index_that_takes_longer_than_its_size_tells_is_not_about_to_be_done()
+    {
+        OperationTrack track = new(LearntPhases.None);
+        MigrationProgress At(double second)
+        {
+            long begun = Math.Clamp((long)((second - 9) / 1.2) + 1, second < 9 ? 0 : 1, 5);
+            return track.Add(
+                Rewrite(second, "alter table t add column at float8 default random()", (long)Math.Min(300_965_888, 33_500_000 * second), 300_965_888, indexes: 5, begun, pages: 10_000, pagesBegun: begun == 5 ? 10_000 : 2475 * begun, current: begun == 5 ? 100 : 2475),
+                s_start + TimeSpan.FromSeconds(second), s_session, 1000);
+        }
+
+        MigrationProgress[] last = [.. Enumerable.Range(1, 68).Select(look => At(0.5 * look)).Where(one => one.Done == 4)];
+        Assert.All(last, one => Assert.InRange(one.Remaining!.Value.TotalSeconds, 0.15, 60));
+        Assert.All(last[8..], one => Assert.InRange(one.Remaining!.Value.TotalSeconds, 0.8, 60));
+        Assert.All(last, one => Assert.NotEqual(ProgressConfidence.Measured, one.Confidence));
+    }
+
+    private static ProgressSample Rewrite(double elapsed, string query, long bytes, long old, long indexes = 0, long begun = 0, long pages = 0, long pagesBegun = 0, long current = 0) =>
+        Sample(
+            "ddl", elapsed, ("relid", 1L), ("new_files", 1L), ("new_bytes", bytes), ("old_bytes", old),
+            ("indexes", indexes), ("indexes_begun", begun), ("index_pages", pages), ("index_pages_begun", pagesBegun), ("index_pages_current", current))
+            with { Query = query, Facts = new() { ["table"] = "public.t", ["files"] = $"base/1/10 {bytes}" } };
+
     private static ProgressSample Backfill(double elapsed, long seen) =>
         Sample("backfill", elapsed, ("state", "running"), ("rows_seen", seen), ("rows_in_table", 1000L), ("sweep", 0L), ("workers", 1L), ("runs", 1L));
 

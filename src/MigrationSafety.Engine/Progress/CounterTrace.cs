@@ -26,6 +26,9 @@ internal sealed class CounterTrace(double since, double from)
     /// <summary>By how many seconds the beginning may be off, either way: half of what was worked between the two looks around it.</summary>
     internal double Doubt { get; set; }
 
+    /// <summary>At how many looks it had moved.</summary>
+    internal int Moves { get; private set; }
+
     /// <summary>Variance of the logarithm of <see cref="Whole"/>: by half of what is to be done it is right within a quarter or so, and when it began is known to within <see cref="Doubt"/>.</summary>
     internal double Variance => Seen is > 0 and var seen ? (0.05 * (1 - seen) / seen) + Math.Pow(Doubt / (_anchor.Worked - since), 2) : double.PositiveInfinity;
 
@@ -99,6 +102,7 @@ internal sealed class CounterTrace(double since, double from)
             return;
         }
 
+        Moves++;
         _anchor = (worked, within);
         _anchors.Enqueue(_anchor);
         double window = Math.Clamp((worked - since) / 3, ShortestWindow, LongestWindow);

@@ -20,12 +20,24 @@ internal sealed class OperationTrack(LearntPhases learnt, DateTime? began = null
     // An operation that began so shortly before it was first seen was seen from its beginning.
     private const double JustBegun = 1;
 
+    // From which part of what was expected on a piece in which nothing is counted is late, and how much of what it took then is left at least.
+    private const double Overdue = 0.8;
+    private const double OfOverdue = 0.25;
+
+    // For how long the file of a table that is written anew has to stand still before it is taken for complete: as long as this, and as several of its pauses.
+    private const double ShortestStand = 1;
+    private const double UnseenStand = 3;
+    private const double Pauses = 3;
+
     private readonly Queue<Point> _points = new();
     private readonly PhaseEstimate _estimate = new();
     private DateTime _lastTime;
     private double _worked;
     private bool _waited;
     private double? _firstWork;
+
+    // Until when it computed what it was to write: no pace of the writing.
+    private double _blank;
     private string? _phase;
     private int _part = -1;
     private double? _partSince;
@@ -33,11 +45,14 @@ internal sealed class OperationTrack(LearntPhases learnt, DateTime? began = null
     private double _within;
     private double? _withinNext;
     private long? _firstPosition;
+    private long? _bytes;
+    private double _grewAt;
+    private double? _pause;
     private SeenBuild _seen;
     private ProgressSample? _sample;
 
     /// <summary>A moment: seconds of work seen so far (waiting for locks left out), work done of the whole, and the phase's counter.</summary>
-    private sealed record Point(double Worked, double Work, int Part, long Round, string? Phase, long? Done, long? Lag);
+    private sealed record Point(double Worked, double? Work, int Part, long Round, string? Phase, long? Done, long? Lag);
 
     /// <summary>The first sample, which the end is compared with.</summary>
     internal ProgressSample First { get; private set; } = null!;
@@ -74,6 +89,7 @@ internal sealed class OperationTrack(LearntPhases learnt, DateTime? began = null
         if (sample.View == ProgressQueries.Ddl)
         {
             sample = OwnModels.OfStatement(sample, _sample is null ? null : First);
+            sample = Growth(sample, time);
         }
 
         IndexOid = sample.Number("index_relid") is { } index and > 0 ? index : IndexOid;
@@ -132,12 +148,19 @@ internal sealed class OperationTrack(LearntPhases learnt, DateTime? began = null
         double? speed = Speed(sample, time);
         double? work = Work(state, speed);
         _firstWork ??= work;
-        _points.Enqueue(new Point(_worked, work ?? 0, state.Part, state.Rounds.Done, state.Phase, state.Done, state.Endless ? state.Total : null));
+        _blank = work is null && _points.All(point => point.Work is null) ? _worked : _blank;
+        _points.Enqueue(new Point(_worked, work, state.Part, state.Rounds.Done, state.Phase, state.Done, state.Endless ? state.Total : null));
         Forget();
 
         double all = state.Shares * state.Rounds.Total;
         (double Done, double Remaining)? estimate = state.Seconds is null ? null : _estimate.Add(_worked, _firstWork == 0, waits, Elapsed(sample, time), state);
         double? percent = estimate is { } e ? 100 * e.Done : work is { } w && all > 0 ? Math.Clamp(100 * w / all, 0, 100) : null;
+        if (percent is { } part && sample.View == "vacuum" && state is { Part: 0, Within: { } read })
+        {
+            // No more of the whole than of its first part, however slow that turns out to be: what was said once stays.
+            percent = Math.Min(part, 100 * read);
+        }
+
         if (percent is not null)
         {
             // The table grows while it is scanned, and shares are assumed: what was said stays said. What still runs, if only to wait for others, is not done.
@@ -177,6 +200,28 @@ internal sealed class OperationTrack(LearntPhases learnt, DateTime? began = null
             statement with { View = Last.View, Counters = Last.Counters, Facts = Last.Facts },
             new OperationState { Operation = State.Operation },
             session) with { Confidence = ProgressConfidence.Unknown, Timestamp = new DateTimeOffset(time, TimeSpan.Zero).ToLocalTime() };
+
+    /// <summary>Tells of a rewrite what its earlier looks do: what it had locked when it was first seen, and whether its new file has stopped to grow.</summary>
+    private ProgressSample Growth(ProgressSample sample, DateTime time)
+    {
+        bool waits = sample.BlockedBy.Length > 0 || sample.WaitEventType == "Lock";
+        double now = _worked + (_sample is null || waits || _waited ? 0 : Math.Max(0, (time - _lastTime).TotalSeconds));
+        long? bytes = sample.Number("new_bytes");
+        if (bytes != _bytes)
+        {
+            _pause = _bytes is null ? null : Math.Max(_pause ?? 0, now - _grewAt);
+            (_bytes, _grewAt) = (bytes, now);
+        }
+
+        ProgressSample first = _sample is null ? sample : First;
+        Dictionary<string, object> facts = new(sample.Facts, StringComparer.Ordinal)
+        {
+            ["begun_before"] = first.Number("indexes_begun") ?? 0,
+            ["pages_before"] = first.Number("index_pages_begun") ?? 0,
+            ["stands"] = bytes is not null && !waits && now - _grewAt >= (_pause is { } pause ? Math.Max(ShortestStand, Pauses * pause) : UnseenStand) ? 1L : 0L,
+        };
+        return sample with { Facts = facts };
+    }
 
     private static ulong? Whole(string? xid, ulong next)
     {
@@ -228,12 +273,12 @@ internal sealed class OperationTrack(LearntPhases learnt, DateTime? began = null
     /// <summary>Work a second, over all that was seen; from its start where little was seen. Null where nothing moved.</summary>
     private double? Speed(ProgressSample sample, DateTime time)
     {
-        double? seen = _points.Count > 0 && _firstWork is { } first && _worked > 0.05 ? (_points.Last().Work - first) / _worked : null;
+        double? seen = _points.Count > 0 && _firstWork is { } first && _worked - _blank > 0.05 ? (_points.Last().Work - first) / (_worked - _blank) : null;
         double elapsed = OfAllWork(sample, time) ?? 0;
-        if (_points.Count > 0 && elapsed > 0 && _worked < Math.Min(5, elapsed / 4) && _points.Last().Work > 0)
+        if (_points.Count > 0 && elapsed > 0 && _worked < Math.Min(5, elapsed / 4) && _points.Last().Work is > 0 and var done)
         {
             // It may have waited before it was looked at: at least as fast as this.
-            return Math.Max(seen ?? 0, _points.Last().Work / elapsed);
+            return Math.Max(seen ?? 0, done / elapsed);
         }
 
         return seen > 0 ? seen : null;
@@ -243,12 +288,21 @@ internal sealed class OperationTrack(LearntPhases learnt, DateTime? began = null
     {
         double? overall = Speed(sample, time);
         double partEnd = (state.Rounds.Done * state.Shares) + state.Parts.Take(state.Part + 1).Sum(part => part.Share);
+        OperationPart part = state.Parts[state.Part];
         // Within the part, the rate of the last while counts; for what comes after it, the speed of the whole.
-        Point? begin = _points.FirstOrDefault(point => point.Part == state.Part);
+        Point? begin = _points.FirstOrDefault(point => point.Part == state.Part && point.Work is not null);
         double? inPart = begin is not null && state.Within is not null && state.WithinNext is null && _worked - begin.Worked > 0.05 && work > begin.Work ? (work - begin.Work) / (_worked - begin.Worked) : null;
         double rest = Math.Max(0, partEnd - work);
         double after = Math.Max(0, all - partEnd);
-        double? seconds = (rest > 0 ? rest / (inPart ?? overall) : 0) + (after > 0 ? after / (overall ?? inPart) : 0);
+        double? now = rest > 0 ? rest / (inPart ?? overall) : 0;
+        if (inPart is null && now is not null && _partSince is { } since && part.Share > 0)
+        {
+            // What counts nothing ends the later, the longer it has taken beyond what was expected of it.
+            double took = _worked - since;
+            now = took > Overdue * part.Share * ((state.WithinNext ?? 1) - (state.Within ?? 0)) / overall ? Math.Max(now.Value, took * OfOverdue) : now;
+        }
+
+        double? seconds = now + (after > 0 ? after / (overall ?? inPart) : 0);
         return seconds is { } s && double.IsFinite(s) && s < TimeSpan.MaxValue.TotalSeconds / 10 ? TimeSpan.FromSeconds(s) : null;
     }
 
@@ -283,7 +337,7 @@ internal sealed class OperationTrack(LearntPhases learnt, DateTime? began = null
     private ProgressConfidence Confidence(OperationState state)
     {
         // The last part that takes time, counted by the server whose counter has said more than what was assumed: nothing is left to assume, as far as the rest goes.
-        bool last = state.Parts.Count > 0 && state.Within is not null && state.Rounds.Done + 1 >= state.Rounds.Total && state.Parts.Skip(state.Part + 1).All(part => part.Share == 0)
+        bool last = state.Parts.Count > 0 && state.Within is not null && state.WithinNext is null && state.Rounds.Done + 1 >= state.Rounds.Total && state.Parts.Skip(state.Part + 1).All(part => part.Share == 0)
             && (state.Seconds is not { } trust || _estimate.IsCounted(trust));
         ProgressConfidence basis = last && state.Parts.Count > 1 ? ProgressConfidence.Measured : state.Basis;
         bool brief = _worked < Glimpse;

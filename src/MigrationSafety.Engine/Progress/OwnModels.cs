@@ -16,6 +16,12 @@ internal static partial class OwnModels
     private const double BytesPerSecond = 1e9;
     private const long UnseenSize = 5_000_000;
 
+    // What a new file of an index, or of a table that nothing is written to yet, may hold.
+    private const long FirstPage = 8192;
+
+    // Beside an index page that is built, a page of the table that is read for it.
+    private const double OfReading = 0.05;
+
     // Beside the pass, where it finds nothing: one scan of the table.
     private const double OfSweep = 0.02;
 
@@ -116,10 +122,19 @@ internal static partial class OwnModels
         // That an index page costs as much as six of the table is assumed, by what was measured with 2,000,000 rows and four indexes, two of them of text.
         double pages = (sample.Number("index_pages") ?? 0) * 8192.0 * 6;
         OperationPart[] parts = [new("rewriting table", heap), new("rebuilding indexes", pages)];
-        // ALTER COLUMN TYPE locks the indexes that it is to replace from the beginning on: there the size of the new table has to tell.
-        bool replaces = TypePattern().IsMatch(sample.Query ?? "") && (written is null || old is null || written < 0.9 * old);
-        if (begun == 0 || replaces)
+        // ALTER COLUMN TYPE locks the indexes that it is to replace from the beginning on: there the size of the new table has to tell, or that it has stopped to grow, which a smaller one does earlier.
+        bool replaces = TypePattern().IsMatch(sample.Query ?? "");
+        long before = replaces ? sample.Fact("begun_before") ?? 0 : 0;
+        bool blank = old is not null && written < old && written <= files * FirstPage && NewFiles(sample).Count > 0;
+        bool complete = !replaces || begun > before || (!blank && sample.Fact("stands") == 1) || (written is not null && old is not null && written >= 0.9 * old);
+        if (begun == 0 || !complete)
         {
+            if (blank)
+            {
+                // A file begins with a page, whatever is computed before there is a row for it.
+                written = null;
+            }
+
             // How large the table becomes is an estimate; once that is passed, nobody knows how much is left.
             long? total = written <= old ? old : null;
             return state with
@@ -136,15 +151,33 @@ internal static partial class OwnModels
             };
         }
 
-        (double through, double reached, double all) = sample.Number("index_pages") is { } counted and > 0 && sample.Number("index_pages_begun") is { } begunPages
-            ? (begunPages - (sample.Number("index_pages_current") ?? 0), begunPages, counted)
-            : (begun - 1, begun, indexes);
+        // Those that are replaced are built after the others.
+        long inWork = Math.Max(1, begun - before);
+        double through = inWork - 1;
+        double reached = inWork;
+        double all = indexes;
+        if (sample.Number("index_pages") is { } counted and > 0 && sample.Number("index_pages_begun") is { } begunPages)
+        {
+            // However few pages an index has, the table is read for it.
+            double least = heap / 8192 * OfReading;
+            double own = before == 0 ? begunPages : Math.Max(0, begunPages - (sample.Fact("pages_before") ?? 0));
+            reached = own + (inWork * least);
+            through = Math.Max(0, reached - least - (before == 0 ? sample.Number("index_pages_current") ?? 0 : own / inWork));
+            all = counted + (indexes * least);
+        }
+
+        if (before > 0 && begun == indexes)
+        {
+            // How many of those that are replaced are through, no lock tells.
+            reached = all;
+        }
+
         return state with
         {
             Phase = "rebuilding indexes",
             PhaseNumber = 2,
             PhaseCount = 2,
-            Done = begun - 1,
+            Done = inWork - 1,
             Total = indexes,
             Unit = "indexes",
             Parts = old is null ? [] : parts,
@@ -192,7 +225,7 @@ internal static partial class OwnModels
     }
 
     /// <summary>Whether a command is shown by a view of the server's once it has its lock.</summary>
-    internal static bool HasView(string operation) => operation.Split(' ')[0] is "REINDEX" or "VACUUM" or "CLUSTER" or "ANALYZE" || operation.StartsWith("CREATE INDEX", StringComparison.Ordinal);
+    internal static bool HasView(string operation) => operation.Split(' ')[0] is "REINDEX" or "VACUUM" or "CLUSTER" or "ANALYZE" or "COPY" || operation.StartsWith("CREATE INDEX", StringComparison.Ordinal);
 
     /// <summary>The command by the text of its statement.</summary>
     private static string CommandOf(string query)
@@ -228,6 +261,7 @@ internal static partial class OwnModels
             (?<verb>CREATE)\s+(?:UNIQUE\s+)?(?<kind>INDEX)(?<how>\s+CONCURRENTLY\b)?
             |(?<verb>CREATE|DROP)(?:\s+(?:OR\s+REPLACE|CONSTRAINT|UNLOGGED|TEMP|TEMPORARY))*\s+(?<kind>MATERIALIZED\s+VIEW|FOREIGN\s+TABLE|\w+)
             |(?<verb>REINDEX|VACUUM)\b(?:[^;]*?\b(?<how>CONCURRENTLY|FULL)\b)?
+            |(?<verb>COPY)\s+(?:\(.*\)|[^\s(]+\s*(?:\([^)]*\))?)\s*(?<how>FROM|TO)\b
             |(?<verb>TRUNCATE|CLUSTER|ANALYZE)\b)
         """,
         RegexOptions.IgnoreCase | RegexOptions.CultureInvariant | RegexOptions.IgnorePatternWhitespace)]

@@ -12,6 +12,9 @@ internal sealed class PhaseEstimate
     // Variance of the logarithm of what reading takes, beside the sorting that it is learnt or assumed with: an expression may take long to compute.
     private const double OfReading = 0.15;
 
+    // At how many looks a counter that is slowed down on purpose has to have moved before it says more than age does: it moves as evenly as the delay is long.
+    private const int Steady = 3;
+
     // By which factor an operation that was not seen from its beginning may be slower or quicker than expected: it may have waited.
     private const double OtherPace = 5;
 
@@ -189,6 +192,17 @@ internal sealed class PhaseEstimate
     private double Blend(double expected, double counted, double variance, OperationState state)
     {
         Trust trust = state.Seconds!;
+        if (trust.Slowed && _counter.Moves > 0 && _counter.Moves < Steady && Known(state, Kind(state)).Weights == 0)
+        {
+            // What the work takes says nothing of what the delay makes of it.
+            return Math.Max(expected, counted);
+        }
+
+        if (trust.Slowed && _counter.Moves >= Steady)
+        {
+            variance = Math.Min(variance, trust.Variance / _counter.Moves);
+        }
+
         if (expected <= 0)
         {
             return variance < trust.Variance ? counted : 0;
@@ -203,8 +217,11 @@ internal sealed class PhaseEstimate
     /// <summary>A part whose counter moves with its work.</summary>
     private (double Left, double Whole, double Weight) Counted(double worked, OperationState state, double done, double expected)
     {
-        double whole = _counter.Whole is { } counted ? Blend(expected, counted, _counter.Variance, state) : Math.Max(expected, worked - _partSince);
-        return ((1 - done) * whole, whole, done);
+        bool slowed = state.Seconds!.Slowed;
+        double since = worked - _partSince;
+        double whole = _counter.Whole is { } counted ? Blend(expected, counted, _counter.Variance, state) : Math.Max(expected, slowed && _begun && done > 0 ? since / done : since);
+        // The delay is that of the parts to come, too.
+        return ((1 - done) * whole, whole, slowed && _counter.Moves >= Steady ? Math.Max(done, 0.5) : done);
     }
 
     /// <summary>A part that counts whole pieces of different size: between two of them the time tells.</summary>

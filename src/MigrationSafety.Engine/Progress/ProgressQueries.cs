@@ -49,6 +49,14 @@ internal static class ProgressQueries
                 select inhrelid from pg_catalog.pg_inherits where inhparent = t.oid union all select reltoastrelid from pg_catalog.pg_class where oid = t.oid and reltoastrelid <> 0) x (oid))
         """;
 
+    // The tables that the one asked about is a partition of: what works on all of their partitions works on it.
+    private const string Parents = """
+        parents (oid) as (
+            select i.inhparent from pg_catalog.pg_inherits i join pg_catalog.pg_class c on c.oid = i.inhrelid and c.relispartition where i.inhrelid = $2::oid
+            union
+            select i.inhparent from parents p join pg_catalog.pg_inherits i on i.inhrelid = p.oid join pg_catalog.pg_class c on c.oid = i.inhrelid and c.relispartition)
+        """;
+
     /// <summary>One session, none where it has no pid. Each pg_stat_activity in a query goes through all sessions; what makes it can be asked for one.</summary>
     private static string SessionOf(string pid) => $"pg_catalog.pg_stat_get_activity(coalesce({pid}, 0))";
 
@@ -59,7 +67,7 @@ internal static class ProgressQueries
             " union all ",
             catalog.Views.Select(view => $"select '{view}' as view, v.pid, pg_catalog.to_jsonb(v) as counters from pg_catalog.pg_stat_progress_{view} v"));
         return $"""
-            with recursive {Tables}, p as materialized ({union}), w as materialized (
+            with recursive {Tables}, {Parents}, p as materialized ({union}), w as materialized (
                 select leader_pid, pg_catalog.count(*) as workers from pg_catalog.pg_stat_get_activity(null) where leader_pid is not null group by 1
             )
             select p.view, p.pid, (p.counters - array['pid', 'datid', 'datname'])::text, f.facts::text, coalesce(p.counters->>'datname', (select datname::text from pg_catalog.pg_database where oid = a.datid)), {Activity}
@@ -121,7 +129,7 @@ internal static class ProgressQueries
                 where p.counters->>'datname' = pg_catalog.current_database() and c.oid = (p.counters->>'relid')::oid
             ) f on true
             where ($1::int4 is null or p.pid = $1) and ($2::oid is null or (p.counters->>'datname' = pg_catalog.current_database() and ((p.counters->>'relid')::oid in (select oid from tables)
-                  or (p.counters->>'relid' is null and exists (select from pg_catalog.pg_locks l where l.pid = p.pid and l.relation in (select oid from tables) and l.database = (p.counters->>'datid')::oid)))))
+                  or ((p.counters->>'relid' is null or (p.counters->>'relid')::oid in (select oid from parents)) and exists (select from pg_catalog.pg_locks l where l.pid = p.pid and l.relation in (select oid from tables) and l.database = (p.counters->>'datid')::oid)))))
             order by a.query_start, p.pid
             """;
     }
@@ -224,19 +232,22 @@ internal static class ProgressQueries
         string Size(string path) => catalog.MaySeeFiles ? $"(pg_catalog.pg_stat_file({path}, true)).size" : "null::int8";
         return $"""
             with recursive {Tables}, strong as materialized (
-                select pid, relation, database, mode, granted from pg_catalog.pg_locks
+                select pid, relation, database, mode, granted, mode in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock') as weak from pg_catalog.pg_locks
                 where locktype = 'relation' and database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
-                  and mode not in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
+                  -- VACUUM and ANALYZE look their table up with the weakest lock, and wait for that one first
+                  and (mode not in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock') or not granted)
             ), a as materialized (
                 select * from pg_catalog.pg_stat_activity
                 where datname = pg_catalog.current_database() and pid <> pg_catalog.pg_backend_pid() and ($1::int4 is null or pid = $1)
                   -- the expressions last: of some hundred sessions, idle or queued behind an ALTER, they are most of what a look costs
-                  and case when state = 'active' and leader_pid is null and pid in (select pid from strong)
+                  and case when state = 'active' and leader_pid is null and pid in (select pid from strong where not weak)
                       then query ~* '\m(alter\s+(table|materialized|domain|foreign)|refresh\s+materialized|create\s+((unlogged|temp|temporary)\s+)?(table|materialized)\M.*\mas|drop\s+index\s+concurrently)\M|^\s*(with\M.*)?\mselect\M.*\minto\M'
                           -- what shows in a view, or is over at once, as soon as it has its lock
-                          or (wait_event_type = 'Lock' and query ~* '(^|;|\n|\*/)\s*(create|drop|truncate|reindex|vacuum|cluster|analyze)\M') end
+                          or (wait_event_type = 'Lock' and query ~* '(^|;|\n|\*/)\s*(create|drop|truncate|reindex|vacuum|cluster|analyze)\M')
+                      when state = 'active' and leader_pid is null and wait_event_type = 'Lock' and pid in (select pid from strong where weak)
+                      then query ~* '^(\s|--[^\n]*\n|/\*([^*]|\*+[^*/])*\*+/)*(vacuum|analyze|copy)\M' end
             ), l as materialized (
-                select s.*, c.oid, c.relname, c.relkind, c.relpages, c.reltoastrelid, c.relnamespace
+                select s.pid, s.relation, s.database, s.mode, s.granted, c.oid, c.relname, c.relkind, c.relpages, c.reltoastrelid, c.relnamespace
                 from strong s left join pg_catalog.pg_class c on c.oid = s.relation
                 where s.pid in (select pid from a)
             ), target as materialized (

@@ -80,7 +80,7 @@ internal static class VacuumModel
             Done = done,
             Total = total,
             Unit = unit,
-            Parts = [.. Enumerable.Repeat(Expected(blocks, dead, passes, indexEnds), passes).SelectMany(one => one), new("cleaning up indexes", 0)],
+            Parts = [.. Enumerable.Repeat(Expected(blocks, dead, passes, indexEnds, sample.Fact("indexes") == 0), passes).SelectMany(one => one), new("cleaning up indexes", 0)],
             Part = number > 3 ? passes * 3 : (Math.Max(0, pass) * 3) + part,
             Within = number == 4 ? OperationState.Fraction(done, total) : within,
             WithinNext = number == 2 && within is not null ? Through(Math.Min(done!.Value + 1, total!.Value)) : null,
@@ -119,7 +119,7 @@ internal static class VacuumModel
     }
 
     /// <summary>Seconds of the parts of one pass.</summary>
-    private static OperationPart[] Expected(long blocks, double dead, int passes, List<double> indexEnds)
+    private static OperationPart[] Expected(long blocks, double dead, int passes, List<double> indexEnds, bool bare)
     {
         double touched = Math.Min(dead, blocks);
         return
@@ -127,7 +127,8 @@ internal static class VacuumModel
             new("scanning heap", ((6e-6 * blocks) + (7e-6 * touched) + (0.45e-6 * dead)) / passes),
             // Where so few pages have dead rows, the indexes are left alone.
             new("vacuuming indexes", dead < 0.02 * blocks || indexEnds.Count == 0 ? 0 : indexEnds[^1]) { Kind = Indexes },
-            new("vacuuming heap", 8e-6 * touched / passes),
+            // Without indexes each page is rid of its dead rows as it is read.
+            new("vacuuming heap", bare ? 0 : 8e-6 * touched / passes),
         ];
     }
 
