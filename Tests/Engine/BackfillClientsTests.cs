@@ -21,7 +21,7 @@ public sealed class BackfillClientsTests(Servers servers)
         await using BackfillBench bench = await BackfillBench.CreateAsync(servers, major, "create table t (id int primary key, v int); insert into t values (1)");
         await using LockHolder frozen = await LockHolder.HoldAsync(bench.Database, $"select pg_advisory_xact_lock({Gate}, 't'::regclass::int)");
 
-        MigrationException e = await bench.FailsAsync(BackfillBench.Request("t", "v", "1", retryFor: TimeSpan.FromSeconds(2.5)));
+        MigrationException e = await bench.FailsAsync(BackfillBench.Request("t", "v", "1", retryFor: TimeSpan.FromSeconds(11)));
 
         Assert.Equal("TableBusy", e.ErrorId);
         Assert.Equal(frozen.Pid, Assert.Single(e.Blockers).Pid);

@@ -436,6 +436,17 @@ public sealed class ProgressTests(Servers servers)
         // On another connection it goes on with the same operation.
         Assert.Single(await reader.ReadAsync(bench.Sink, Token));
         Assert.Same(track, Assert.Single(reader.Tracker.Running));
+
+        // Nor does whoever has enough wait until the driver has told it to cancel.
+        await using ProgressReader patient = new(session, new() { Table = "orders" }, TimeSpan.FromMinutes(5));
+        Assert.Single(await patient.ReadAsync(bench.Sink, Token));
+        proxy.Freeze();
+        using CancellationTokenSource ctrlC = new();
+        Task<IReadOnlyList<MigrationProgress>> asked = patient.ReadAsync(bench.Sink, ctrlC.Token);
+        await Task.WhenAny(asked, Task.Delay(300, Token));
+        await ctrlC.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => asked.WaitAsync(TimeSpan.FromSeconds(10), Token));
+        proxy.Thaw();
         await writer.CommitAsync(Token);
         await build;
     }

@@ -172,9 +172,11 @@ public sealed class ThrottleTests(Servers servers)
         await bench.Database.ExecuteAsync("insert into health values (true)", Token);
         Assert.Equal((BackfillOutcome.Completed, 3000), ((await run).Outcome, (await run).Rows));
 
-        foreach (string query in (string[])["select 1", "select nonsense", "insert into health values (true) returning ok"])
+        foreach (string query in (string[])["select 1", "select nonsense", "insert into health values (true) returning ok", "select 1 / count(*) = 1 from health where not ok", "select pg_sleep(60) is null"])
         {
-            Assert.Equal("HealthQueryInvalid", (await bench.FailsAsync(Request(None with { HealthQuery = query }))).ErrorId);
+            MigrationException invalid = await bench.FailsAsync(Request(None with { HealthQuery = query }));
+            Assert.Equal("HealthQueryInvalid", invalid.ErrorId);
+            Assert.StartsWith("-HealthQuery: ", invalid.Message, StringComparison.Ordinal);
         }
 
         // A function may hide what it writes; it does not get to.

@@ -160,6 +160,8 @@ insert into orders select i, i from generate_series(1, 20000) i
             $null = Start-Backfill orders @{ tier = "'standard'" }
             $again = Start-Backfill orders @{ tier = "'standard'" }
             "$($again.Outcome)", $again.Rows | Should -Be 'AlreadyCompleted', 0
+            $null = $again | New-RollbackScript -WarningVariable warnings -WarningAction SilentlyContinue
+            "$warnings" | Should -BeLike '*not taken back by the script*It was there before this run*'
         }
 
         It 'goes on where a stopped one was' {

@@ -6,6 +6,8 @@ namespace MigrationSafety.Engine.Execution;
 public static class Answers
 {
     private static readonly TimeSpan s_least = TimeSpan.FromSeconds(10);
+    // Telling a dead network to cancel takes the driver as long as connecting may take.
+    private static readonly TimeSpan s_leave = TimeSpan.FromSeconds(1);
 
     /// <summary>How long a look that is taken again and again may take.</summary>
     /// <param name="interval">Time from one look to the next.</param>
@@ -25,31 +27,32 @@ public static class Answers
     {
         ArgumentNullException.ThrowIfNull(ask);
         ArgumentNullException.ThrowIfNull(session);
-        // What is left behind is not told of Ctrl-C any more: a driver that cancels waits for the server's answer, and keeps the others that are to be cancelled.
-        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        using CancellationTokenSource stop = new();
+        // Not in line, and of what is left behind no more: a driver that cancels waits for the server's answer, and keeps the others that are to be cancelled.
+        using CancellationTokenRegistration cancelled = cancellationToken.Register(() => _ = stop.CancelAsync());
         Task<T> asking = ask(stop.Token);
-        try
+        await Task.WhenAny(asking, Task.Delay(patience, cancellationToken)).ConfigureAwait(false);
+        if (!asking.IsCompleted && cancellationToken.IsCancellationRequested)
         {
-            return await asking.WaitAsync(patience, CancellationToken.None).ConfigureAwait(false);
+            // A server that is alive ends its statement by then.
+            await Task.WhenAny(asking, Task.Delay(s_leave, CancellationToken.None)).ConfigureAwait(false);
         }
-        catch (TimeoutException)
-        {
-            if (asking.IsCompleted)
-            {
-                // It came at the last moment.
-                return await asking.ConfigureAwait(false);
-            }
 
-            _ = EndAsync(asking, late);
-            throw new MigrationException(
-                "ConnectionLost",
-                MigrationErrorKind.Connection,
-                $"The server has not answered for {Durations.Text(patience)}; the connection counts as lost.",
-                "Check the network and that the server runs, then run the command again.")
-            {
-                Target = session.Info.ToString(),
-            };
+        if (asking.IsCompleted)
+        {
+            return await asking.ConfigureAwait(false);
         }
+
+        _ = EndAsync(asking, late);
+        cancellationToken.ThrowIfCancellationRequested();
+        throw new MigrationException(
+            "ConnectionLost",
+            MigrationErrorKind.Connection,
+            $"The server has not answered for {Durations.Text(patience)}; the connection counts as lost.",
+            "Check the network and that the server runs, then run the command again.")
+        {
+            Target = session.Info.ToString(),
+        };
     }
 
     private static async Task EndAsync<T>(Task<T> asking, Func<T, ValueTask>? late)

@@ -108,7 +108,13 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
             // Of the log it is known which came first, however they were sorted or read; results are taken in their order.
             var ordered = database.All(result => result.Operation is not null) ? HistoryReader.InOrder(database, result => result.Operation!) : [.. database];
             string source = string.Join(", ", ordered.Select(result => result.What));
-            _scripts.Add((RollbackGenerator.FromSteps(source, [.. ordered.SelectMany(result => result.Steps)]), null));
+            RollbackScript script = RollbackGenerator.FromSteps(source, [.. ordered.SelectMany(result => result.Steps)]);
+            _scripts.Add((script, null));
+            // It would run without a word.
+            if (script.Statements.Where(statement => statement.Reversibility is Reversibility.Unknown or Reversibility.Irreversible).ToArray() is [var first, ..] left)
+            {
+                WriteWarning($"{source}: {left.Length} statement{(left.Length == 1 ? " is" : "s are")} not taken back by the script, which has {(left.Length == 1 ? "it" : "them")} as a comment: {first.Note}");
+            }
         }
 
         foreach ((RollbackScript script, MigrationFile? file) in _scripts)

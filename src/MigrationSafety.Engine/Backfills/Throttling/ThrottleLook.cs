@@ -10,7 +10,6 @@ namespace MigrationSafety.Engine.Backfills.Throttling;
 internal sealed class ThrottleLook
 {
     private const int PatienceSeconds = 5;
-    private const string ReadOnlyTransaction = "25006";
 
     private readonly ThrottleLimits _limits;
     private readonly string _name;
@@ -100,9 +99,9 @@ internal sealed class ThrottleLook
                     throw Invalid($"it returns {type} rather than a boolean.", null);
                 }
             }
-            catch (PostgresException e) when (e.SqlState == ReadOnlyTransaction || e.SqlState.StartsWith("42", StringComparison.Ordinal))
+            catch (PostgresException e) when (e.InvariantSeverity is not ("FATAL" or "PANIC"))
             {
-                throw Invalid(ServerErrors.Words(e), e);
+                throw Invalid(e.SqlState == SqlStates.QueryCanceled ? $"it takes longer than {PatienceSeconds} s." : ServerErrors.Words(e), e);
             }
         }
 
@@ -191,11 +190,11 @@ internal sealed class ThrottleLook
         }
     }
 
-    /// <summary>A query of the user's, in one transaction in which nothing that it calls may write.</summary>
+    /// <summary>A query of the user's, in one transaction in which nothing that it calls may write, and which may not take long.</summary>
     private static NpgsqlBatch ReadOnly(NpgsqlConnection connection, string query) => new(connection)
     {
         Timeout = 2 * PatienceSeconds,
-        BatchCommands = { new("select pg_catalog.set_config('transaction_read_only', 'on', true)"), new(query) },
+        BatchCommands = { new($"select pg_catalog.set_config('transaction_read_only', 'on', true), pg_catalog.set_config('statement_timeout', '{PatienceSeconds}s', true)"), new(query) },
     };
 
     /// <summary>Settings of the connection that looks: an answer that comes late is none, and what it writes down must not wait for a standby.</summary>
