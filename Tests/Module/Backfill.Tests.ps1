@@ -279,7 +279,7 @@ $ConfirmPreference = 'None'
         It 'shows name, outcome and rows within 80 columns' {
             $result = Start-Backfill orders @{ tier = "'standard'" } -Name fill_tier
             $text = $result | Format-Table | Out-String -Width 80
-            $text | Should -Match 'fill_tier\s+Completed\s+20,000\s+0\s'
+            $text | Should -Match 'fill_tier\s+Completed\s+20,000\s+0\s+\d\d:\d\d:\d\d\.\d\s'
             $text | Should -Match ([regex]::Escape(('{0:N0}' -f 20000)))
             $text | Should -Not -Match '#ERR'
         }
