@@ -8,6 +8,9 @@ namespace MigrationSafety.Engine.Backfills;
 /// <summary>Finds out, on a connection of its own, for whom a batch waits.</summary>
 internal sealed class BlockerWatch : IAsyncDisposable
 {
+    /// <summary>What the words of a wait begin with.</summary>
+    internal const string WaitsFor = "waits for ";
+
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(2);
 
     private readonly EngineSession _session;
@@ -28,7 +31,7 @@ internal sealed class BlockerWatch : IAsyncDisposable
     internal LockBlocker[] Last { get; private set; } = [];
 
     /// <summary>For whom it waits now, where that has lasted for seconds; null where it does not.</summary>
-    internal string? Waiting => Interlocked.Read(ref _waitsSince) is not 0 and var since && Stopwatch.GetElapsedTime(since) > s_patience ? $"waits for {string.Join("; ", Last.Select(blocker => blocker.ToString()))}" : null;
+    internal string? Waiting => Interlocked.Read(ref _waitsSince) is not 0 and var since && Stopwatch.GetElapsedTime(since) > s_patience ? $"{WaitsFor}{string.Join("; ", Last.Select(blocker => blocker.ToString()))}" : null;
 
     /// <summary>Looks who blocks a backend. Not being able to look is no reason to fail: the batch itself tells what becomes of it.</summary>
     internal async Task LookAsync(int pid, CancellationToken cancellationToken)

@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text.RegularExpressions;
+using MigrationSafety.Engine.Backfills;
 using MigrationSafety.Engine.Backfills.Throttling;
 using MigrationSafety.Engine.Execution;
 
@@ -53,7 +54,7 @@ internal static partial class OwnModels
             // How many rows a sweep finds, nobody knows before it has.
             Basis = sweep > 0 ? ProgressConfidence.Assumed : ProgressConfidence.Measured,
             // What is written down while nobody works on it is old.
-            Waiting = state == "running" && sample.Text("waiting_for") is { } reason ? $"throttle: {reason}" : null,
+            Waiting = state == "running" && sample.Text("waiting_for") is { } reason ? reason.StartsWith(BlockerWatch.WaitsFor, StringComparison.Ordinal) ? reason[BlockerWatch.WaitsFor.Length..] : $"throttle: {reason}" : null,
         };
     }
 
