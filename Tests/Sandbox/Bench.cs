@@ -5,12 +5,11 @@ namespace MigrationSafety.Sandbox;
 
 /// <summary>A part of the run with what the application felt meanwhile.</summary>
 /// <param name="Name">What was done.</param>
-/// <param name="Start">Start.</param>
-/// <param name="End">End.</param>
+/// <param name="Spans">When: several where it was done in turns with something else.</param>
 /// <param name="Rows">Rows that were worked on; null where there are none to speak of.</param>
-internal sealed record Measure(string Name, DateTimeOffset Start, DateTimeOffset End, long? Rows)
+internal sealed record Measure(string Name, IReadOnlyList<(DateTimeOffset Start, DateTimeOffset End)> Spans, long? Rows)
 {
-    internal TimeSpan Duration => End - Start;
+    internal TimeSpan Duration => Spans.Aggregate(TimeSpan.Zero, (sum, span) => sum + (span.End - span.Start));
 }
 
 /// <summary>A measured part with its figures.</summary>
@@ -27,6 +26,8 @@ internal sealed class Bench : IAsyncDisposable
 {
     /// <summary>An application statement that waits as long as this for a lock of ours breaks the promise: the lock timeout of 500 ms, and a little for its end.</summary>
     internal static readonly TimeSpan TooLong = TimeSpan.FromMilliseconds(600);
+
+    private static readonly TimeSpan s_afterwards = TimeSpan.FromSeconds(2);
 
     private readonly List<Measure> _measures = [];
 
@@ -86,7 +87,7 @@ internal sealed class Bench : IAsyncDisposable
         await Task.Delay(TimeSpan.FromSeconds(2), cancellationToken);
         DateTimeOffset start = Traffic.Log.Now;
         await Task.Delay(TimeSpan.FromSeconds(seconds), cancellationToken);
-        Baseline = new Measure("(none)", start, Traffic.Log.Now, null);
+        Baseline = new Measure("(none)", [(start, Traffic.Log.Now)], null);
         Screen.End();
     }
 
@@ -106,9 +107,42 @@ internal sealed class Bench : IAsyncDisposable
         }
         finally
         {
-            _measures.Add(new Measure(name, start, Traffic.Log.Now, rows));
+            _measures.Add(new Measure(name, [(start, Traffic.Log.Now)], rows));
             Screen.End();
         }
+    }
+
+    /// <summary>Measures a step in turns with the application alone, so that whatever else slows the machine down meets both.</summary>
+    /// <param name="name">Name.</param>
+    /// <param name="turn">How long the application is alone, each time.</param>
+    /// <param name="step">Does a part of it; returns the rows it worked on, and whether that was the last part.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <returns>What the application felt alone and during the step.</returns>
+    internal async Task<(Latency Alone, Latency During)> MeasureInTurnsAsync(string name, TimeSpan turn, Func<Task<(long Rows, bool IsLast)>> step, CancellationToken cancellationToken)
+    {
+        await Traffic.LongTransactionAsync(cancellationToken);
+        Screen.Begin(name);
+        List<(DateTimeOffset, DateTimeOffset)> alone = [];
+        List<(DateTimeOffset, DateTimeOffset)> during = [];
+        long rows = 0;
+        for (bool over = false; !over;)
+        {
+            DateTimeOffset start = Traffic.Log.Now;
+            await Task.Delay(turn, cancellationToken);
+            alone.Add((start, Traffic.Log.Now));
+            start = Traffic.Log.Now;
+            (long done, over) = await step();
+            during.Add((start, Traffic.Log.Now));
+            rows += done;
+            // What the step has written is on its way to the disk.
+            await Task.Delay(s_afterwards, cancellationToken);
+            await SettleAsync(cancellationToken);
+        }
+
+        Screen.End();
+        Measure[] both = [new($"    the application alone, {alone.Count} times", alone, null), new(name, during, rows)];
+        _measures.AddRange(both);
+        return (Of(both[0]).Latency, Of(both[1]).Latency);
     }
 
     /// <summary>Figures of all steps.</summary>
@@ -116,9 +150,9 @@ internal sealed class Bench : IAsyncDisposable
 
     internal Figures Of(Measure measure)
     {
-        IReadOnlyList<StatementTiming> statements = Traffic.Log.Between(measure.Start, measure.End);
+        StatementTiming[] statements = [.. measure.Spans.SelectMany(span => Traffic.Log.Between(span.Start, span.End))];
         ILookup<int, StatementTiming> byPid = statements.ToLookup(statement => statement.Pid);
-        return new Figures(measure, Latency.Of(statements), [.. Sampler.Between(measure.Start, measure.End).Select(wait => (wait, Longest(wait, byPid[wait.Pid])))]);
+        return new Figures(measure, Latency.Of(statements), [.. measure.Spans.SelectMany(span => Sampler.Between(span.Start, span.End)).Select(wait => (wait, Longest(wait, byPid[wait.Pid])))]);
     }
 
     /// <summary>Waits until every statement that began during a step has come back.</summary>
@@ -157,7 +191,7 @@ internal sealed class Bench : IAsyncDisposable
     }
 
     /// <summary>The longest time between two samples while steps ran.</summary>
-    internal TimeSpan LongestGap() => _measures.Select(measure => Sampler.LongestGap(measure.Start, measure.End)).DefaultIfEmpty().Max();
+    internal TimeSpan LongestGap() => _measures.SelectMany(measure => measure.Spans).Select(span => Sampler.LongestGap(span.Start, span.End)).DefaultIfEmpty().Max();
 
     public async ValueTask DisposeAsync()
     {
