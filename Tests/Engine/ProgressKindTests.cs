@@ -12,24 +12,12 @@ public sealed class ProgressKindTests(Servers servers)
 {
     private const int Rows = 20_000;
 
-    // Some 2,900 pages. gate() stands still at the row in the middle while somebody holds the advisory lock.
-    private const string Things = """
-        create table things (id int primary key, v text);
-        insert into things select i, repeat('x', 1000) from generate_series(1, 20000) i;
-        create function gate(i int) returns int volatile language plpgsql as
-            'begin if i = 10000 then perform pg_catalog.pg_advisory_xact_lock_shared(42); end if; return i; end';
-        create function gate_always(i int) returns int immutable language plpgsql as
-            'begin if i = 10000 then perform pg_catalog.pg_advisory_xact_lock_shared(42); end if; return i; end';
-        """;
-
-    private const string Close = "select pg_advisory_xact_lock(42)";
-
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
     [Theory, EachMajor]
     public async Task A_table_that_is_rewritten_is_as_far_as_its_new_file(int major)
     {
-        await using IndexBench bench = await CreateAsync(major);
+        await using IndexBench bench = await GatedAsync(servers, major);
         await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, Close);
         await using ProgressReader reader = new(bench.Session, new() { Table = "things" });
         Task<int> alter = bench.Database.ExecuteAsync("alter table things alter column id type bigint using gate(id)", Token);
@@ -49,7 +37,7 @@ public sealed class ProgressKindTests(Servers servers)
     [Theory, EachMajor]
     public async Task A_rewrite_counts_the_indexes_it_has_rebuilt(int major)
     {
-        await using IndexBench bench = await CreateAsync(major);
+        await using IndexBench bench = await GatedAsync(servers, major);
         await bench.Database.ExecuteAsync("create index things_gate on things (gate_always(id))", Token);
         await bench.Database.ExecuteAsync("vacuum analyze things", Token);
         await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, Close);
@@ -66,7 +54,7 @@ public sealed class ProgressKindTests(Servers servers)
     [Theory, EachMajor]
     public async Task An_alter_that_scans_or_waits_says_no_more_than_can_be_seen(int major)
     {
-        await using IndexBench bench = await CreateAsync(major);
+        await using IndexBench bench = await GatedAsync(servers, major);
         await using ProgressReader reader = new(bench.Session, new() { Operations = ["alter*"] });
         LockHolder gate = await LockHolder.HoldAsync(bench.Database, Close);
         await using (gate)
@@ -91,7 +79,7 @@ public sealed class ProgressKindTests(Servers servers)
     [Theory, EachMajor]
     public async Task A_role_that_may_not_see_files_is_told_which_grant_it_lacks(int major)
     {
-        await using IndexBench bench = await CreateAsync(major);
+        await using IndexBench bench = await GatedAsync(servers, major);
         await using TestRole role = await TestRole.CreateAsync(bench.Database);
         await bench.Database.ExecuteAsync($"grant pg_read_all_stats to {role.Name}", Token);
         await using ProgressReader reader = new(await bench.SessionAsync(db => db.Server.ConnectionString(db.Name, role.Name)), new() { Table = "things" });
@@ -108,7 +96,7 @@ public sealed class ProgressKindTests(Servers servers)
     [Theory, EachMajor]
     public async Task New_tables_and_materialized_views_grow(int major)
     {
-        await using IndexBench bench = await CreateAsync(major);
+        await using IndexBench bench = await GatedAsync(servers, major);
         await bench.Database.ExecuteAsync("create materialized view seen as select gate(id) as id, v from things", Token);
         await bench.Database.ExecuteAsync("vacuum analyze seen", Token);
         await using ProgressReader reader = new(bench.Session, new() { Operations = ["create table*", "refresh*", "select into"] });
@@ -117,7 +105,7 @@ public sealed class ProgressKindTests(Servers servers)
         {
             Task<int> copy = bench.Database.ExecuteAsync("create table copied as select gate(id) as id, v from things order by ctid", Token);
             MigrationProgress growing = await UntilAsync(reader, bench, p => p.BlockedBy.Length > 0);
-            Assert.Equal(("CREATE TABLE AS", "writing a new table", "bytes"), (growing.Operation, growing.Phase, growing.Unit));
+            Assert.Equal(("CREATE TABLE AS", "copied", "writing a new table", "bytes"), (growing.Operation, growing.Target, growing.Phase, growing.Unit));
             Assert.True(growing.Done > 0, growing.ToString());
             Assert.Null(growing.Total);
             Task<int> into = bench.Database.ExecuteAsync("select gate(id) as id, v into chosen from things order by ctid", Token);
@@ -140,7 +128,7 @@ public sealed class ProgressKindTests(Servers servers)
     [Theory, EachMajor]
     public async Task A_vacuum_counts_blocks_and_names_its_throttle(int major)
     {
-        await using IndexBench bench = await CreateAsync(major);
+        await using IndexBench bench = await GatedAsync(servers, major);
         // An autovacuum would take the dead rows away, and the snapshot of an ANALYZE would keep them: no index would be vacuumed.
         await bench.Database.ExecuteAsync("alter table things set (autovacuum_enabled = off)", Token);
         await bench.Database.ExecuteAsync("create index on things (md5(id::text)); delete from things where id % 2 = 0", Token);
@@ -163,7 +151,7 @@ public sealed class ProgressKindTests(Servers servers)
     [Theory, EachMajor]
     public async Task An_analyze_counts_the_blocks_of_its_sample(int major)
     {
-        await using IndexBench bench = await CreateAsync(major);
+        await using IndexBench bench = await GatedAsync(servers, major);
         await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
         await connection.ExecuteAsync("set vacuum_cost_delay = '5ms'; set vacuum_cost_limit = 25", Token);
         await using ProgressReader reader = new(bench.Session, new() { Table = "things" });
@@ -177,7 +165,7 @@ public sealed class ProgressKindTests(Servers servers)
     [Theory, EachMajor]
     public async Task Cluster_and_vacuum_full_count_indexes(int major)
     {
-        await using IndexBench bench = await CreateAsync(major);
+        await using IndexBench bench = await GatedAsync(servers, major);
         await bench.Database.ExecuteAsync("create index things_gate on things (gate_always(id))", Token);
         await bench.Database.ExecuteAsync("vacuum analyze things", Token);
         await using ProgressReader reader = new(bench.Session, new() { Table = "public.things" });
@@ -197,7 +185,7 @@ public sealed class ProgressKindTests(Servers servers)
     [Theory, EachMajor]
     public async Task A_copy_is_counted_by_bytes_of_its_file_or_rows_of_its_table(int major)
     {
-        await using IndexBench bench = await CreateAsync(major);
+        await using IndexBench bench = await GatedAsync(servers, major);
         Assert.SkipWhen(bench.Database.Server.IsExternal, "Its files are not the tests' own.");
         await using ProgressReader reader = new(bench.Session, new() { Operations = ["COPY*"] });
         string file = $"'{bench.Database.Server.DataDirectory.Replace('\\', '/')}/{bench.Database.Name}.txt'";
@@ -253,7 +241,7 @@ public sealed class ProgressKindTests(Servers servers)
     [Theory, EachMajor]
     public async Task A_base_backup_counts_bytes(int major)
     {
-        await using IndexBench bench = await CreateAsync(major);
+        await using IndexBench bench = await GatedAsync(servers, major);
         Assert.SkipWhen(bench.Database.Server.IsExternal, "It may ask for a password.");
         await using ProgressReader reader = new(bench.Session, new() { Operations = ["BASE BACKUP"] });
         using BaseBackup backup = await BaseBackup.StartAsync(bench.Database.Server, Token);
@@ -319,7 +307,7 @@ public sealed class ProgressKindTests(Servers servers)
     [Theory, EachMajor]
     public async Task A_view_of_a_newer_server_is_read_by_its_names(int major)
     {
-        await using IndexBench bench = await CreateAsync(major);
+        await using IndexBench bench = await GatedAsync(servers, major);
         await using LockHolder worker = await LockHolder.HoldAsync(bench.Database, "select 1");
         // What a newer server brings stands in for itself: the view is in this database alone.
         await bench.Database.ExecuteAsync(
@@ -336,148 +324,6 @@ public sealed class ProgressKindTests(Servers servers)
         Assert.Equal((50L, 200L, 25.0), (unknown.Done, unknown.Total, unknown.PhasePercent));
         Assert.Null(unknown.Percent);
         Assert.Equal(50L, unknown.Counters["pieces_moved"]);
-    }
-
-    [Theory, EachMajor(OnlyEdges = true)]
-    public async Task What_is_waited_for_is_told_how_it_ended(int major)
-    {
-        await using IndexBench bench = await CreateAsync(major);
-        await bench.Database.ExecuteAsync("create table moved (id int, v text)", Token);
-        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
-        int pid = connection.ProcessID;
-
-        (string Sql, string Operation, bool Cancel, ProgressOutcome Outcome)[] cases =
-        [
-            ("create index concurrently things_v on things (gate_always(id))", "CREATE INDEX CONCURRENTLY", false, ProgressOutcome.Finished),
-            ("create index concurrently things_w on things (gate_always(id))", "CREATE INDEX CONCURRENTLY", true, ProgressOutcome.Failed),
-            ("create index things_x on things (gate_always(id))", "CREATE INDEX", true, ProgressOutcome.Failed),
-            ("drop index things_w; alter table things add column a int default gate(10000)", "ALTER TABLE", false, ProgressOutcome.Finished),
-            ("alter table things add column b int default gate(10000)", "ALTER TABLE", true, ProgressOutcome.Failed),
-            ("vacuum full things", "VACUUM FULL", false, ProgressOutcome.Finished),
-            ("vacuum full things", "VACUUM FULL", true, ProgressOutcome.Failed),
-            ("reindex index things_v", "REINDEX", false, ProgressOutcome.Finished),
-        ];
-        foreach ((string sql, string operation, bool cancel, ProgressOutcome outcome) in cases)
-        {
-            await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, Close);
-            Task work = connection.ExecuteAsync(sql, Token);
-            await using (ProgressReader reader = new(bench.Session, new() { Pid = pid }))
-            {
-                await UntilAsync(reader, bench, p => p.Operation == operation && p.BlockedBy.Contains(gate.Pid));
-            }
-
-            List<ProgressResult> ended = [];
-            RecordingSink sink = new();
-            Task waiting = ProgressWait.RunAsync(bench.Session, new() { Pid = pid }, TimeSpan.FromMilliseconds(100), ended.Add, sink, null, Token);
-            await Wait.UntilAsync(() => sink.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
-            if (cancel)
-            {
-                await bench.Database.ExecuteAsync($"select pg_cancel_backend({pid})", Token);
-                await Assert.ThrowsAsync<PostgresException>(() => work);
-            }
-
-            await gate.CommitAsync(Token);
-            await (cancel ? Task.CompletedTask : work);
-            await waiting;
-            ProgressResult result = ended[0];
-            Assert.Equal((sql, operation, outcome), (sql, result.Operation, result.Outcome));
-            Assert.Equal(("public.things", pid), (result.Target, result.Pid));
-        }
-
-        // Nothing proves how a COPY TO ended, and a transaction that is open yet can be rolled back.
-        List<ProgressResult> last = [];
-        NpgsqlConnection doomed = new(new NpgsqlConnectionStringBuilder(bench.Database.ConnectionString) { Pooling = false }.ConnectionString);
-        await doomed.OpenAsync(Token);
-        TextReader export = await doomed.BeginTextExportAsync("copy things to stdout", Token);
-        await using (ProgressReader reader = new(bench.Session, new() { Pid = doomed.ProcessID }))
-        {
-            await UntilAsync(reader, bench, p => p.Operation == "COPY TO");
-        }
-
-        RecordingSink looking = new();
-        Task until = ProgressWait.RunAsync(bench.Session, new() { Pid = doomed.ProcessID }, TimeSpan.FromMilliseconds(100), last.Add, looking, null, Token);
-        await Wait.UntilAsync(() => looking.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
-        await bench.Database.ExecuteAsync($"select pg_terminate_backend({doomed.ProcessID})", Token);
-        await until;
-        // Of a client that went away with all that it wanted, and of one that did not, the server knows no more.
-        Assert.Equal(ProgressOutcome.Ended, Assert.Single(last).Outcome);
-        Assert.Contains("Last seen: ", last[0].Detail, StringComparison.Ordinal);
-        export.Dispose();
-        await doomed.DisposeAsync();
-    }
-
-    [Theory, EachMajor]
-    public async Task A_concurrent_drop_waits_for_transactions_and_ends_as_the_catalog_says(int major)
-    {
-        await using IndexBench bench = await CreateAsync(major);
-        await bench.Database.ExecuteAsync("create index things_v on things (v)", Token);
-        await using NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
-        foreach (bool cancel in (bool[])[true, false])
-        {
-            await using LockHolder reading = await LockHolder.HoldAsync(bench.Database, "lock table things in access share mode");
-            Task drop = connection.ExecuteAsync("drop index concurrently things_v", Token);
-            await using (ProgressReader reader = new(bench.Session, new() { Table = "things" }))
-            {
-                MigrationProgress seen = await UntilAsync(reader, bench, p => p.BlockedBy.Length > 0);
-                Assert.Equal(("DROP INDEX CONCURRENTLY", "public.things", "public.things_v"), (seen.Operation, seen.Target, seen.Index));
-                Assert.Equal(("waiting for old transactions", $"transaction of pid {reading.Pid}"), (seen.Phase, seen.WaitingFor));
-            }
-
-            List<ProgressResult> ended = [];
-            RecordingSink sink = new();
-            Task waiting = ProgressWait.RunAsync(bench.Session, new() { Pid = connection.ProcessID }, TimeSpan.FromMilliseconds(100), ended.Add, sink, null, Token);
-            await Wait.UntilAsync(() => sink.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
-            if (cancel)
-            {
-                await bench.Database.ExecuteAsync($"select pg_cancel_backend({connection.ProcessID})", Token);
-                await Assert.ThrowsAsync<PostgresException>(() => drop);
-            }
-
-            await reading.CommitAsync(Token);
-            await (cancel ? Task.CompletedTask : drop);
-            await waiting;
-            Assert.Equal((cancel ? ProgressOutcome.Failed : ProgressOutcome.Finished, "public.things_v"), (Assert.Single(ended).Outcome, ended[0].Index));
-        }
-    }
-
-    [Theory, EachMajor]
-    public async Task The_next_statement_of_a_session_is_not_waited_for(int major)
-    {
-        await using IndexBench bench = await CreateAsync(major);
-        await bench.Database.ExecuteAsync("create table moved (id int); insert into moved values (1)", Token);
-        await using LockHolder reading = await LockHolder.HoldAsync(bench.Database, "lock table things in access share mode");
-        await using LockHolder gate = await LockHolder.HoldAsync(bench.Database, Close);
-        NpgsqlConnection connection = await bench.Database.OpenAsync(Token);
-        int pid = connection.ProcessID;
-        async Task WorkAsync()
-        {
-            await using (connection)
-            {
-                await connection.ExecuteAsync("alter table moved add column n int default gate(10000)", Token);
-                await connection.ExecuteAsync("alter table things add column n int", Token);
-            }
-        }
-
-        Task work = WorkAsync();
-        await using ProgressReader reader = new(bench.Session, new() { Pid = pid });
-        await UntilAsync(reader, bench, p => p.BlockedBy.Contains(gate.Pid));
-        List<ProgressResult> ended = [];
-        RecordingSink sink = new();
-        Task waiting = ProgressWait.RunAsync(bench.Session, new() { Pid = pid }, TimeSpan.FromMilliseconds(100), ended.Add, sink, null, Token);
-        await Wait.UntilAsync(() => sink.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
-        await gate.CommitAsync(Token);
-        await UntilAsync(reader, bench, p => p.BlockedBy.Contains(reading.Pid));
-        await waiting.WaitAsync(TimeSpan.FromSeconds(30), Token);
-        Assert.Equal("public.moved", Assert.Single(ended).Target);
-        await reading.CommitAsync(Token);
-        await work;
-    }
-
-    private async Task<IndexBench> CreateAsync(int major)
-    {
-        IndexBench bench = await IndexBench.CreateAsync(servers, major, Things);
-        await bench.Database.ExecuteAsync("vacuum analyze things", Token);
-        return bench;
     }
 
     private static MigrationProgress Seen(List<MigrationProgress> all, Predicate<MigrationProgress> condition)

@@ -5,8 +5,8 @@ using MigrationSafety.Engine.Progress;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Tests.Engine.Support;
 using MigrationSafety.Tests.Postgres;
-using Npgsql;
 using Xunit;
+using static MigrationSafety.Tests.Engine.Support.ProgressLooks;
 
 namespace MigrationSafety.Tests.Engine;
 
@@ -242,7 +242,7 @@ public sealed class ProgressTests(Servers servers)
             async () => (running = await ReadAsync(bench, new() { Table = "orders" }) is [{ } only] ? only : null) is { Pid: > 0, Done: 5000 }, "the backfill to have seen all rows", cancellationToken: Token);
         Assert.Equal(("BACKFILL", "public.orders"), (running!.Operation, running.Target));
         Assert.StartsWith("running", running.Phase, StringComparison.Ordinal);
-        Assert.Equal((5000L, "rows", 100.0), (running.Total, running.Unit, running.PhasePercent));
+        Assert.Equal((5000L, "rows read", 100.0), (running.Total, running.Unit, running.PhasePercent));
         Assert.StartsWith("MigrationSafety/", running.Application, StringComparison.Ordinal);
         Assert.Equal("postgres", running.User);
         Assert.Single(await ReadAsync(bench, new() { Pid = running.Pid }));
@@ -377,80 +377,6 @@ public sealed class ProgressTests(Servers servers)
         Assert.Empty(await ReadAsync(bench, new() { Table = "orders" }));
     }
 
-    [Theory, EachMajor]
-    public async Task A_wait_goes_on_after_a_connection_that_is_lost_and_says_when_the_server_stays_away(int major)
-    {
-        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
-        await using TcpProxy proxy = TcpProxy.Start(bench.Database.Server);
-        EngineSession session = await bench.SessionAsync(proxy.ConnectionString);
-        await using LockHolder old = await LockHolder.HoldAsync(bench.Database, "set transaction isolation level repeatable read", "select 1");
-        Task<int> build = bench.Database.ExecuteAsync("create index concurrently ix on orders (tier)", Token);
-        await UntilAsync(bench, "waiting for old snapshots");
-        List<ProgressResult> ended = [];
-        RecordingSink sink = new();
-        Task WaitAsync(TimeSpan awayFor) => ProgressWait.RunAsync(session, new() { Table = "orders" }, TimeSpan.FromMilliseconds(50), ended.Add, sink, null, awayFor, Token);
-        async Task<Task> BegunAsync(TimeSpan awayFor)
-        {
-            int before = sink.ProgressRecords.Count;
-            Task waiting = WaitAsync(awayFor);
-            await Wait.UntilAsync(() => waiting.IsCompleted || sink.ProgressRecords.Count > before, "progress", cancellationToken: Token);
-            proxy.RefuseNew = true;
-            proxy.DropAll();
-            return waiting;
-        }
-
-        Task givenUp = await BegunAsync(TimeSpan.Zero);
-        MigrationException away = await Assert.ThrowsAsync<MigrationException>(() => givenUp);
-        Assert.Contains("CREATE INDEX CONCURRENTLY public.ix", away.Message, StringComparison.Ordinal);
-        Assert.Contains("stayed away", away.Message, StringComparison.Ordinal);
-        proxy.RefuseNew = false;
-
-        Task patient = await BegunAsync(TimeSpan.FromMinutes(10));
-        await Wait.UntilAsync(() => patient.IsCompleted || sink.Warnings.Count == 2, "the loss to be told", cancellationToken: Token);
-        await old.CommitAsync(Token);
-        await build;
-        proxy.RefuseNew = false;
-        await patient;
-        Assert.Equal((ProgressOutcome.Finished, "public.ix"), (Assert.Single(ended).Outcome, ended[0].Index));
-        Assert.Equal(2, sink.Warnings.Count);
-    }
-
-    [Theory, EachMajor(OnlyEdges = true)]
-    public async Task A_network_that_swallows_what_is_asked_is_not_waited_for(int major)
-    {
-        await using IndexBench bench = await IndexBench.CreateAsync(servers, major, Orders);
-        await using TcpProxy proxy = TcpProxy.Start(bench.Database.Server);
-        EngineSession session = await bench.SessionAsync(proxy.ConnectionString);
-        await using LockHolder writer = await LockHolder.HoldAsync(bench.Database, "lock table orders in row exclusive mode");
-        Task<int> build = bench.Database.ExecuteAsync("create index concurrently ix on orders (tier)", Token);
-        await UntilAsync(bench, "waiting for writers before build");
-        await using ProgressReader reader = new(session, new() { Table = "orders" }, TimeSpan.FromMilliseconds(500));
-        Assert.Single(await reader.ReadAsync(bench.Sink, Token));
-        OperationTrack track = Assert.Single(reader.Tracker.Running);
-
-        proxy.Freeze();
-        MigrationException lost = await Assert.ThrowsAsync<MigrationException>(() => reader.ReadAsync(bench.Sink, Token));
-        Assert.Equal(("ConnectionLost", MigrationErrorKind.Connection), (lost.ErrorId, lost.Kind));
-        proxy.Thaw();
-
-        // On another connection it goes on with the same operation.
-        Assert.Single(await reader.ReadAsync(bench.Sink, Token));
-        Assert.Same(track, Assert.Single(reader.Tracker.Running));
-
-        // Nor does whoever has enough wait until the driver has told it to cancel.
-        await using ProgressReader patient = new(session, new() { Table = "orders" }, TimeSpan.FromMinutes(5));
-        Assert.Single(await patient.ReadAsync(bench.Sink, Token));
-        proxy.Freeze();
-        using CancellationTokenSource ctrlC = new();
-        Task<IReadOnlyList<MigrationProgress>> asked = patient.ReadAsync(bench.Sink, ctrlC.Token);
-        await Task.WhenAny(asked, Task.Delay(300, Token));
-        await ctrlC.CancelAsync();
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => asked.WaitAsync(TimeSpan.FromSeconds(10), Token));
-        proxy.Thaw();
-        await writer.CommitAsync(Token);
-        await build;
-    }
-
     private static async Task<BackfillResult> FillAsync(EngineSession session, IndexBench bench, TimeSpan retryFor, CancellationToken cancellationToken)
     {
         BackfillPlan plan = await Backfill.PlanAsync(session, BackfillBench.Request("orders", "tier", "'standard'", batchSize: 700, retryFor: retryFor), bench.Sink, Token);
@@ -480,27 +406,5 @@ public sealed class ProgressTests(Servers servers)
         Task<ProgressResult> waiting = EndAsync();
         await Wait.UntilAsync(() => waiting.IsCompleted || sink.ProgressRecords.Count > 0, "progress", cancellationToken: Token);
         return waiting;
-    }
-
-    private static Task<IReadOnlyList<MigrationProgress>> ReadAsync(IndexBench bench, ProgressFilter filter) => ReadAsync(bench.Session, filter, bench.Sink);
-
-    private static async Task<IReadOnlyList<MigrationProgress>> ReadAsync(EngineSession session, ProgressFilter filter, RecordingSink sink)
-    {
-        await using ProgressReader reader = new(session, filter);
-        return await reader.ReadAsync(sink, Token);
-    }
-
-    private static async Task<MigrationProgress> UntilAsync(IndexBench bench, string phase)
-    {
-        MigrationProgress? found = null;
-        await Wait.UntilAsync(
-            async () =>
-            {
-                found = (await ReadAsync(bench, new() { Table = "orders" })).FirstOrDefault(p => p.Phase?.StartsWith(phase, StringComparison.Ordinal) == true && (p.BlockedBy.Length > 0 || !phase.StartsWith("waiting", StringComparison.Ordinal)));
-                return found is not null;
-            },
-            phase,
-            cancellationToken: Token);
-        return found!;
     }
 }

@@ -100,6 +100,8 @@ internal sealed class LockGraph
     private LockBlocker Blocker(Blocking blocking, LockEntry? wait)
     {
         BlockingLock row = Processes[blocking.Node].Row;
+        // Of the end of a transaction, which is waited for too, the mode says nothing.
+        bool ofTable = wait?.Type == "relation";
         return new LockBlocker
         {
             Pid = row.Pid,
@@ -112,9 +114,9 @@ internal sealed class LockGraph
             BackendType = row.BackendType,
             BackendStart = row.BackendStart,
             PreventsWraparound = row.PreventsWraparound,
-            Mode = blocking.Mode == TableLockMode.None ? null : blocking.Mode.CatalogName(),
+            Mode = ofTable && blocking.Mode != TableLockMode.None ? blocking.Mode.CatalogName() : null,
             Granted = blocking.Granted,
-            Relation = wait?.Type == "relation" ? wait.Relation : null,
+            Relation = ofTable ? wait!.Relation : null,
         };
     }
 

@@ -50,6 +50,7 @@ internal sealed class OperationTrack(LearntPhases learnt, DateTime? began = null
     private double? _pause;
     private SeenBuild _seen;
     private ProgressSample? _sample;
+    private (string? Table, string? Index)? _made;
 
     /// <summary>A moment: seconds of work seen so far (waiting for locks left out), work done of the whole, and the phase's counter.</summary>
     private sealed record Point(double Worked, double? Work, int Part, long Round, string? Phase, long? Done, long? Lag);
@@ -364,12 +365,13 @@ internal sealed class OperationTrack(LearntPhases learnt, DateTime? began = null
             total = done + total;
         }
 
+        _made ??= ProgressModels.Made(sample);
         return new MigrationProgress
         {
             Pid = sample.Pid,
             Operation = state.Operation,
-            Target = sample.Target ?? (sample.View == "basebackup" ? sample.Application : null),
-            Index = sample.Index,
+            Target = sample.Target ?? (sample.View == "basebackup" ? sample.Application : _made.Value.Table),
+            Index = sample.Index ?? _made.Value.Index,
             Name = sample.BackfillName,
             Phase = state.Phase,
             PhaseNumber = state.PhaseNumber,

@@ -46,7 +46,8 @@ internal static partial class OwnModels
             Phase = state != "running" ? state : sweep > 0 ? $"running, sweep {sweep}" : workers > 1 ? $"running, {workers} workers" : state,
             Done = seen,
             Total = total,
-            Unit = "rows",
+            // Whether it changed them or not.
+            Unit = "rows read",
             Parts = total is null ? [] : [new("pass", 1), new("sweep", OfSweep)],
             Part = sweep > 0 && total is not null ? 1 : 0,
             Within = sweep > 0 ? null : OperationState.Fraction(seen, total),

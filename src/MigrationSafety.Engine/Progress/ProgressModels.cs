@@ -1,4 +1,6 @@
 using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sql;
+using MigrationSafety.Engine.Sql.Statements;
 
 namespace MigrationSafety.Engine.Progress;
 
@@ -22,6 +24,25 @@ internal static class ProgressModels
         ProgressQueries.Subscription or ProgressQueries.Publication => OwnModels.Replication(sample),
         _ => TransferModels.Unknown(sample),
     };
+
+    /// <summary>The table or the index that a statement makes, where nobody else sees it before that commits, by its text; null where that does not tell.</summary>
+    internal static (string? Table, string? Index) Made(ProgressSample sample)
+    {
+        bool table = sample.View == ProgressQueries.Ddl && sample.Target is null;
+        bool index = sample is { View: "create_index", Index: null } && sample.Text("command") == "CREATE INDEX";
+        if (sample.Query is null || !(table || index))
+        {
+            return (null, null);
+        }
+
+        return SqlScript.Parse(sample.Query, psql: false).Statements.Select(StatementParser.Parse).ToArray() switch
+        {
+            [CreateTableAs made] when table => (made.Table.ToString(), null),
+            // An index is in the schema of its table, of which nothing is known in another database.
+            [CreateIndex { Name: { } name }] when index => (null, new QualifiedName(sample.Facts.GetValueOrDefault("table") is string of ? SqlName.Parse(of).Schema : null, name).ToString()),
+            _ => (null, null),
+        };
+    }
 
     /// <summary>What it waits for, in words; null while it works.</summary>
     internal static string? Waiting(ProgressSample sample, OperationState state)

@@ -148,7 +148,7 @@ public static class ProgressWait
     /// <summary>Whether another connection may succeed a while later.</summary>
     private static bool IsPassing(MigrationException e) => e.Kind is MigrationErrorKind.Connection or MigrationErrorKind.Timeout or MigrationErrorKind.Busy or MigrationErrorKind.Resource or MigrationErrorKind.Stopped;
 
-    private static string Name(OperationTrack track) => string.Join(' ', new[] { track.State.Operation, track.Last.Index ?? track.Last.Target }.OfType<string>());
+    private static string Name(OperationTrack track) => string.Join(' ', new[] { track.State.Operation, track.Said.Index ?? track.Said.Target }.OfType<string>());
 
     /// <summary>Brings what is awaited up to date.</summary>
     /// <returns>Those of it that are over, and were not told yet.</returns>
@@ -230,7 +230,7 @@ public static class ProgressWait
             Pid = track.Last.Pid,
             Operation = track.State.Operation,
             Target = whole.Target,
-            Index = whole.Target == track.Last.Target ? track.Last.Index : null,
+            Index = whole.Target == track.Last.Target ? track.Said.Index : null,
             Name = track.Last.BackfillName,
             Outcome = outcome,
             Detail = detail,
