@@ -123,6 +123,13 @@ public sealed class HistoryTests(Servers servers)
         Task<BackfillResult> run = OperationLog.RunAsync(plan, bench.Sink, recorder => Backfill.RunAsync(plan, recorder, stop.Token), stop.Token);
         // What is large of the record follows later.
         await Wait.UntilAsync(async () => await ReadAsync(bench.Session) is [{ Rows: { } rows } entry] && rows > entry.Samples.Sum(sample => sample.Rows), "a sign of life", cancellationToken: Token);
+        // Of one whose client is gone the step lasted until it was last heard of.
+        await bench.Database.ExecuteAsync(
+            "insert into migration_safety.operation (operation, action, target, started_at, updated_at, steps) select operation, action, target, started_at, started_at + interval '20 seconds', steps from migration_safety.operation", Token);
+        MigrationOperation gone = (await ReadAsync(bench.Session))[1];
+        Assert.Equal((OperationOutcome.Interrupted, StepState.Failed), (gone.Outcome, gone.Steps[^1].State));
+        Assert.InRange(gone.Steps[^1].Duration, TimeSpan.FromSeconds(5), TimeSpan.FromSeconds(20));
+        await bench.Database.ExecuteAsync($"delete from migration_safety.operation where id = {gone.Id}", Token);
         await stop.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
         MigrationOperation entry = Assert.Single(await ReadAsync(bench.Session));

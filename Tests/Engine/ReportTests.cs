@@ -153,6 +153,15 @@ public sealed class ReportTests
     }
 
     [Fact]
+    public void A_step_of_an_operation_that_was_interrupted_did_not_fail()
+    {
+        MigrationOperation gone = Index() with { Outcome = OperationOutcome.Interrupted, Steps = [Step("CREATE INDEX CONCURRENTLY x ON t (a)", 0, 30, StepState.Failed)] };
+        string html = MigrationReport.Write("Release 12", [gone], s_start);
+        Assert.Contains("Interrupted after 30.0 s", html, StringComparison.Ordinal);
+        Assert.Equal("Interrupted", Parse(html).Descendants().Last(e => e.Attribute("class")?.Value.StartsWith("badge", StringComparison.Ordinal) == true).Value);
+    }
+
+    [Fact]
     public void What_comes_from_outside_comes_out_as_text_alone()
     {
         XDocument page = Parse(MigrationReport.Write(Evil, [Failure()], s_start));

@@ -145,7 +145,8 @@ public static class HistoryReader
         if (outcome == OperationOutcome.Interrupted)
         {
             // What it had begun it has not ended, and may have left something of.
-            steps = [.. steps.Select(step => step is { State: StepState.Planned, StartedAt: not null } ? step with { State = StepState.Failed } : step)];
+            DateTimeOffset lastSeen = reader.Time(14)!.Value + reader.Duration(16)!.Value;
+            steps = [.. steps.Select(step => step is { State: StepState.Planned, StartedAt: not null } ? step with { State = StepState.Failed, Duration = lastSeen > step.StartedAt ? lastSeen - step.StartedAt.Value : TimeSpan.Zero } : step)];
         }
 
         return new MigrationOperation

@@ -136,7 +136,8 @@ internal sealed class OperationEntry : IAsyncDisposable
     /// <summary>While the operation runs: what it has done so far, so that an entry tells also of one that was killed.</summary>
     private async Task KeepAsync()
     {
-        long written = Stopwatch.GetTimestamp();
+        long begun = Stopwatch.GetTimestamp();
+        long written = begun;
         long lagSeen = written;
         long steps = _recorder.StepChanges;
         long samples = _recorder.SampleChanges;
@@ -163,9 +164,10 @@ internal sealed class OperationEntry : IAsyncDisposable
                     }
                 }
 
+                // Of one that is killed early, most of its samples are there too.
                 // A plan of thousands of steps is a large record: writing it takes a twentieth of the time at most.
                 TimeSpan since = Stopwatch.GetElapsedTime(written);
-                bool due = (_recorder.StepChanges != steps && since > 20 * cost) || (_recorder.SampleChanges != samples && since > s_samplesEvery);
+                bool due = (_recorder.StepChanges != steps && since > 20 * cost) || (_recorder.SampleChanges != samples && (since > s_samplesEvery || since > Stopwatch.GetElapsedTime(begun) / 4));
                 if (due)
                 {
                     long start = Stopwatch.GetTimestamp();

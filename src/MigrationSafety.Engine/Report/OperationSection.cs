@@ -137,7 +137,7 @@ internal sealed class OperationSection
         _html.Open("ul", ("class", "legend"));
         foreach (string kind in kinds)
         {
-            _html.Open("li").Open("i", ("class", kind)).Close().Text(kind switch { "done" => "at work", "failed" => "failed", "wait" => "others in the way", _ => "skipped or given up" }).Close();
+            _html.Open("li").Open("i", ("class", kind)).Close().Text(kind switch { "done" => "at work", "failed" => _operation.Outcome == OperationOutcome.Interrupted ? "interrupted" : "failed", "wait" => "others in the way", _ => "skipped or given up" }).Close();
         }
 
         _html.Close();
@@ -350,10 +350,10 @@ internal sealed class OperationSection
         _ => "idle",
     };
 
-    private static string StateWord(MigrationStep step) => step.State switch
+    private string StateWord(MigrationStep step) => step.State switch
     {
         StepState.Done => "Done",
-        StepState.Failed => "Failed",
+        StepState.Failed => _operation.Outcome == OperationOutcome.Interrupted ? "Interrupted" : "Failed",
         StepState.Skipped => "Skipped",
         StepState.Cancelled => "Cancelled",
         _ => step.StartedAt is null ? "Not run" : "Running",
