@@ -53,6 +53,7 @@ public sealed class BackfillArchiveTests(Servers servers)
         Assert.Equal(result.Archive, (await BackfillControl.FindAsync(bench.Session, "keeping", bench.Sink, Token)).Archive);
 
         Assert.Equal(Reversibility.Reversible, result.Steps[^1].Reversibility);
+        await bench.AssertRecordedAsync(result);
         await bench.RollBackAsync(result);
         await AssertBeforeAsync(bench);
         Assert.False(await bench.ScalarAsync<bool>($"select to_regclass('{result.Archive}') is not null"));
@@ -77,6 +78,7 @@ public sealed class BackfillArchiveTests(Servers servers)
         Assert.Equal(Reversibility.Reversible, result.Steps[^1].Reversibility);
         // What the application has inserted since stays.
         await bench.Database.ExecuteAsync("insert into orders (id) values (2000)", Token);
+        await bench.AssertRecordedAsync(result);
         List<string> notices = await bench.RollBackAsync(result);
 
         Assert.Equal(Rows - 1L, await bench.ScalarAsync<long>("select count(*) from orders join before using (id, n, twice, kept_id) where orders.\"Odd %s Name\"::text = before.\"Odd %s Name\"::text"));
@@ -96,6 +98,7 @@ public sealed class BackfillArchiveTests(Servers servers)
         Assert.Equal(1, (await bench.RunAsync(Keeping())).Rows);
         await using LockHolder holder = await LockHolder.HoldAsync(bench.Database, "select from orders where id = 20 for update");
 
+        await bench.AssertRecordedAsync(result);
         List<string> notices = await bench.RollBackAsync(result);
 
         Assert.Equal("mine,NEW,theirs,new", await bench.ScalarAsync<string>("select string_agg(tier, ',' order by id) from orders where id in (10, 11, 12, 13, 20)"));
@@ -119,6 +122,7 @@ public sealed class BackfillArchiveTests(Servers servers)
         string other = await bench.ScalarAsync<string>("select 'migration_safety.' || archive from migration_safety.backfill where name = 'other'") ?? "";
         await bench.Database.ExecuteAsync($"insert into {result.Archive} (kept_from, id, v, n, new_v, new_n) select kept_from, id, v, n, new_v, new_n from {other}", Token);
 
+        await bench.AssertRecordedAsync(result);
         await bench.RollBackAsync(result);
         Assert.Equal(50, await bench.ScalarAsync<long>("select count(*) from orders where v = id and n = 0"));
     }

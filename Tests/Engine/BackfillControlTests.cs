@@ -43,7 +43,10 @@ public sealed class BackfillControlTests(Servers servers)
         BackfillStatus stopped = await StopAsync(bench, running.Name, other);
         BackfillResult result = await run;
         Assert.Equal((BackfillState.Paused, BackfillOutcome.Paused), (stopped.State, result.Outcome));
-        Assert.Equal((0, result.TotalRows), (stopped.Workers.Length, stopped.Done));
+        Assert.Equal((0, result.TotalRows, result.Remaining), (stopped.Workers.Length, stopped.Done, stopped.Remaining));
+        // From the record alone, what has been done so far and what takes it back.
+        MigrationStep part = await BackfillControl.StepAsync(other, running.Name, bench.Sink, Token);
+        Assert.Equal((StepState.Cancelled, Reversibility.Irreversible, result.Steps[^1].Sql), (part.State, part.Reversibility, part.Sql));
         // Stopped once more: nothing else happens.
         Assert.Equal(BackfillState.Paused, (await StopAsync(bench, running.Name, other)).State);
         Assert.Equal("BackfillUnfinished", (await Assert.ThrowsAsync<MigrationException>(() => BackfillControl.RemoveAsync(other, running.Name, force: false, dropArchive: false, TimeSpan.Zero, bench.Sink, Token))).ErrorId);
@@ -52,12 +55,20 @@ public sealed class BackfillControlTests(Servers servers)
         EngineSession third = await bench.SessionAsync(db => db.ConnectionString + ";Application Name=third");
         BackfillRequest recorded = await BackfillControl.RequestAsync(third, running.Name, bench.Sink, Token);
         Assert.Equal((2, 7L, TimeSpan.FromMilliseconds(100), BackfillStrategy.Key, s_slow), (recorded.Workers, recorded.MaxErrors, recorded.TargetBatchTime, recorded.Strategy, recorded.Throttle));
+        // It goes on with what is estimated to be left then.
+        long high = await bench.ScalarAsync<long>("select count(*) from t where id > 15000 and v is not null");
+        await bench.Database.ExecuteAsync("update t set v = 1, n = 1 where id > 15000", Token);
+        Task<BackfillResult> slow = bench.RunAsync(recorded with { Throttle = s_slow }, session: third);
+        await Wait.UntilAsync(async () => slow.IsCompleted || (await ListAsync(bench))[0] is { State: BackfillState.Running, Remaining: < 15_001 }, "the new estimate", cancellationToken: Token);
+        await StopAsync(bench, running.Name);
+        BackfillResult again = await slow;
+        Assert.Equal((BackfillOutcome.Paused, 15_000 + high - again.TotalRows), (again.Outcome, again.Remaining));
         BackfillResult rest = await bench.RunAsync(recorded with { Throttle = new() }, session: third);
-        Assert.Equal((BackfillOutcome.Completed, true, 20000), (rest.Outcome, rest.Resumed, rest.TotalRows));
+        Assert.Equal((BackfillOutcome.Completed, true, 15_000 + high), (rest.Outcome, rest.Resumed, rest.TotalRows));
         Assert.Equal(20000, await bench.ScalarAsync<long>("select count(*) from t where v = 1 and n = 1"));
 
         BackfillStatus completed = Assert.Single(await ListAsync(bench));
-        Assert.Equal((BackfillState.Completed, 100.0, 0, 20000), (completed.State, completed.Percent, completed.Remaining, completed.Done));
+        Assert.Equal((BackfillState.Completed, 100.0, 0, 15_000 + high), (completed.State, completed.Percent, completed.Remaining, completed.Done));
         Assert.NotNull(completed.FinishedAt);
         Assert.Equal(BackfillState.Completed, (await StopAsync(bench, running.Name)).State);
         await BackfillControl.RemoveAsync(bench.Session, running.Name, force: false, dropArchive: false, TimeSpan.Zero, bench.Sink, Token);
@@ -375,6 +386,7 @@ public sealed class BackfillControlTests(Servers servers)
         await bench.UntilBatchesAsync(1, run);
         await stop.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
+        Assert.Contains(bench.Sink.Warnings, w => w.Contains(" was interrupted. What it has done stays; the same command, or Resume-Backfill, goes on", StringComparison.Ordinal));
     }
 
     private static BackfillRequest Request() => BackfillBench.Request("t", "v", "1") with { Set = [new("v", "1"), new("n", "n + 1")], Where = "v is null", Throttle = new() };

@@ -72,6 +72,7 @@ public sealed class BackfillCopyTests(Servers servers)
         await holder.CommitAsync(Token);
         BackfillResult result = await run;
         Assert.Equal((BackfillOutcome.Completed, Rows - 1L, 0L), (result.Outcome, result.Rows, result.Remaining));
+        await bench.AssertRecordedAsync(result);
         await bench.RollBackAsync(result);
         Assert.Equal(1, await bench.ScalarAsync<long>("select count(*) from orders_new"));
     }
@@ -99,6 +100,7 @@ public sealed class BackfillCopyTests(Servers servers)
 
         // The table was not empty any more: the way back takes these two alone.
         Assert.StartsWith("migration_safety.kept_", result.Archive, StringComparison.Ordinal);
+        await bench.AssertRecordedAsync(result);
         await bench.RollBackAsync(result);
         Assert.Equal(Rows, await bench.ScalarAsync<long>("select count(*) from orders_new"));
         Assert.Equal(0, await bench.ScalarAsync<long>("select count(*) from orders_new where id > 20000"));
@@ -125,6 +127,7 @@ public sealed class BackfillCopyTests(Servers servers)
         BackfillResult result = await Backfill.RunAsync(second, bench.Sink, Token);
 
         Assert.Equal(3, result.Rows);
+        await bench.AssertRecordedAsync(result);
         await bench.RollBackAsync(result);
         Assert.Equal(Rows, await bench.ScalarAsync<long>("select count(*) from orders_new"));
     }
@@ -140,6 +143,7 @@ public sealed class BackfillCopyTests(Servers servers)
 
         Assert.Equal([Rows, 1000L], results.Select(result => result.Rows));
         BackfillResult keeping = Assert.Single(results, result => result.Archive is not null);
+        await bench.AssertRecordedAsync(keeping);
         await bench.RollBackAsync(keeping);
         Assert.Equal(results.Single(result => result != keeping).Rows, await bench.ScalarAsync<long>("select count(*) from orders_new"));
     }

@@ -85,6 +85,8 @@ insert into orders select i, i from generate_series(1, 20000) i
             (Get-Backfill $result.Name).Archive | Should -Be $result.Archive
             $rollback = $result | New-RollbackScript
             "$($rollback.Statements[0].Reversibility)" | Should -Be 'Reversible'
+            # What is recorded tells the same, later and elsewhere.
+            (Get-Backfill $result.Name | New-RollbackScript).Text | Should -Be $rollback.Text
             $null = Invoke-Sql 'update orders set total = 5000 where id = 7'
             $null = Invoke-Sql $rollback.Statements[0].Reversal
             Get-SqlValue 'select count(*) from orders where total = -1' | Should -Be 99
@@ -245,6 +247,11 @@ $ConfirmPreference = 'None'
         It 'prints SQL and lock' {
             $run = Invoke-TestProcess "Import-Module '$ManifestPath'; Start-Backfill orders @{ tier = `"'standard'`" } -Session '$(Get-TestUri)' -WhatIf"
             $run.Output | Should -Match 'What if:.*public\.orders'
+            # The block itself would push the rest off the screen.
+            $run.Output | Should -Match 'taken back by: a block of SQL, which -Verbose shows'
+            $run.Output | Should -Not -Match 'loop'
+            $run = Invoke-TestProcess "Import-Module '$ManifestPath'; Start-Backfill orders @{ tier = `"'standard'`" } -Session '$(Get-TestUri)' -WhatIf -Verbose"
+            $run.Output | Should -Match '(?s)is taken back by: .*loop'
             $run.Output | Should -Match '(?s)update only "?public"?\."?orders"?\s+set "?tier"? ='
             $run.Output | Should -Match 'ROW EXCLUSIVE on "?public"?\."?orders"?, changes rows in batches'
         }

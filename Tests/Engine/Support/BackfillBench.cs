@@ -110,6 +110,13 @@ internal sealed class BackfillBench : IAsyncDisposable
         within,
         Token);
 
+    /// <summary>What is recorded tells what the result does of how it is taken back.</summary>
+    internal async Task AssertRecordedAsync(BackfillResult result)
+    {
+        MigrationStep recorded = await BackfillControl.StepAsync(Session, result.Name, Sink, Token);
+        Assert.Equal((result.Steps[^1].State, result.Steps[^1].Reversibility, result.Steps[^1].Reversal), (recorded.State, recorded.Reversibility, recorded.Reversal));
+    }
+
     /// <summary>Runs what New-RollbackScript makes of the result, statement by statement as psql does.</summary>
     /// <param name="result">Result.</param>
     /// <param name="options">Settings of the session, as PGOPTIONS has them.</param>

@@ -238,6 +238,30 @@ public static class BackfillControl
         }
     }
 
+    /// <summary>What it has done so far, and what takes that back, by its record.</summary>
+    /// <exception cref="MigrationException"><c>BackfillNotFound</c>, or why its tables cannot be looked at.</exception>
+    public static async Task<MigrationStep> StepAsync(EngineSession session, string name, IOperationSink sink, CancellationToken cancellationToken)
+    {
+        BackfillRequest request = await RequestAsync(session, name, sink, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            await using NpgsqlConnection connection = await Backfill.OpenAsync(session, request, sink, cancellationToken).ConfigureAwait(false);
+            BackfillDefinition definition = await BackfillDefinition.FindAsync(connection, request, cancellationToken).ConfigureAwait(false);
+            BackfillRecord record = await BackfillRecords.ReadAsync(connection, name, cancellationToken).ConfigureAwait(false) ?? throw BackfillReader.NotFound(name, []);
+            if (definition.Into is { } into)
+            {
+                definition = definition with { Into = into with { IsEmpty = record.WasEmpty == true } };
+                definition = record.Archive is null ? definition : definition with { Archive = BackfillArchive.OfCopies(definition) };
+            }
+
+            return BackfillWords.BatchStep(definition) with { State = record.IsCompleted ? StepState.Done : StepState.Cancelled };
+        }
+        catch (Exception e) when (e is not OperationCanceledException)
+        {
+            throw BackfillSchema.Translate(e, session.Info.User, $"Reading backfill {name}", name, writes: false);
+        }
+    }
+
     private static void Done(OperationPlan plan, DateTimeOffset start, StepState state, IOperationSink sink)
     {
         foreach (MigrationStep step in plan.Steps)

@@ -89,6 +89,7 @@ internal sealed record BackfillForecast(double RowsPerSecond, double WalBytesPer
                 at -= next.Blocks;
             }
 
+            sink.Progress(new OperationProgress($"Planning {definition.Name}", $"Batch {i + 1:N0} of {wanted:N0}, which is rolled back", 100.0 * i / wanted));
             long amount = Math.Max(1, (long)Math.Min(size.Rows / rowsOfBlock, most / wanted));
             string sql = new BackfillStatements(definition, leaf).Measure(Math.Min(at, Math.Max(0, leaf.Blocks - amount)), amount);
             try

@@ -169,7 +169,7 @@ public static class BackfillReader
         };
         bool ended = recorded == BackfillStore.Completed;
         DateTimeOffset now = reader.Time(25)!.Value;
-        long remaining = ended ? errors : Math.Max(0, estimated - (done - before));
+        long remaining = ended ? errors : BackfillRecords.Left(estimated, done, before);
         // How many a sweep will find is not known, and a pause has no end that is.
         bool passes = reader.GetInt32(8) == 0 && reader.Text(15)?.StartsWith(ThrottleDecision.PausedWord, StringComparison.Ordinal) != true;
         double? rate = state == BackfillState.Running && workers.Length > 0

@@ -35,6 +35,9 @@ internal sealed class BackfillRun : IAsyncDisposable
         _record = plan.Resumed;
     }
 
+    /// <summary>Whether anything is recorded of it.</summary>
+    internal bool HasBegun => _record is not null;
+
     /// <summary>Batches sent.</summary>
     internal int Attempts => _workers.Sum(worker => worker.Attempts);
 
@@ -77,7 +80,7 @@ internal sealed class BackfillRun : IAsyncDisposable
         cancellationToken);
 
     internal async Task<BackfillResult> AlreadyCompletedAsync(CancellationToken cancellationToken) =>
-        await ResultAsync(remaining: 0, cancellationToken).ConfigureAwait(false) with { Outcome = BackfillOutcome.AlreadyCompleted, Resumed = false };
+        await ResultAsync(cancellationToken).ConfigureAwait(false) with { Outcome = BackfillOutcome.AlreadyCompleted, Resumed = false };
 
     /// <summary>Runs it from its checkpoints to its end.</summary>
     internal async Task<BackfillResult> RunAsync(CancellationToken cancellationToken)
@@ -112,12 +115,12 @@ internal sealed class BackfillRun : IAsyncDisposable
             throw DistributedTable.Moved(_definition.Table);
         }
 
-        BackfillResult result = await ResultAsync(remaining: 0, cancellationToken).ConfigureAwait(false);
+        BackfillResult result = await ResultAsync(cancellationToken).ConfigureAwait(false);
         if (result.Outcome == BackfillOutcome.Paused)
         {
             // Not counted: who stopped it waits for the batch at hand, not for a look at the whole table.
             _sink.Warning($"{_plan.Name} was stopped by somebody (Stop-Backfill); Resume-Backfill, or the same command, goes on with it.");
-            return result with { Remaining = Math.Max(0, _plan.EstimatedRows - result.Rows) };
+            return result;
         }
 
         // What a sweep has just looked for in vain is not looked for again.
@@ -246,7 +249,7 @@ internal sealed class BackfillRun : IAsyncDisposable
         if (record is not null && !BackfillRecords.Replaces(record, _definition))
         {
             (bool canResume, bool begun) = await Leader.AskAsync(
-                connection => BackfillRecords.CanResumeAsync(connection, _definition, _plan.Request.Strategy, CancellationToken.None), cancellationToken).ConfigureAwait(false);
+                connection => BackfillBeginnings.CanResumeAsync(connection, _definition, _plan.Request.Strategy, CancellationToken.None), cancellationToken).ConfigureAwait(false);
             canResume &= record.TableOid == _definition.Table.Oid;
             // What was refused, or came since, is found by a sweep alone.
             if (canResume && (!record.IsCompleted || record.Errors > 0))
@@ -298,11 +301,11 @@ internal sealed class BackfillRun : IAsyncDisposable
                 ? $"{_plan.Name} was completed but for {Counts.Rows(record.Errors)} that the server refused; tries those again."
                 : $"Goes on with {_plan.Name} at its checkpoints: {Counts.Rows(record.TotalRows, "is", "are")} done.");
             await AttendAsync().ConfigureAwait(false);
-            await BackfillRecords.ResumeAsync(connection, _definition, _plan.Request, cancellationToken).ConfigureAwait(false);
+            await BackfillBeginnings.ResumeAsync(connection, _definition, _plan.Request, _plan.EstimatedRows, cancellationToken).ConfigureAwait(false);
             return true;
         }
 
-        if (!await BackfillRecords.BeginAsync(connection, _definition, record, _plan.Request, beginning.Ranges, _plan.EstimatedRows, _plan.EstimatedTableRows, AttendAsync, cancellationToken).ConfigureAwait(false))
+        if (!await BackfillBeginnings.BeginAsync(connection, _definition, record, _plan.Request, beginning.Ranges, _plan.EstimatedRows, _plan.EstimatedTableRows, AttendAsync, cancellationToken).ConfigureAwait(false))
         {
             return false;
         }
@@ -368,7 +371,7 @@ internal sealed class BackfillRun : IAsyncDisposable
         }
     }
 
-    private async Task<BackfillResult> ResultAsync(long remaining, CancellationToken cancellationToken)
+    private async Task<BackfillResult> ResultAsync(CancellationToken cancellationToken)
     {
         TimeSpan elapsed = _context.Elapsed;
         BackfillRecord record = await RecordAsync(cancellationToken).ConfigureAwait(false);
@@ -389,7 +392,7 @@ internal sealed class BackfillRun : IAsyncDisposable
             Rows = rows,
             TotalRows = record.TotalRows,
             Batches = batches,
-            Remaining = remaining,
+            Remaining = record.IsCompleted ? 0 : record.Remaining,
             Errors = record.Errors,
             Archive = _definition.Archive?.Display,
             Strategy = _definition.Strategy,

@@ -1,4 +1,5 @@
 using MigrationSafety.Engine.Execution;
+using MigrationSafety.Engine.Sql;
 using Npgsql;
 
 namespace MigrationSafety.Engine.Backfills;
@@ -28,7 +29,7 @@ internal sealed record RowRefusal(string SqlState, string Words, Func<string, Mi
             {
                 Target = leaf.Table.Display,
             })
-        : new(e.SqlState, ServerErrors.Words(e), row => ServerErrors.Translate(e, $"Backfilling the row of {leaf.Table.Display} with {row}", leaf.Table.Display));
+        : new(e.SqlState, ServerErrors.Words(e), row => Translated(e, leaf, definition, row));
 
     /// <summary>The server says nothing: the row was locked, and then not changed, or not copied.</summary>
     /// <param name="leaf">Its table.</param>
@@ -40,6 +41,23 @@ internal sealed record RowRefusal(string SqlState, string Words, Func<string, Mi
         {
             Target = leaf.Table.Display,
         });
+
+    private static MigrationException Translated(PostgresException e, BackfillLeaf leaf, BackfillDefinition definition, string row)
+    {
+        MigrationException error = ServerErrors.Translate(e, $"Backfilling the row of {leaf.Table.Display} with {row}", leaf.Table.Display);
+        return e.SqlState != SqlStates.NotNullViolation || definition.Set.FirstOrDefault(column => column.Name == e.ColumnName) is not { } filled
+            ? error
+            : new MigrationException(
+                error.ErrorId,
+                error.Kind,
+                error.Message,
+                $"The expression for {SqlName.QuoteIfNeeded(filled.Name)} gives NULL for this row: give it a value with coalesce(), or leave such rows out with -Where.",
+                e)
+            {
+                SqlState = error.SqlState,
+                Target = error.Target,
+            };
+    }
 
     private static RowRefusal Unstable(BackfillLeaf leaf)
     {

@@ -33,7 +33,7 @@ internal static class ServerErrors
         [SqlStates.DuplicateSchema] = new("ObjectExists", MigrationErrorKind.InvalidInput, "Choose another name, or drop the object that has it."),
         ["42701"] = new("ColumnExists", MigrationErrorKind.InvalidInput, "Choose another name, or drop the column that has it."),
         [SqlStates.UniqueViolation] = new("DuplicateKey", MigrationErrorKind.InvalidData, "Find and clean up the duplicates (the detail names one), then run the command again."),
-        ["23502"] = new("NullValue", MigrationErrorKind.InvalidData, "Fill the rows that hold NULL, then run the command again."),
+        [SqlStates.NotNullViolation] = new("NullValue", MigrationErrorKind.InvalidData, "Fill the rows that hold NULL, then run the command again."),
         ["23503"] = new("ForeignKeyViolated", MigrationErrorKind.InvalidData, "Add the missing rows in the referenced table, or remove those that point nowhere, or to what is to go (the detail names one); then run the command again."),
         ["23514"] = new("CheckViolated", MigrationErrorKind.InvalidData, "Mend the rows that break the CHECK constraint, then run the command again."),
         ["23P01"] = new("ExclusionViolated", MigrationErrorKind.InvalidData, "Mend the rows that conflict (the detail names two), then run the command again."),

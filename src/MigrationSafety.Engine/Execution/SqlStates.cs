@@ -19,6 +19,7 @@ internal static class SqlStates
     internal const string DuplicateTable = "42P07";
     internal const string DuplicateObject = "42710";
     internal const string DuplicateSchema = "42P06";
+    internal const string NotNullViolation = "23502";
     internal const string UniqueViolation = "23505";
     internal const string ReadOnlyTransaction = "25006";
     internal const string InvalidPassword = "28P01";

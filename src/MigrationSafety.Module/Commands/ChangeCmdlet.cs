@@ -17,6 +17,9 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
     where TPlan : OperationPlan
     where TResult : class
 {
+    // Of SQL in a plan; a longer block pushes the rest off the screen.
+    private const int MostLines = 8;
+
     private readonly List<Func<IRecordSink, CancellationToken, Task>> _work = [];
     private readonly List<string> _locations = [];
 
@@ -116,6 +119,11 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
             WriteVerbose($"{step.Purpose}: {step.Sql}");
         }
 
+        foreach (MigrationStep step in plan.Steps.Where(step => !step.IsHousekeeping && IsLong(step.Reversal)))
+        {
+            WriteVerbose($"{step.Purpose} is taken back by: {step.Reversal}");
+        }
+
         string question = $"{description}{Environment.NewLine}{Environment.NewLine}{plan.Action} on {plan.Target} ({plan.Session.Info})?";
         if (!ShouldProcess(description, question, plan.Action) || (DestroysData && !ShouldDestroy(question, plan.Action)))
         {
@@ -178,7 +186,7 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
             AppendIndented(text, "", step.Sql);
             if (step.Reversal is not null)
             {
-                AppendIndented(text, "taken back by: ", step.Reversal);
+                AppendIndented(text, "taken back by: ", IsLong(step.Reversal) ? "a block of SQL, which -Verbose shows" : step.Reversal);
             }
 
             if (step.ReversalNote is not null)
@@ -199,6 +207,8 @@ public abstract class ChangeCmdlet<TPlan, TResult> : FleetCmdlet
 
         return text.AppendLine().Append("  Recorded in migration_safety.operation of this database, which is made where it is missing.").ToString();
     }
+
+    private static bool IsLong(string? sql) => sql?.AsSpan().Count('\n') >= MostLines;
 
     private static void AppendIndented(StringBuilder text, string lead, string sql)
     {

@@ -3,20 +3,21 @@ using MigrationSafety.Engine.Backfills;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Module.Completion;
+using MigrationSafety.Module.Pipeline;
 
 namespace MigrationSafety.Module.Commands;
 
 /// <summary>The backfills of a database, whoever runs them.</summary>
 [Cmdlet(VerbsCommon.Get, "Backfill")]
 [OutputType(typeof(BackfillStatus))]
-public sealed class GetBackfillCommand : ReadCmdlet<BackfillStatus>
+public sealed class GetBackfillCommand : FleetCmdlet
 {
-    /// <summary>Its name; wildcards for several.</summary>
+    /// <summary>Their names; wildcards are allowed.</summary>
     [Parameter(Position = 0, ValueFromPipelineByPropertyName = true)]
     [ValidateNotNullOrEmpty]
     [SupportsWildcards]
     [ArgumentCompleter(typeof(BackfillNameCompleter))]
-    public string? Name { get; set; }
+    public string[] Name { get; set; } = [];
 
     /// <summary>Those of this table alone.</summary>
     [Parameter]
@@ -39,16 +40,27 @@ public sealed class GetBackfillCommand : ReadCmdlet<BackfillStatus>
     [Parameter]
     public SwitchParameter IncludeError { get; set; }
 
-    private protected override async Task<IReadOnlyList<BackfillStatus>> ReadAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken)
+    /// <inheritdoc />
+    protected override void ProcessRecord()
     {
-        string? name = Name;
-        WildcardPattern? pattern = name is null ? null : WildcardPattern.Get(name, WildcardOptions.IgnoreCase);
+        // The next record has names of its own.
+        (string Name, WildcardPattern Pattern)[] wanted = [.. Name.Select(name => (name, WildcardPattern.Get(name, WildcardOptions.IgnoreCase)))];
+        foreach (EngineSession session in Sessions())
+        {
+            Runner.Start((sink, token) => ReadAsync(session, wanted, sink, token), ThrottleLimit);
+        }
+    }
+
+    // A name may hold what a wildcard is made of.
+    private static bool Fits((string Name, WildcardPattern Pattern) wanted, string name) => name == wanted.Name || wanted.Pattern.IsMatch(name);
+
+    private async Task ReadAsync(EngineSession session, (string Name, WildcardPattern Pattern)[] wanted, IRecordSink sink, CancellationToken cancellationToken)
+    {
         IReadOnlyList<BackfillStatus> found = await BackfillReader.ReadAsync(
             session,
             new BackfillFilter
             {
-                // A name may hold what a wildcard is made of.
-                Name = pattern is null ? null : candidate => candidate == name || pattern.IsMatch(candidate),
+                Name = wanted.Length == 0 ? null : name => wanted.Any(one => Fits(one, name)),
                 Table = Table,
                 Schema = Schema,
                 States = State,
@@ -56,12 +68,22 @@ public sealed class GetBackfillCommand : ReadCmdlet<BackfillStatus>
             },
             sink,
             cancellationToken).ConfigureAwait(false);
-        if (found.Count == 0 && name is not null && !WildcardPattern.ContainsWildcardCharacters(name))
+        foreach (BackfillStatus status in found)
         {
-            // As Get-Service does: a name that is not there is an error, a pattern that fits nothing is none.
-            await BackfillControl.FindAsync(session, name, sink, cancellationToken).ConfigureAwait(false);
+            sink.Output(status);
         }
 
-        return found;
+        // As Get-Service does: a name that is not there is an error, a pattern that fits nothing is none.
+        foreach ((string name, _) in wanted.Where(one => !WildcardPattern.ContainsWildcardCharacters(one.Name) && !found.Any(status => Fits(one, status.Name))))
+        {
+            try
+            {
+                await BackfillControl.FindAsync(session, name, sink, cancellationToken).ConfigureAwait(false);
+            }
+            catch (MigrationException e)
+            {
+                sink.Error(ErrorRecords.Of(e));
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Management.Automation;
+using MigrationSafety.Engine.Backfills;
 using MigrationSafety.Engine.History;
 using MigrationSafety.Engine.Rollback;
 using MigrationSafety.Engine.Rollback.Formats;
@@ -36,7 +37,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
     [ValidateNotNullOrEmpty]
     public string[] LiteralPath { get; set; } = [];
 
-    /// <summary>Results of Invoke-SafeIndexBuild and Start-Backfill, operations from Get-MigrationHistory, steps, or files from Get-ChildItem.</summary>
+    /// <summary>Results of Invoke-SafeIndexBuild and Start-Backfill, backfills from Get-Backfill, operations from Get-MigrationHistory, steps, or files from Get-ChildItem.</summary>
     [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = InputObjectSet)]
     [ValidateNotNull]
     public PSObject? InputObject { get; set; }
@@ -168,7 +169,11 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                 _results.Add((index.Server, index.Port, index.Database, $"drop of index {index.Schema}.{index.Name}", index.Steps, null));
                 break;
             case BackfillResult backfill:
-                _results.Add((backfill.Server, backfill.Port, backfill.Database, $"backfill {backfill.Name}", [.. backfill.Steps.Select(step => Named(step, backfill))], null));
+                _results.Add((backfill.Server, backfill.Port, backfill.Database, $"backfill {backfill.Name}", [.. backfill.Steps.Select(step => Named(step, backfill.Name, $"{backfill.Schema}.{backfill.Table}", backfill.TotalRows))], null));
+                break;
+            case BackfillStatus { Origin: { } origin } backfill:
+                MigrationStep recorded = Runner.Wait((sink, token) => BackfillControl.StepAsync(EngineSession.Of(origin), backfill.Name, sink, token));
+                _results.Add((backfill.Server, backfill.Port, backfill.Database, $"backfill {backfill.Name}", [Named(recorded, backfill.Name, $"{backfill.Schema}.{backfill.Table}", backfill.Done)], null));
                 break;
             case MigrationOperation operation:
                 _results.Add((operation.Server, operation.Port, operation.Database, $"operation {operation.Id} ({operation.Action})", operation.Steps, operation));
@@ -187,7 +192,7 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
                     "InputNotUnderstood",
                     MigrationErrorKind.InvalidInput,
                     $"A {input.BaseObject.GetType().Name} is neither a result of this module nor a file.",
-                    "Pipe results of Invoke-SafeIndexBuild and Start-Backfill, their Steps, or files from Get-ChildItem. Results that went through a file or another process have lost their type; what Get-MigrationHistory returns has not.")
+                    "Pipe results of Invoke-SafeIndexBuild and Start-Backfill, their Steps, what Get-Backfill returns, or files from Get-ChildItem. Results that went through a file or another process have lost their type; what Get-MigrationHistory returns has not.")
                 {
                     Target = input.ToString(),
                 };
@@ -195,9 +200,9 @@ public sealed class NewRollbackScriptCommand : SessionCmdlet
     }
 
     /// <summary>The step of a backfill with what its statement, which is that of one batch, does not say.</summary>
-    private static MigrationStep Named(MigrationStep step, BackfillResult backfill) => step.Cost != StepCost.UpdatesRows
+    private static MigrationStep Named(MigrationStep step, string name, string table, long rows) => step.Cost != StepCost.UpdatesRows
         ? step
-        : step with { Purpose = string.Create(CultureInfo.InvariantCulture, $"backfill {backfill.Name} of {backfill.Schema}.{backfill.Table}, {backfill.TotalRows:N0} rows done: {step.Purpose}") };
+        : step with { Purpose = string.Create(CultureInfo.InvariantCulture, $"backfill {name} of {table}, {rows:N0} rows done: {step.Purpose}") };
 
     /// <summary>Makes the rollbacks of files. One that is itself a rollback is passed over, but where the user has named it.</summary>
     private void FromFiles(IEnumerable<string> files, bool named)

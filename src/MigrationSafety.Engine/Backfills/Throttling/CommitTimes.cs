@@ -88,7 +88,7 @@ internal sealed class CommitTimes
         string slower = Math.Round(times, 2) > 1
             ? string.Create(CultureInfo.InvariantCulture, $"commits of others take {times:0.00} times as long because of it, {now} ms instead of {without} ms")
             : $"it gets faster step by step; commits of others take no longer because of it so far, {now} ms";
-        string bound = string.Create(CultureInfo.InvariantCulture, $"limit {limit:0.##} times{(tooShort ? $", or {NotFelt * 1000} ms" : "")}");
+        string bound = string.Create(CultureInfo.InvariantCulture, $"{(times > limit ? "limit" : "kept to at most")} {limit:0.##} times{(tooShort ? $", or {NotFelt * 1000} ms" : "")}");
         Reason = Speed == 1 ? null : $"{slower} ({bound})";
     }
 
