@@ -27,6 +27,7 @@ public sealed class ProgressEndTests(Servers servers)
             ("create index things_x on things (gate_always(id))", "CREATE INDEX", true, ProgressOutcome.Failed),
             ("drop index things_w; alter table things add column a int default gate(10000)", "ALTER TABLE", false, ProgressOutcome.Finished),
             ("alter table things add column b int default gate(10000)", "ALTER TABLE", true, ProgressOutcome.Failed),
+            ("create table copied as select gate(id) as id from things", "CREATE TABLE AS", false, ProgressOutcome.Finished),
             ("vacuum full things", "VACUUM FULL", false, ProgressOutcome.Finished),
             ("vacuum full things", "VACUUM FULL", true, ProgressOutcome.Failed),
             ("reindex index things_v", "REINDEX", false, ProgressOutcome.Finished),
@@ -55,7 +56,7 @@ public sealed class ProgressEndTests(Servers servers)
             await waiting;
             ProgressResult result = ended[0];
             Assert.Equal((sql, operation, outcome), (sql, result.Operation, result.Outcome));
-            Assert.Equal(("public.things", pid), (result.Target, result.Pid));
+            Assert.Equal((operation == "CREATE TABLE AS" ? "copied" : "public.things", pid), (result.Target, result.Pid));
             if (sql.Contains("index things_", StringComparison.Ordinal) && !sql.StartsWith("drop", StringComparison.Ordinal))
             {
                 // That of a plain CREATE INDEX by its statement alone.

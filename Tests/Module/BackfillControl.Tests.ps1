@@ -73,15 +73,6 @@ insert into orders select i, i from generate_series(1, 20000) i
         Get-Backfill noth* | Should -BeNullOrEmpty
     }
 
-    It 'are found by several names, of which those that are not recorded are errors' {
-        $null = Start-Backfill orders @{ tier = "'s'" } -Name first
-        $null = Start-Backfill orders @{ total = 'price' } -Name second
-        (Get-Backfill s*, first).Name | Should -Be 'first', 'second'
-        (Get-Backfill second, nothing, first, nowhere -ErrorVariable missing -ErrorAction SilentlyContinue).Name | Should -Be 'first', 'second'
-        $missing.FullyQualifiedErrorId | Should -Be (@('BackfillNotFound,MigrationSafety.Module.Commands.GetBackfillCommand') * 2)
-        $missing.TargetObject | Should -Be 'nothing', 'nowhere'
-    }
-
     It 'say who stopped them when the same command takes them up' {
         $job = Start-Backfill orders @{ tier = "'s'" } -MaxRowsPerSecond 200 -AsJob
         Wait-Until { (Get-Backfill).Done -gt 0 }

@@ -229,7 +229,7 @@ public static class ProgressWait
         {
             Pid = track.Last.Pid,
             Operation = track.State.Operation,
-            Target = whole.Target,
+            Target = whole.Target ?? track.Said.Target,
             Index = whole.Target == track.Last.Target ? track.Said.Index : null,
             Name = track.Last.BackfillName,
             Outcome = outcome,

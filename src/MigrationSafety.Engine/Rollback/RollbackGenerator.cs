@@ -168,7 +168,9 @@ public static class RollbackGenerator
             return [Outcome(Reversibility.Unknown, step.ReversalNote ?? "The step carries no reversal.")];
         }
 
-        string? note = remains ? $"The step failed and may have left remains. {step.ReversalNote}".TrimEnd() : step.ReversalNote;
+        string? note = !remains
+            ? step.ReversalNote
+            : $"The step {(step.State == StepState.Failed ? "failed" : "was cancelled")}{(step.Cost == StepCost.UpdatesRows ? "; the rows that it had done by then stay done." : " and may have left remains.")} {step.ReversalNote}".TrimEnd();
         return SqlScript.Parse(step.Reversal, psql: false).Statements.Select(reversal =>
         {
             SqlFacts facts = SqlFacts.Of(reversal.Text);

@@ -3,21 +3,20 @@ using MigrationSafety.Engine.Backfills;
 using MigrationSafety.Engine.Execution;
 using MigrationSafety.Engine.Sessions;
 using MigrationSafety.Module.Completion;
-using MigrationSafety.Module.Pipeline;
 
 namespace MigrationSafety.Module.Commands;
 
 /// <summary>The backfills of a database, whoever runs them.</summary>
 [Cmdlet(VerbsCommon.Get, "Backfill")]
 [OutputType(typeof(BackfillStatus))]
-public sealed class GetBackfillCommand : FleetCmdlet
+public sealed class GetBackfillCommand : ReadCmdlet<BackfillStatus>
 {
-    /// <summary>Their names; wildcards are allowed.</summary>
+    /// <summary>Its name; wildcards for several.</summary>
     [Parameter(Position = 0, ValueFromPipelineByPropertyName = true)]
     [ValidateNotNullOrEmpty]
     [SupportsWildcards]
     [ArgumentCompleter(typeof(BackfillNameCompleter))]
-    public string[] Name { get; set; } = [];
+    public string? Name { get; set; }
 
     /// <summary>Those of this table alone.</summary>
     [Parameter]
@@ -40,27 +39,16 @@ public sealed class GetBackfillCommand : FleetCmdlet
     [Parameter]
     public SwitchParameter IncludeError { get; set; }
 
-    /// <inheritdoc />
-    protected override void ProcessRecord()
+    private protected override async Task<IReadOnlyList<BackfillStatus>> ReadAsync(EngineSession session, IOperationSink sink, CancellationToken cancellationToken)
     {
-        // The next record has names of its own.
-        (string Name, WildcardPattern Pattern)[] wanted = [.. Name.Select(name => (name, WildcardPattern.Get(name, WildcardOptions.IgnoreCase)))];
-        foreach (EngineSession session in Sessions())
-        {
-            Runner.Start((sink, token) => ReadAsync(session, wanted, sink, token), ThrottleLimit);
-        }
-    }
-
-    // A name may hold what a wildcard is made of.
-    private static bool Fits((string Name, WildcardPattern Pattern) wanted, string name) => name == wanted.Name || wanted.Pattern.IsMatch(name);
-
-    private async Task ReadAsync(EngineSession session, (string Name, WildcardPattern Pattern)[] wanted, IRecordSink sink, CancellationToken cancellationToken)
-    {
+        string? name = Name;
+        WildcardPattern? pattern = name is null ? null : WildcardPattern.Get(name, WildcardOptions.IgnoreCase);
         IReadOnlyList<BackfillStatus> found = await BackfillReader.ReadAsync(
             session,
             new BackfillFilter
             {
-                Name = wanted.Length == 0 ? null : name => wanted.Any(one => Fits(one, name)),
+                // A name may hold what a wildcard is made of.
+                Name = pattern is null ? null : candidate => candidate == name || pattern.IsMatch(candidate),
                 Table = Table,
                 Schema = Schema,
                 States = State,
@@ -68,22 +56,12 @@ public sealed class GetBackfillCommand : FleetCmdlet
             },
             sink,
             cancellationToken).ConfigureAwait(false);
-        foreach (BackfillStatus status in found)
+        if (found.Count == 0 && name is not null && !WildcardPattern.ContainsWildcardCharacters(name))
         {
-            sink.Output(status);
+            // As Get-Service does: a name that is not there is an error, a pattern that fits nothing is none.
+            await BackfillControl.FindAsync(session, name, sink, cancellationToken).ConfigureAwait(false);
         }
 
-        // As Get-Service does: a name that is not there is an error, a pattern that fits nothing is none.
-        foreach ((string name, _) in wanted.Where(one => !WildcardPattern.ContainsWildcardCharacters(one.Name) && !found.Any(status => Fits(one, status.Name))))
-        {
-            try
-            {
-                await BackfillControl.FindAsync(session, name, sink, cancellationToken).ConfigureAwait(false);
-            }
-            catch (MigrationException e)
-            {
-                sink.Error(ErrorRecords.Of(e));
-            }
-        }
+        return found;
     }
 }
