@@ -130,10 +130,16 @@ public sealed class BackfillControlTests(Servers servers)
             MigrationException e = await Assert.ThrowsAsync<MigrationException>(() => BackfillControl.RequestAsync(bench.Session, Name, bench.Sink, Token));
             Assert.Equal(("TableRenamed", "public.t"), (e.ErrorId, e.Target));
             Assert.Contains("public.\"Old\" now", e.Message, StringComparison.Ordinal);
+            MigrationException back = await Assert.ThrowsAsync<MigrationException>(() => BackfillControl.StepAsync(bench.Session, Name, bench.Sink, Token));
+            Assert.Equal("TableRenamed", back.ErrorId);
+            Assert.StartsWith("Get-MigrationHistory", back.RecommendedAction, StringComparison.Ordinal);
         }
 
         await bench.Database.ExecuteAsync("drop table t; alter table \"Old\" rename to t", Token);
         Assert.Equal(20_000, (await bench.RunAsync(await BackfillControl.RequestAsync(bench.Session, Name, bench.Sink, Token) with { Throttle = new() })).TotalRows);
+        Assert.Equal(StepState.Done, (await BackfillControl.StepAsync(bench.Session, Name, bench.Sink, Token)).State);
+        await bench.Database.ExecuteAsync("drop table t; create table t (id int primary key, v int, n int)", Token);
+        Assert.Equal("TableDropped", (await Assert.ThrowsAsync<MigrationException>(() => BackfillControl.StepAsync(bench.Session, Name, bench.Sink, Token))).ErrorId);
     }
 
     [Theory, EachMajor]
@@ -386,7 +392,7 @@ public sealed class BackfillControlTests(Servers servers)
         await bench.UntilBatchesAsync(1, run);
         await stop.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
-        Assert.Contains(bench.Sink.Warnings, w => w.Contains(" was interrupted. What it has done stays; the same command, or Resume-Backfill, goes on", StringComparison.Ordinal));
+        Assert.Contains(bench.Sink.Warnings, w => w == "This run of public.t.v,n was interrupted. What is done stays; the same command, or Resume-Backfill, goes on with it.");
     }
 
     private static BackfillRequest Request() => BackfillBench.Request("t", "v", "1") with { Set = [new("v", "1"), new("n", "n + 1")], Where = "v is null", Throttle = new() };

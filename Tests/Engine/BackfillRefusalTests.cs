@@ -124,7 +124,7 @@ public sealed class BackfillRefusalTests(Servers servers)
         await Expect("UniqueIndexMissing", BackfillBench.Request("no_key", "b", "1") with { Strategy = BackfillStrategy.Key }, "Invoke-SafeIndexBuild");
         await Expect("UniqueIndexMissing", BackfillBench.Request("made", "id", "id + 1", "id < 0") with { Strategy = BackfillStrategy.Key });
         await Expect("WorkersInvalid", BackfillBench.Request("orders", "tier", "'x'") with { Workers = 0 });
-        await Expect("NullValue", BackfillBench.Request("strict", "w", "nullif(w, 0)", "w = 0"), "The expression for w gives NULL for this row: give it a value with coalesce()");
+        await Expect("NullValue", BackfillBench.Request("strict", "w", "nullif(w, 0)", "w = 0"), "The expression for w gives NULL for this row, or a trigger does: give it a value with coalesce()");
         await Expect("MaxErrorsInvalid", BackfillBench.Request("orders", "tier", "'x'") with { MaxErrors = -1 });
         await Expect("PartitionKeySet", BackfillBench.Request("parted", "at", "at + 1", "at < 0"));
         await Expect("TableKindNotSupported", BackfillBench.Request("mixed", "v", "1"), "foreign table");

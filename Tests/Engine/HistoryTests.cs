@@ -122,7 +122,7 @@ public sealed class HistoryTests(Servers servers)
         BackfillPlan plan = await bench.PlanAsync(BackfillBench.Request("orders", "tier", "'a'", batchSize: 50) with { Throttle = new() { RowsPerSecond = 200 } });
         Task<BackfillResult> run = OperationLog.RunAsync(plan, bench.Sink, recorder => Backfill.RunAsync(plan, recorder, stop.Token), stop.Token);
         // What is large of the record follows later.
-        await Wait.UntilAsync(async () => await ReadAsync(bench.Session) is [{ Rows: { } rows } entry] && rows > entry.Samples.Sum(sample => sample.Rows), "a sign of life", cancellationToken: Token);
+        await Wait.UntilAsync(async () => await ReadAsync(bench.Session) is [{ Rows: { } rows, Steps: [.., { StartedAt: not null }] } entry] && rows > entry.Samples.Sum(sample => sample.Rows), "a sign of life", cancellationToken: Token);
         // Of one whose client is gone the step lasted until it was last heard of.
         await bench.Database.ExecuteAsync(
             "insert into migration_safety.operation (operation, action, target, started_at, updated_at, steps) select operation, action, target, started_at, started_at + interval '20 seconds', steps from migration_safety.operation", Token);

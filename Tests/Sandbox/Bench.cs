@@ -120,29 +120,42 @@ internal sealed class Bench : IAsyncDisposable
     /// <returns>What the application felt alone and during the step.</returns>
     internal async Task<(Latency Alone, Latency During)> MeasureInTurnsAsync(string name, TimeSpan turn, Func<Task<(long Rows, bool IsLast)>> step, CancellationToken cancellationToken)
     {
-        await Traffic.LongTransactionAsync(cancellationToken);
         Screen.Begin(name);
         List<(DateTimeOffset, DateTimeOffset)> alone = [];
         List<(DateTimeOffset, DateTimeOffset)> during = [];
         long rows = 0;
-        for (bool over = false; !over;)
+        try
         {
-            DateTimeOffset start = Traffic.Log.Now;
-            await Task.Delay(turn, cancellationToken);
-            alone.Add((start, Traffic.Log.Now));
-            start = Traffic.Log.Now;
-            (long done, over) = await step();
-            during.Add((start, Traffic.Log.Now));
-            rows += done;
-            // What the step has written is on its way to the disk.
-            await Task.Delay(s_afterwards, cancellationToken);
-            await SettleAsync(cancellationToken);
+            for (bool over = false; !over;)
+            {
+                DateTimeOffset start = Traffic.Log.Now;
+                await Task.Delay(turn, cancellationToken);
+                alone.Add((start, Traffic.Log.Now));
+                await Traffic.LongTransactionAsync(cancellationToken);
+                start = Traffic.Log.Now;
+                try
+                {
+                    (long done, over) = await step();
+                    rows += done;
+                }
+                finally
+                {
+                    during.Add((start, Traffic.Log.Now));
+                }
+
+                // What the step has written is on its way to the disk.
+                await Task.Delay(s_afterwards, cancellationToken);
+                await SettleAsync(cancellationToken);
+            }
+        }
+        finally
+        {
+            _measures.Add(new Measure($"    the application alone, {alone.Count} times", alone, null));
+            _measures.Add(new Measure(name, during, rows));
+            Screen.End();
         }
 
-        Screen.End();
-        Measure[] both = [new($"    the application alone, {alone.Count} times", alone, null), new(name, during, rows)];
-        _measures.AddRange(both);
-        return (Of(both[0]).Latency, Of(both[1]).Latency);
+        return (Of(_measures[^2]).Latency, Of(_measures[^1]).Latency);
     }
 
     /// <summary>Figures of all steps.</summary>
@@ -152,7 +165,7 @@ internal sealed class Bench : IAsyncDisposable
     {
         StatementTiming[] statements = [.. measure.Spans.SelectMany(span => Traffic.Log.Between(span.Start, span.End))];
         ILookup<int, StatementTiming> byPid = statements.ToLookup(statement => statement.Pid);
-        return new Figures(measure, Latency.Of(statements), [.. measure.Spans.SelectMany(span => Sampler.Between(span.Start, span.End)).Select(wait => (wait, Longest(wait, byPid[wait.Pid])))]);
+        return new Figures(measure, Latency.Of(statements), [.. measure.Spans.SelectMany(span => Sampler.Between(span.Start, span.End)).Distinct().Select(wait => (wait, Longest(wait, byPid[wait.Pid])))]);
     }
 
     /// <summary>Waits until every statement that began during a step has come back.</summary>

@@ -134,12 +134,10 @@ internal sealed class BackfillScenario : Scenario
             {
                 BackfillPlan plan = await Backfill.PlanAsync(engine, request, bench.Screen, cancellationToken);
                 Task<BackfillResult> run = Backfill.RunAsync(plan, bench.Screen, cancellationToken);
-                if (await Task.WhenAny(run, Task.Delay(TimeSpan.FromSeconds(TurnsAlone * options.Seconds), cancellationToken)) != run)
-                {
-                    await BackfillControl.StopAsync(engine, plan.Name, TimeSpan.FromSeconds(30), bench.Screen, cancellationToken);
-                }
-
+                await Task.WhenAny(run, Task.Delay(TimeSpan.FromSeconds(TurnsAlone * options.Seconds), cancellationToken));
+                Task stopping = run.IsCompleted ? Task.CompletedTask : BackfillControl.StopAsync(engine, plan.Name, TimeSpan.FromSeconds(30), bench.Screen, cancellationToken);
                 BackfillResult result = await run;
+                await stopping;
                 return (result.Rows, result.Outcome != BackfillOutcome.Paused);
             },
             cancellationToken);

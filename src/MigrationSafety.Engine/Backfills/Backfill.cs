@@ -74,9 +74,9 @@ public static partial class Backfill
         catch (OperationCanceledException)
         {
             Outcome(StepState.Cancelled);
-            if (run.HasBegun)
+            if (run.Interrupted is { } said)
             {
-                sink.Warning($"{plan.Name} was interrupted. What it has done stays; the same command, or Resume-Backfill, goes on with it.");
+                sink.Warning(said);
             }
 
             throw;

@@ -239,22 +239,42 @@ public static class BackfillControl
     }
 
     /// <summary>What it has done so far, and what takes that back, by its record.</summary>
-    /// <exception cref="MigrationException"><c>BackfillNotFound</c>, or why its tables cannot be looked at.</exception>
+    /// <exception cref="MigrationException"><c>BackfillNotFound</c>, <c>TableRenamed</c>, <c>TableDropped</c>, or why its tables cannot be looked at.</exception>
     public static async Task<MigrationStep> StepAsync(EngineSession session, string name, IOperationSink sink, CancellationToken cancellationToken)
     {
-        BackfillRequest request = await RequestAsync(session, name, sink, cancellationToken).ConfigureAwait(false);
+        ArgumentNullException.ThrowIfNull(sink);
+        const string Elsewhere = "Get-MigrationHistory -Operation Backfill | New-RollbackScript makes the script from what ran, with the names of then.";
         try
         {
+            BackfillRequest request = await RequestAsync(session, name, sink, cancellationToken).ConfigureAwait(false);
             await using NpgsqlConnection connection = await Backfill.OpenAsync(session, request, sink, cancellationToken).ConfigureAwait(false);
             BackfillDefinition definition = await BackfillDefinition.FindAsync(connection, request, cancellationToken).ConfigureAwait(false);
             BackfillRecord record = await BackfillRecords.ReadAsync(connection, name, cancellationToken).ConfigureAwait(false) ?? throw BackfillReader.NotFound(name, []);
+            if (record.TableOid != definition.Table.Oid)
+            {
+                throw new MigrationException(
+                    "TableDropped", MigrationErrorKind.InvalidState, $"{definition.Table.Display}, the table of backfill {name}, was dropped, and what has its name now is another one.", Elsewhere)
+                {
+                    Target = definition.Table.Display,
+                };
+            }
+
+            if (record.IsAtWork)
+            {
+                sink.Warning($"{name} is being worked on: stop it (Stop-Backfill) before it is taken back, or both work against each other.");
+            }
+
             if (definition.Into is { } into)
             {
                 definition = definition with { Into = into with { IsEmpty = record.WasEmpty == true } };
                 definition = record.Archive is null ? definition : definition with { Archive = BackfillArchive.OfCopies(definition) };
             }
 
-            return BackfillWords.BatchStep(definition) with { State = record.IsCompleted ? StepState.Done : StepState.Cancelled };
+            return BackfillWords.BatchStep(definition) with { State = record.IsCompleted || record.IsAtWork ? StepState.Done : StepState.Cancelled };
+        }
+        catch (MigrationException e) when (e.ErrorId == "TableRenamed")
+        {
+            throw new MigrationException(e.ErrorId, e.Kind, e.Message, Elsewhere, e) { Target = e.Target };
         }
         catch (Exception e) when (e is not OperationCanceledException)
         {

@@ -21,6 +21,8 @@ internal sealed class BackfillRun : IAsyncDisposable
     private readonly BackfillWorker[] _workers;
     private readonly BackfillTrial _trial;
     private bool _resumed;
+    private bool _begun;
+    private bool _completed;
     // What it works on; null where nothing is recorded yet.
     private BackfillRecord? _record;
 
@@ -35,8 +37,10 @@ internal sealed class BackfillRun : IAsyncDisposable
         _record = plan.Resumed;
     }
 
-    /// <summary>Whether anything is recorded of it.</summary>
-    internal bool HasBegun => _record is not null;
+    /// <summary>What whoever breaks it off has to know; null where it had not begun.</summary>
+    internal string? Interrupted => _completed ? $"{_plan.Name} is completed; only how many rows the application inserted or changed meanwhile was not counted. Test-Backfill counts them."
+        : _begun ? $"This run of {_plan.Name} was interrupted. What is done stays; the same command, or Resume-Backfill, goes on with it."
+        : null;
 
     /// <summary>Batches sent.</summary>
     internal int Attempts => _workers.Sum(worker => worker.Attempts);
@@ -123,6 +127,7 @@ internal sealed class BackfillRun : IAsyncDisposable
             return result;
         }
 
+        _completed = true;
         // What a sweep has just looked for in vain is not looked for again.
         bool none = sweep.FoundNothing && result.Errors == 0;
         result = result with { Remaining = none ? 0 : await TryCountAsync(cancellationToken).ConfigureAwait(false) ?? result.Errors };
@@ -302,6 +307,7 @@ internal sealed class BackfillRun : IAsyncDisposable
                 : $"Goes on with {_plan.Name} at its checkpoints: {Counts.Rows(record.TotalRows, "is", "are")} done.");
             await AttendAsync().ConfigureAwait(false);
             await BackfillBeginnings.ResumeAsync(connection, _definition, _plan.Request, _plan.EstimatedRows, cancellationToken).ConfigureAwait(false);
+            _begun = true;
             return true;
         }
 
@@ -310,6 +316,7 @@ internal sealed class BackfillRun : IAsyncDisposable
             return false;
         }
 
+        _begun = true;
         // Counts rows only where they are few.
         await using NpgsqlConnection questions = await Backfill.OpenAsync(_plan.Session, _plan.Request, _sink, cancellationToken).ConfigureAwait(false);
         await BackfillProof.NoteStartAsync(questions, _definition, cancellationToken).ConfigureAwait(false);

@@ -45,13 +45,15 @@ internal sealed record RowRefusal(string SqlState, string Words, Func<string, Mi
     private static MigrationException Translated(PostgresException e, BackfillLeaf leaf, BackfillDefinition definition, string row)
     {
         MigrationException error = ServerErrors.Translate(e, $"Backfilling the row of {leaf.Table.Display} with {row}", leaf.Table.Display);
-        return e.SqlState != SqlStates.NotNullViolation || definition.Set.FirstOrDefault(column => column.Name == e.ColumnName) is not { } filled
+        // A trigger may write to other tables, which have columns of that name too.
+        bool own = e.SqlState == SqlStates.NotNullViolation && (definition.Into is { } into ? into.Table.Name == e.TableName : definition.Leaves.Any(part => part.Table.Name == e.TableName));
+        return !own || definition.Set.FirstOrDefault(column => column.Name == e.ColumnName) is not { } filled
             ? error
             : new MigrationException(
                 error.ErrorId,
                 error.Kind,
                 error.Message,
-                $"The expression for {SqlName.QuoteIfNeeded(filled.Name)} gives NULL for this row: give it a value with coalesce(), or leave such rows out with -Where.",
+                $"The expression for {SqlName.QuoteIfNeeded(filled.Name)} gives NULL for this row, or a trigger does: give it a value with coalesce(), or leave such rows out with -Where.",
                 e)
             {
                 SqlState = error.SqlState,

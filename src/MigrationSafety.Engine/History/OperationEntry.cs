@@ -167,7 +167,7 @@ internal sealed class OperationEntry : IAsyncDisposable
                 // Of one that is killed early, most of its samples are there too.
                 // A plan of thousands of steps is a large record: writing it takes a twentieth of the time at most.
                 TimeSpan since = Stopwatch.GetElapsedTime(written);
-                bool due = (_recorder.StepChanges != steps && since > 20 * cost) || (_recorder.SampleChanges != samples && (since > s_samplesEvery || since > Stopwatch.GetElapsedTime(begun) / 4));
+                bool due = (_recorder.StepChanges != steps && since > 20 * cost) || (_recorder.SampleChanges != samples && (since > s_samplesEvery || (since > Stopwatch.GetElapsedTime(begun) / 4 && since > 20 * cost)));
                 if (due)
                 {
                     long start = Stopwatch.GetTimestamp();

@@ -365,13 +365,13 @@ internal sealed class OperationTrack(LearntPhases learnt, DateTime? began = null
             total = done + total;
         }
 
-        _made ??= ProgressModels.Made(sample);
+        _made ??= sample.Query is null ? null : ProgressModels.Made(sample);
         return new MigrationProgress
         {
             Pid = sample.Pid,
             Operation = state.Operation,
-            Target = sample.Target ?? (sample.View == "basebackup" ? sample.Application : _made.Value.Table),
-            Index = sample.Index ?? _made.Value.Index,
+            Target = sample.Target ?? (sample.View == "basebackup" ? sample.Application : _made?.Table),
+            Index = sample.Index ?? _made?.Index,
             Name = sample.BackfillName,
             Phase = state.Phase,
             PhaseNumber = state.PhaseNumber,

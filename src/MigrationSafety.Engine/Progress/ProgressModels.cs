@@ -30,16 +30,16 @@ internal static class ProgressModels
     {
         bool table = sample.View == ProgressQueries.Ddl && sample.Target is null;
         bool index = sample is { View: "create_index", Index: null } && sample.Text("command") == "CREATE INDEX";
-        if (sample.Query is null || !(table || index))
+        if (!(table || index))
         {
             return (null, null);
         }
 
-        return SqlScript.Parse(sample.Query, psql: false).Statements.Select(StatementParser.Parse).ToArray() switch
+        return SqlScript.Parse(sample.Query ?? "", psql: false).Statements.Select(StatementParser.Parse).ToArray() switch
         {
             [CreateTableAs made] when table => (made.Table.ToString(), null),
-            // An index is in the schema of its table, of which nothing is known in another database.
-            [CreateIndex { Name: { } name }] when index => (null, new QualifiedName(sample.Facts.GetValueOrDefault("table") is string of ? SqlName.Parse(of).Schema : null, name).ToString()),
+            // An index is in the schema of its table, of which in another database the text alone may tell.
+            [CreateIndex { Name: { } name } made] when index => (null, new QualifiedName(sample.Facts.GetValueOrDefault("table") is string of ? SqlName.Parse(of).Schema : made.Table.Schema, name).ToString()),
             _ => (null, null),
         };
     }

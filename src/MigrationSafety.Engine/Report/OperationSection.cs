@@ -128,6 +128,7 @@ internal sealed class OperationSection
 
     private void Legend(IEnumerable<MigrationStep> steps)
     {
+        bool interrupted = steps.Any(IsInterrupted);
         string[] kinds = [.. steps.Select(StateKind).Concat(steps.Any(step => step.LockWaits.Length > 0) ? ["wait"] : []).Distinct()];
         if (kinds is ["done"])
         {
@@ -137,7 +138,7 @@ internal sealed class OperationSection
         _html.Open("ul", ("class", "legend"));
         foreach (string kind in kinds)
         {
-            _html.Open("li").Open("i", ("class", kind)).Close().Text(kind switch { "done" => "at work", "failed" => _operation.Outcome == OperationOutcome.Interrupted ? "interrupted" : "failed", "wait" => "others in the way", _ => "skipped or given up" }).Close();
+            _html.Open("li").Open("i", ("class", kind)).Close().Text(kind switch { "done" => "at work", "failed" => interrupted ? "interrupted" : "failed", "wait" => "others in the way", _ => "skipped or given up" }).Close();
         }
 
         _html.Close();
@@ -350,10 +351,14 @@ internal sealed class OperationSection
         _ => "idle",
     };
 
+    /// <summary>Whether it lasted until its client was last heard of, so that it failed at nothing.</summary>
+    private bool IsInterrupted(MigrationStep step) =>
+        _operation.Outcome == OperationOutcome.Interrupted && step is { State: StepState.Failed, StartedAt: { } start } && Since(start) + step.Duration >= _operation.Duration;
+
     private string StateWord(MigrationStep step) => step.State switch
     {
         StepState.Done => "Done",
-        StepState.Failed => _operation.Outcome == OperationOutcome.Interrupted ? "Interrupted" : "Failed",
+        StepState.Failed => IsInterrupted(step) ? "Interrupted" : "Failed",
         StepState.Skipped => "Skipped",
         StepState.Cancelled => "Cancelled",
         _ => step.StartedAt is null ? "Not run" : "Running",

@@ -67,7 +67,7 @@ public sealed record BackfillStatus
     /// <summary>Rows that it has changed, in all runs.</summary>
     public long Done { get; init; }
 
-    /// <summary>Rows that are still to be changed, estimated from those that matched when it began; <c>Test-Backfill</c> counts them.</summary>
+    /// <summary>Rows that are still to be changed, estimated from those that matched when it began or was last taken up; <c>Test-Backfill</c> counts them.</summary>
     public long Remaining { get; init; }
 
     /// <summary>Rows a second of those who work on it now; null where nobody does.</summary>
