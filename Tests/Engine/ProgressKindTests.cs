@@ -14,7 +14,7 @@ public sealed class ProgressKindTests(Servers servers)
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnEach = true)]
     public async Task A_table_that_is_rewritten_is_as_far_as_its_new_file(int major)
     {
         await using IndexBench bench = await GatedAsync(servers, major);
@@ -34,7 +34,7 @@ public sealed class ProgressKindTests(Servers servers)
         Assert.Empty(await reader.ReadAsync(bench.Sink, Token));
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnEach = true)]
     public async Task A_rewrite_counts_the_indexes_it_has_rebuilt(int major)
     {
         await using IndexBench bench = await GatedAsync(servers, major);
@@ -51,7 +51,7 @@ public sealed class ProgressKindTests(Servers servers)
         await alter;
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnEach = true)]
     public async Task An_alter_that_scans_or_waits_says_no_more_than_can_be_seen(int major)
     {
         await using IndexBench bench = await GatedAsync(servers, major);
@@ -76,7 +76,7 @@ public sealed class ProgressKindTests(Servers servers)
         await queued;
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnEach = true)]
     public async Task A_role_that_may_not_see_files_is_told_which_grant_it_lacks(int major)
     {
         await using IndexBench bench = await GatedAsync(servers, major);
@@ -93,7 +93,7 @@ public sealed class ProgressKindTests(Servers servers)
         await alter;
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnEach = true)]
     public async Task New_tables_and_materialized_views_grow(int major)
     {
         await using IndexBench bench = await GatedAsync(servers, major);
@@ -125,7 +125,7 @@ public sealed class ProgressKindTests(Servers servers)
         await refresh;
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnEach = true)]
     public async Task A_vacuum_counts_blocks_and_names_its_throttle(int major)
     {
         await using IndexBench bench = await GatedAsync(servers, major);
@@ -148,7 +148,7 @@ public sealed class ProgressKindTests(Servers servers)
         AssertMonotonic(seen);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnEach = true)]
     public async Task An_analyze_counts_the_blocks_of_its_sample(int major)
     {
         await using IndexBench bench = await GatedAsync(servers, major);
@@ -162,7 +162,7 @@ public sealed class ProgressKindTests(Servers servers)
         AssertMonotonic(seen);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnEach = true)]
     public async Task Cluster_and_vacuum_full_count_indexes(int major)
     {
         await using IndexBench bench = await GatedAsync(servers, major);
@@ -182,7 +182,7 @@ public sealed class ProgressKindTests(Servers servers)
         }
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnEach = true)]
     public async Task A_copy_is_counted_by_bytes_of_its_file_or_rows_of_its_table(int major)
     {
         await using IndexBench bench = await GatedAsync(servers, major);
@@ -238,7 +238,7 @@ public sealed class ProgressKindTests(Servers servers)
         }
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnEach = true)]
     public async Task A_base_backup_counts_bytes(int major)
     {
         await using IndexBench bench = await GatedAsync(servers, major);
@@ -264,7 +264,7 @@ public sealed class ProgressKindTests(Servers servers)
         Assert.Contains("Last seen: streaming database files, ", ended[0].Detail, StringComparison.Ordinal);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnEach = true)]
     public async Task Logical_replication_copies_then_streams(int major)
     {
         await using PostgresServer server = await PostgresServer.StartAsync(major, new() { Settings = new Dictionary<string, string> { ["wal_level"] = "logical" } }, Token);
@@ -304,7 +304,7 @@ public sealed class ProgressKindTests(Servers servers)
         await subscriber.Database.ExecuteAsync("alter subscription sub disable; alter subscription sub set (slot_name = none); drop subscription sub", Token);
     }
 
-    [Theory, EachMajor]
+    [Theory, EachMajor(OnEach = true)]
     public async Task A_view_of_a_newer_server_is_read_by_its_names(int major)
     {
         await using IndexBench bench = await GatedAsync(servers, major);

@@ -42,6 +42,9 @@ public sealed class PostgresClusters : IAsyncDisposable
         }
     }
 
+    /// <summary>Whether the majors, or all of them, are named by <see cref="MajorsVariable"/>.</summary>
+    public static bool AreMajorsNamed => !string.IsNullOrWhiteSpace(Environment.GetEnvironmentVariable(MajorsVariable));
+
     private static string? ServerFromEnvironment =>
         Environment.GetEnvironmentVariable(ServerVariable) is { } text && !string.IsNullOrWhiteSpace(text) ? text : null;
 
